@@ -1,0 +1,100 @@
+//! What can go wrong, each with what to change.
+
+use std::io;
+use std::path::PathBuf;
+
+/// Why a certificate could not be issued, read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum CertsError {
+    /// A file that would be written is there already; nothing was changed.
+    #[error(
+        "{} exists and is never overwritten: move it away or choose another directory",
+        .0.display()
+    )]
+    AlreadyExists(PathBuf),
+    /// There is no authority in this directory.
+    #[error(
+        "{} has no ca.crt and ca.key: create them with `motemq-certs init`, or name their directory",
+        .0.display()
+    )]
+    NoAuthority(PathBuf),
+    /// Only one of the authority's two files is there.
+    #[error(
+        "{} is missing beside {}: restore it from a backup, or move the other away and start anew",
+        .missing.display(), .present.display()
+    )]
+    Incomplete {
+        /// The file that is there.
+        present: PathBuf,
+        /// The file that should be beside it.
+        missing: PathBuf,
+    },
+    /// The authority's key does not belong to its certificate.
+    #[error("{} is not the key of {}: restore the pair from one backup", .key.display(), .certificate.display())]
+    KeyMismatch {
+        /// The private key's file.
+        key: PathBuf,
+        /// The certificate's file.
+        certificate: PathBuf,
+    },
+    /// The certificate in the authority's place may not sign others.
+    #[error("{} is not the certificate of an authority: use one made with `motemq-certs init`", .0.display())]
+    NotAnAuthority(PathBuf),
+    /// The authority's own validity has ended.
+    #[error("{} has expired: create a new authority in another directory", .0.display())]
+    AuthorityExpired(PathBuf),
+    /// A device id that cannot be a common name and a client id.
+    #[error("device id {id:?} {problem}: choose another id")]
+    DeviceId {
+        /// The id as given.
+        id: String,
+        /// Which rule it breaks.
+        problem: &'static str,
+    },
+    /// A name that is neither a DNS name nor an IP address.
+    #[error(
+        "{name:?} is neither a DNS name nor an IP address: give names like broker.example or 10.0.0.5"
+    )]
+    ServerName {
+        /// The name as given.
+        name: String,
+    },
+    /// A server certificate needs a name.
+    #[error("a server certificate needs at least one DNS name or IP address")]
+    NoServerName,
+    /// A name for the authority that cannot be a common name.
+    #[error("authority name {name:?} {problem}: choose another name")]
+    AuthorityName {
+        /// The name as given.
+        name: String,
+        /// Which rule it breaks.
+        problem: &'static str,
+    },
+    /// Text that should be a PEM certificate is not.
+    #[error("not a PEM certificate: {0}")]
+    NotACertificate(String),
+    /// A file or directory could not be read or written.
+    #[error("{}: {source}", .path.display())]
+    File {
+        /// Which file or directory.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A line of the inventory could not be encoded.
+    #[error("the inventory entry cannot be encoded: {0}")]
+    Inventory(#[from] serde_json::Error),
+    /// Key generation or signing failed.
+    #[error("key generation or signing failed: {0}")]
+    Crypto(#[from] rcgen::Error),
+    /// The system gave no random bytes.
+    #[error("the system gave no random bytes")]
+    Random,
+}
+
+impl CertsError {
+    pub(crate) fn file(path: impl Into<PathBuf>, source: io::Error) -> Self {
+        let path = path.into();
+        Self::File { path, source }
+    }
+}

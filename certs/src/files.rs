@@ -1,0 +1,110 @@
+//! Files that appear complete or not at all, and never replace another.
+
+use crate::CertsError;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind, Write};
+use std::path::{Path, PathBuf};
+
+/// Who may read a new file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// The owner only: private keys.
+    Owner,
+    /// Whoever the process's mask allows.
+    Everyone,
+}
+
+/// Creates `path`, with its directories, holding `contents`.
+///
+/// # Errors
+/// [`CertsError::AlreadyExists`] when there is such a file; it stays as it was.
+pub(crate) fn write_new(path: &Path, contents: &str, access: Access) -> Result<(), CertsError> {
+    refuse_existing(path)?;
+    if let Some(directory) = path.parent() {
+        fs::create_dir_all(directory).map_err(|error| CertsError::file(directory, error))?;
+    }
+    let temporary = temporary_path(path);
+    let written = write_temporary(&temporary, contents, access)
+        .map_err(|error| CertsError::file(&temporary, error))
+        .and_then(|()| publish(&temporary, path));
+    // Gone already after a rename; whatever else fails, the caller's error is the better story.
+    let _ = fs::remove_file(&temporary);
+    written
+}
+
+/// Fails when something is at `path`, even a dangling link.
+pub(crate) fn refuse_existing(path: &Path) -> Result<(), CertsError> {
+    match fs::symlink_metadata(path) {
+        Ok(_) => Err(CertsError::AlreadyExists(path.to_owned())),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(CertsError::file(path, error)),
+    }
+}
+
+fn write_temporary(path: &Path, contents: &str, access: Access) -> io::Result<()> {
+    let mut file = create_new(path, access)?;
+    file.write_all(contents.as_bytes())?;
+    file.sync_all()
+}
+
+fn create_new(path: &Path, access: Access) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    if access == Access::Owner {
+        use std::os::unix::fs::OpenOptionsExt;
+        options.mode(0o600);
+    }
+    #[cfg(not(unix))]
+    let _ = access;
+    options.open(path)
+}
+
+/// Gives the finished file its name. A link fails if the name is taken, which a rename would not.
+fn publish(temporary: &Path, path: &Path) -> Result<(), CertsError> {
+    match fs::hard_link(temporary, path) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            Err(CertsError::AlreadyExists(path.to_owned()))
+        }
+        // Not every file system has links.
+        Err(_) => {
+            refuse_existing(path)?;
+            fs::rename(temporary, path).map_err(|error| CertsError::file(path, error))
+        }
+    }
+}
+
+/// A name beside `path` that no other process uses.
+fn temporary_path(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{}.new", std::process::id()));
+    name.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_existing_file_stays_as_it_was() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a/b.key");
+        write_new(&path, "first", Access::Owner).unwrap();
+        let error = write_new(&path, "second", Access::Owner).unwrap_err();
+        assert!(matches!(error, CertsError::AlreadyExists(taken) if taken == path));
+        assert_eq!(fs::read_to_string(&path).unwrap(), "first");
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_private_file_is_the_owners_alone() {
+        use std::os::unix::fs::PermissionsExt;
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("ca.key");
+        write_new(&path, "secret", Access::Owner).unwrap();
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+}

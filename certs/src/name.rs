@@ -1,0 +1,133 @@
+//! Names that go into certificates: device ids, host names, addresses.
+//!
+//! A device id becomes the common name and, percent-encoded, the URI `urn:mqtt:client:ID`. The characters
+//! that MQTT gives a meaning in topics are refused, so that an id can always stand as one topic level.
+
+use crate::CertsError;
+use rcgen::SanType;
+use std::fmt::Write;
+use std::net::IpAddr;
+
+/// The longest common name that X.509 allows (RFC 5280, appendix A.1).
+const COMMON_NAME_CHARS_MAX: usize = 64;
+
+/// Checks that `id` can name a device.
+pub(crate) fn check_device_id(id: &str) -> Result<(), CertsError> {
+    let problem = match common_name_problem(id) {
+        Some(problem) => problem,
+        None if id.contains(['/', '+', '#']) => "contains `/`, `+` or `#`",
+        None => return Ok(()),
+    };
+    let id = id.to_owned();
+    Err(CertsError::DeviceId { id, problem })
+}
+
+/// Checks that `name` can name an authority.
+pub(crate) fn check_authority_name(name: &str) -> Result<(), CertsError> {
+    let Some(problem) = common_name_problem(name) else {
+        return Ok(());
+    };
+    let name = name.to_owned();
+    Err(CertsError::AuthorityName { name, problem })
+}
+
+/// The URI under which a device's id stands among the alternative names.
+pub(crate) fn device_uri(id: &str) -> String {
+    let mut uri = String::from("urn:mqtt:client:");
+    for byte in id.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            uri.push(char::from(byte));
+        } else {
+            // Writing to a string cannot fail.
+            let _ = write!(uri, "%{byte:02X}");
+        }
+    }
+    uri
+}
+
+/// Tells addresses from DNS names.
+pub(crate) fn server_name(name: &str) -> Result<SanType, CertsError> {
+    if let Ok(address) = name.parse::<IpAddr>() {
+        return Ok(SanType::IpAddress(address));
+    }
+    if !is_dns_name(name) {
+        let name = name.to_owned();
+        return Err(CertsError::ServerName { name });
+    }
+    Ok(SanType::DnsName(name.try_into()?))
+}
+
+/// The common name of a server certificate: its first name if that fits.
+pub(crate) fn server_common_name(names: &[String]) -> &str {
+    names
+        .iter()
+        .map(String::as_str)
+        .find(|name| common_name_problem(name).is_none())
+        .unwrap_or("mqtt-broker")
+}
+
+fn common_name_problem(name: &str) -> Option<&'static str> {
+    if name.is_empty() {
+        Some("is empty")
+    } else if name.chars().count() > COMMON_NAME_CHARS_MAX {
+        Some("is longer than 64 characters")
+    } else if name.chars().any(char::is_control) {
+        Some("contains a control character")
+    } else {
+        None
+    }
+}
+
+/// Letters, digits, hyphens and underscores in labels; a wildcard may stand as the first label.
+fn is_dns_name(name: &str) -> bool {
+    let host = name.strip_prefix("*.").unwrap_or(name);
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+    };
+    // Four numbers that are no address, such as 10.0.0.300, are a slip and not a host.
+    let is_numeric = host
+        .bytes()
+        .all(|byte| byte.is_ascii_digit() || byte == b'.');
+    name.len() <= 253 && !is_numeric && host.split('.').all(is_label)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn device_ids_are_one_topic_level_of_at_most_64_characters() {
+        for id in ["m", "meter-000017", "zähler 7", &"é".repeat(64)] {
+            assert!(check_device_id(id).is_ok(), "{id}");
+        }
+        for id in ["", "a/b", "a+", "#", "a\0b", "a\nb", &"x".repeat(65)] {
+            assert!(check_device_id(id).is_err(), "{id}");
+        }
+    }
+
+    #[test]
+    fn the_device_uri_is_ascii() {
+        assert_eq!(device_uri("meter-17"), "urn:mqtt:client:meter-17");
+        assert_eq!(device_uri("é %:"), "urn:mqtt:client:%C3%A9%20%25%3A");
+    }
+
+    #[test]
+    fn addresses_and_dns_names_are_told_apart() {
+        for name in ["10.0.0.5", "::1", "fe80::1"] {
+            let san = server_name(name).unwrap();
+            assert!(matches!(san, SanType::IpAddress(_)), "{name}");
+        }
+        for name in ["localhost", "*.example", "a_b.example", "1host"] {
+            let san = server_name(name).unwrap();
+            assert!(matches!(san, SanType::DnsName(_)), "{name}");
+        }
+        for name in ["", "a..b", "-a", "a b", "é", "10.0.0.300", "a:1883", "*"] {
+            assert!(server_name(name).is_err(), "{name}");
+        }
+    }
+}
