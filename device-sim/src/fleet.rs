@@ -1,0 +1,192 @@
+//! Drives the devices: one task per worker, a heap of deadlines, and a waker per device.
+//!
+//! A socket that becomes ready puts its device's position on the worker's list and wakes the worker's task,
+//! which polls just the devices that are on the list or due. A device thus costs no task and no timer.
+
+use crate::device::Device;
+use crate::run::{Phase, World};
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
+use tokio::time::{Sleep, sleep_until};
+
+/// Room for one read from a socket.
+const SCRATCH_BYTES: usize = 4 * 1024;
+
+/// A part of the fleet; complete when the run is over and its devices have left.
+pub(crate) struct Worker {
+    world: Arc<World>,
+    slots: Vec<Slot>,
+    /// When to poll which slot; entries that no longer agree with the slot are stale.
+    deadlines: BinaryHeap<Reverse<(Duration, usize)>>,
+    ready: Arc<Ready>,
+    sleep: Pin<Box<Sleep>>,
+    scratch: Box<[u8]>,
+}
+
+struct Slot {
+    device: Device,
+    deadline: Option<Duration>,
+    waker: Waker,
+}
+
+/// The positions whose sockets have news, and the task to wake for them.
+#[derive(Debug, Default)]
+pub(crate) struct Ready(Mutex<ReadyList>);
+
+#[derive(Debug, Default)]
+struct ReadyList {
+    positions: Vec<usize>,
+    worker: Option<Waker>,
+}
+
+struct DeviceWaker {
+    position: usize,
+    ready: Arc<Ready>,
+}
+
+impl Worker {
+    /// The devices with these indexes.
+    pub(crate) fn new(world: Arc<World>, indexes: impl Iterator<Item = u32>) -> Self {
+        let ready = Arc::new(Ready::default());
+        let slot = |(position, index)| {
+            let ready = ready.clone();
+            Slot {
+                device: Device::new(&world, index),
+                deadline: None,
+                waker: Waker::from(Arc::new(DeviceWaker { position, ready })),
+            }
+        };
+        let slots: Vec<Slot> = indexes.enumerate().map(slot).collect();
+        ready.lock().positions.extend(0..slots.len());
+        Self {
+            slots,
+            deadlines: BinaryHeap::new(),
+            sleep: Box::pin(sleep_until(world.clock.instant(Duration::ZERO))),
+            scratch: vec![0; SCRATCH_BYTES].into(),
+            ready,
+            world,
+        }
+    }
+
+    /// Wakes the worker when the phase of the run has changed.
+    pub(crate) fn alarm(&self) -> Arc<Ready> {
+        self.ready.clone()
+    }
+
+    fn poll_slot(&mut self, position: usize, now: Duration) {
+        let Some(slot) = self.slots.get_mut(position) else {
+            return;
+        };
+        let mut context = Context::from_waker(&slot.waker);
+        let next = slot
+            .device
+            .poll(&self.world, now, &mut context, &mut self.scratch);
+        if next != slot.deadline {
+            slot.deadline = next;
+            self.deadlines
+                .extend(next.map(|deadline| Reverse((deadline, position))));
+        }
+    }
+
+    /// Polls the devices whose time has come; each at most once.
+    fn poll_due(&mut self, now: Duration) {
+        let mut due = Vec::new();
+        while let Some(Reverse((deadline, position))) = self.deadlines.peek().copied() {
+            if deadline > now {
+                break;
+            }
+            self.deadlines.pop();
+            let slot = self.slots.get_mut(position);
+            if let Some(slot) = slot.filter(|slot| slot.deadline == Some(deadline)) {
+                slot.deadline = None;
+                due.push(position);
+            }
+        }
+        for position in due {
+            self.poll_slot(position, now);
+        }
+    }
+
+    /// Sets the timer to the next deadline; `true` when that is not in the future.
+    fn set_timer(&mut self, context: &mut Context<'_>) -> bool {
+        let Some(Reverse((deadline, _))) = self.deadlines.peek() else {
+            return false;
+        };
+        let instant = self.world.clock.instant(*deadline);
+        if self.sleep.deadline() != instant {
+            self.sleep.as_mut().reset(instant);
+        }
+        self.sleep.as_mut().poll(context).is_ready()
+    }
+
+    fn finish(&mut self) {
+        for slot in &mut self.slots {
+            let mut context = Context::from_waker(&slot.waker);
+            slot.device.finish(&self.world, &mut context);
+        }
+        self.slots = Vec::new();
+    }
+}
+
+impl Future for Worker {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let worker = &mut *self;
+        let positions = worker.ready.take(context.waker());
+        if worker.world.phase() == Phase::Finished {
+            worker.finish();
+            return Poll::Ready(());
+        }
+        let now = worker.world.clock.now();
+        for position in positions {
+            worker.poll_slot(position, now);
+        }
+        worker.poll_due(now);
+        if worker.set_timer(context) {
+            context.waker().wake_by_ref();
+        }
+        Poll::Pending
+    }
+}
+
+impl Ready {
+    /// Wakes the worker without any device having news.
+    pub(crate) fn wake_worker(&self) {
+        let worker = self.lock().worker.take();
+        if let Some(worker) = worker {
+            worker.wake();
+        }
+    }
+
+    /// Takes the list and remembers whom to wake for the next entry.
+    fn take(&self, worker: &Waker) -> Vec<usize> {
+        let mut list = self.lock();
+        list.worker = Some(worker.clone());
+        std::mem::take(&mut list.positions)
+    }
+
+    #[expect(
+        clippy::expect_used,
+        reason = "no code that can panic runs under this lock"
+    )]
+    fn lock(&self) -> MutexGuard<'_, ReadyList> {
+        self.0.lock().expect("the ready list is never poisoned")
+    }
+}
+
+impl Wake for DeviceWaker {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.ready.lock().positions.push(self.position);
+        self.ready.wake_worker();
+    }
+}

@@ -1,0 +1,361 @@
+//! What was sent, acknowledged and delivered, and what is wrong with it.
+//!
+//! Rules: a message that was acknowledged must be delivered (QoS 1 and 2); a second delivery breaks QoS 2, and
+//! QoS 0 too, but QoS 1 allows it; first deliveries of a device come in the order in which it sent them.
+//!
+//! Does not know: connections, packets, the clock.
+
+use crate::wire::Label;
+use hdrhistogram::Histogram;
+use std::time::Duration;
+
+/// Readings taken this much later than intended count as late.
+const LATE: Duration = Duration::from_millis(50);
+
+/// The books of one run.
+#[derive(Debug)]
+pub struct Ledger {
+    qos: u8,
+    devices: Vec<Record>,
+    counts: Counts,
+    first_violation: Option<String>,
+    /// Intended send time to acknowledgement at the device.
+    pub ack_latency: Histogram<u64>,
+    /// Intended send time to first delivery at the verifier.
+    pub delivery_latency: Histogram<u64>,
+    /// Intended send time to when the simulator got round to it.
+    pub generator_lag: Histogram<u64>,
+}
+
+/// How many messages came how far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Readings that devices meant to send.
+    pub published: u64,
+    /// Readings that devices dropped because their buffer was full.
+    pub overflowed: u64,
+    /// Messages whose delivery the broker took on (QoS 1: PUBACK, QoS 2: PUBCOMP).
+    pub acknowledged: u64,
+    /// Messages that reached the verifier, each counted once.
+    pub delivered: u64,
+    /// Acknowledged messages that did not reach the verifier, so far.
+    pub lost: u64,
+    /// Deliveries of what had been delivered before.
+    pub duplicated: u64,
+    /// First deliveries after that of a later message of the same device.
+    pub reordered: u64,
+    /// Deliveries that are not this run's messages.
+    pub foreign: u64,
+    /// Readings that the simulator took late.
+    pub late: u64,
+}
+
+#[derive(Debug, Default)]
+struct Record {
+    acknowledged: SequenceSet,
+    delivered: SequenceSet,
+    newest_delivered: Option<u32>,
+}
+
+/// A set of message numbers, a bit each.
+#[derive(Debug, Default)]
+struct SequenceSet {
+    words: Vec<u64>,
+}
+
+impl Ledger {
+    /// Empty books for a fleet that sends at this QoS.
+    #[must_use]
+    pub fn new(qos: u8, devices: u32) -> Self {
+        Self {
+            qos,
+            devices: (0..devices).map(|_| Record::default()).collect(),
+            counts: Counts::default(),
+            first_violation: None,
+            ack_latency: histogram(),
+            delivery_latency: histogram(),
+            generator_lag: histogram(),
+        }
+    }
+
+    /// A device took a reading, this much later than intended.
+    pub fn record_published(&mut self, lag: Duration) {
+        self.counts.published += 1;
+        self.counts.late += u64::from(lag > LATE);
+        self.generator_lag.saturating_record(micros(lag));
+    }
+
+    /// A device had no room for a reading.
+    pub fn record_overflowed(&mut self) {
+        self.counts.overflowed += 1;
+    }
+
+    /// The broker acknowledged a message.
+    pub fn record_acknowledged(&mut self, label: &Label, now: Duration) {
+        let Some(record) = self.devices.get_mut(label.device as usize) else {
+            return;
+        };
+        if !record.acknowledged.insert(label.sequence) {
+            return;
+        }
+        self.counts.acknowledged += 1;
+        self.counts.lost += u64::from(!record.delivered.contains(label.sequence));
+        let latency = now.saturating_sub(label.intended_at);
+        self.ack_latency.saturating_record(micros(latency));
+    }
+
+    /// A message reached the verifier; `None` when it carries no label.
+    pub fn record_delivered(&mut self, label: Option<&Label>, now: Duration) {
+        let known =
+            label.and_then(|label| Some((label, self.devices.get_mut(label.device as usize)?)));
+        let Some((label, record)) = known else {
+            self.counts.foreign += 1;
+            return;
+        };
+        if !record.delivered.insert(label.sequence) {
+            self.counts.duplicated += 1;
+            if self.qos != 1 {
+                self.violation("duplicated", label);
+            }
+            return;
+        }
+        self.counts.delivered += 1;
+        self.counts.lost -= u64::from(record.acknowledged.contains(label.sequence));
+        let latency = now.saturating_sub(label.intended_at);
+        self.delivery_latency.saturating_record(micros(latency));
+        if record.newest_delivered > Some(label.sequence) {
+            self.counts.reordered += 1;
+            self.violation("reordered", label);
+        } else {
+            record.newest_delivered = Some(label.sequence);
+        }
+    }
+
+    /// The counts so far.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// Whether nothing is on its way: what was published is acknowledged, and that is delivered.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        let sent = self.counts.published - self.counts.overflowed;
+        match self.qos {
+            0 => self.counts.delivered >= sent,
+            _ => self.counts.acknowledged >= sent && self.counts.lost == 0,
+        }
+    }
+
+    /// The promises that were broken, in words; empty when all is well.
+    #[must_use]
+    pub fn violations(&self) -> Vec<String> {
+        let mut violations = Vec::new();
+        if self.counts.lost > 0 {
+            let lost = self.counts.lost;
+            let first = self.first_lost();
+            violations.push(format!("{lost} acknowledged but not delivered{first}"));
+        }
+        if self.qos != 1 && self.counts.duplicated > 0 {
+            let (duplicated, qos) = (self.counts.duplicated, self.qos);
+            violations.push(format!("{duplicated} delivered twice at QoS {qos}"));
+        }
+        if self.counts.reordered > 0 {
+            let reordered = self.counts.reordered;
+            violations.push(format!("{reordered} delivered out of order"));
+        }
+        if let (Some(first), false) = (&self.first_violation, violations.is_empty()) {
+            violations.push(format!("first offender: {first}"));
+        }
+        violations
+    }
+
+    fn violation(&mut self, what: &str, label: &Label) {
+        let (device, sequence) = (label.device, label.sequence);
+        let first = || format!("device {device:06} message {sequence} {what}");
+        self.first_violation.get_or_insert_with(first);
+    }
+
+    fn first_lost(&self) -> String {
+        for (device, record) in self.devices.iter().enumerate() {
+            let lost = record.acknowledged.first_not_in(&record.delivered);
+            if let Some(sequence) = lost {
+                return format!(", the first device {device:06} message {sequence}");
+            }
+        }
+        String::new()
+    }
+}
+
+impl SequenceSet {
+    /// Adds a number; `false` when it was there.
+    fn insert(&mut self, sequence: u32) -> bool {
+        let (word, bit) = position(sequence);
+        if self.words.len() <= word {
+            self.words.resize(word + 1, 0);
+        }
+        let Some(bits) = self.words.get_mut(word) else {
+            return false;
+        };
+        let is_new = *bits & bit == 0;
+        *bits |= bit;
+        is_new
+    }
+
+    fn contains(&self, sequence: u32) -> bool {
+        let (word, bit) = position(sequence);
+        self.words.get(word).is_some_and(|bits| bits & bit != 0)
+    }
+
+    fn first_not_in(&self, other: &Self) -> Option<usize> {
+        let others = other.words.iter().copied().chain(std::iter::repeat(0));
+        let mut pairs = self.words.iter().zip(others).enumerate();
+        pairs.find_map(|(word, (ours, others))| {
+            let missing = ours & !others;
+            (missing != 0).then(|| word * 64 + missing.trailing_zeros() as usize)
+        })
+    }
+}
+
+fn position(sequence: u32) -> (usize, u64) {
+    (sequence as usize / 64, 1 << (sequence % 64))
+}
+
+fn micros(duration: Duration) -> u64 {
+    duration.as_micros().try_into().unwrap_or(u64::MAX)
+}
+
+/// Microseconds up to an hour, to three digits.
+#[expect(
+    clippy::expect_used,
+    reason = "1 < 2 * 1 <= an hour, and 3 digits of at most 5"
+)]
+fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, 3_600_000_000, 3).expect("the bounds are constants")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_faultless_run_has_no_violations() {
+        for qos in 0..=2 {
+            let mut ledger = ledger(qos, 100);
+            for sequence in 0..100 {
+                if qos > 0 {
+                    acknowledge(&mut ledger, sequence);
+                }
+                deliver(&mut ledger, sequence);
+            }
+            assert!(ledger.is_settled());
+            assert_eq!(ledger.violations(), [""; 0]);
+            assert_eq!(ledger.counts().delivered, 100);
+        }
+    }
+
+    #[test]
+    fn an_acknowledged_message_that_never_arrives_is_lost() {
+        let mut ledger = ledger(1, 70);
+        for sequence in 0..70 {
+            acknowledge(&mut ledger, sequence);
+            if sequence != 66 {
+                deliver(&mut ledger, sequence);
+            }
+        }
+        assert_eq!(ledger.counts().lost, 1);
+        assert!(!ledger.is_settled());
+        let violations = ledger.violations();
+        assert_eq!(
+            violations,
+            ["1 acknowledged but not delivered, the first device 000001 message 66"]
+        );
+    }
+
+    #[test]
+    fn a_message_without_acknowledgement_is_not_lost() {
+        let mut ledger = ledger(1, 1);
+        assert_eq!(ledger.counts().lost, 0);
+        deliver(&mut ledger, 0);
+        acknowledge(&mut ledger, 0);
+        acknowledge(&mut ledger, 0);
+        assert_eq!(ledger.counts().lost, 0);
+        assert_eq!(ledger.counts().acknowledged, 1);
+    }
+
+    #[test]
+    fn a_second_delivery_is_allowed_at_qos_1_only() {
+        for (qos, violations) in [(0, 2), (1, 0), (2, 2)] {
+            let mut ledger = ledger(qos, 1);
+            deliver(&mut ledger, 0);
+            deliver(&mut ledger, 0);
+            assert_eq!(ledger.counts().duplicated, 1);
+            assert_eq!(ledger.counts().delivered, 1);
+            assert_eq!(ledger.violations().len(), violations, "QoS {qos}");
+        }
+    }
+
+    #[test]
+    fn a_first_delivery_after_a_later_one_is_out_of_order() {
+        let mut ledger = ledger(1, 4);
+        for sequence in [0, 2, 1, 3, 1] {
+            deliver(&mut ledger, sequence);
+        }
+        assert_eq!(ledger.counts().reordered, 1);
+        assert_eq!(ledger.counts().duplicated, 1);
+        let violations = ledger.violations();
+        assert_eq!(
+            violations[1],
+            "first offender: device 000001 message 1 reordered"
+        );
+    }
+
+    #[test]
+    fn devices_are_kept_apart_and_strangers_ignored() {
+        let mut ledger = ledger(2, 0);
+        ledger.record_delivered(Some(&label(0, 5)), Duration::ZERO);
+        ledger.record_delivered(Some(&label(1, 4)), Duration::ZERO);
+        ledger.record_delivered(Some(&label(9, 0)), Duration::ZERO);
+        ledger.record_delivered(None, Duration::ZERO);
+        assert_eq!(ledger.counts().delivered, 2);
+        assert_eq!(ledger.counts().foreign, 2);
+        assert!(ledger.violations().is_empty());
+    }
+
+    #[test]
+    fn latency_counts_from_the_intended_time() {
+        let mut ledger = ledger(1, 1);
+        let label = Label {
+            intended_at: Duration::from_secs(10),
+            ..label(0, 0)
+        };
+        ledger.record_acknowledged(&label, Duration::from_secs(12));
+        ledger.record_delivered(Some(&label), Duration::from_secs(11));
+        assert!(ledger.ack_latency.max().abs_diff(2_000_000) < 2_000);
+        assert!(ledger.delivery_latency.max().abs_diff(1_000_000) < 1_000);
+    }
+
+    fn ledger(qos: u8, published: u64) -> Ledger {
+        let mut ledger = Ledger::new(qos, 2);
+        for _ in 0..published {
+            ledger.record_published(Duration::ZERO);
+        }
+        ledger
+    }
+
+    fn acknowledge(ledger: &mut Ledger, sequence: u32) {
+        ledger.record_acknowledged(&label(1, sequence), Duration::ZERO);
+    }
+
+    fn deliver(ledger: &mut Ledger, sequence: u32) {
+        ledger.record_delivered(Some(&label(1, sequence)), Duration::ZERO);
+    }
+
+    fn label(device: u32, sequence: u32) -> Label {
+        Label {
+            device,
+            sequence,
+            intended_at: Duration::ZERO,
+        }
+    }
+}

@@ -1,0 +1,565 @@
+//! MQTT 3.1.1 packets to and from bytes, without the broker's codec.
+//!
+//! Out: packets are made with `mqttbytes`; a publish is made once as a template and patched in place for each
+//! message. In: a reader of our own that takes bytes in any pieces and understands what a publisher and a
+//! subscriber can receive. A mistake in the broker's codec cannot hide behind the same mistake here.
+//!
+//! Of the defects of `mqttbytes`, these are avoided here: packet id 0 (templates carry 1 until patched),
+//! strings over 65,535 bytes and a password without a user name (refused when the plan is made), lengths that
+//! its writers return wrongly (not used).
+
+use crate::profile::Reading;
+use bytes::BytesMut;
+use mqttbytes::QoS;
+use mqttbytes::v4;
+use std::time::Duration;
+
+/// Larger packets end the connection: nothing in a run is nearly as long.
+const PACKET_BYTES_MAX: usize = 256 * 1024;
+const DUP: u8 = 0x08;
+/// The payload before its numbers are filled in: each field is as wide as its largest value.
+const PAYLOAD: &str =
+    r#"{"d":      ,"n":         ,"t":            ,"w":     ,"v":     ,"e":         }"#;
+
+/// What cannot be understood or made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum WireError {
+    /// A packet type that a broker does not send to us, or wrong flags.
+    #[error("unexpected first byte {0:#04x}")]
+    FirstByte(u8),
+    /// A remaining length of more than four bytes.
+    #[error("malformed remaining length")]
+    RemainingLength,
+    /// A packet that is longer than any in a run.
+    #[error("packet of {0} bytes")]
+    TooLong(usize),
+    /// A packet whose body does not have the length or the fields of its type.
+    #[error("malformed packet with first byte {0:#04x}")]
+    Malformed(u8),
+    /// `mqttbytes` would not encode a packet.
+    #[error("packet cannot be encoded: {0:?}")]
+    Encode(mqttbytes::Error),
+}
+
+/// What a broker sends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Packet {
+    /// The answer to CONNECT.
+    ConnAck {
+        /// Whether the broker kept the session.
+        session_present: bool,
+        /// 0, or why not.
+        code: u8,
+    },
+    /// A message.
+    Publish(Delivery),
+    /// The end of a QoS 1 message that we sent.
+    PubAck(u16),
+    /// The broker has our QoS 2 message.
+    PubRec(u16),
+    /// The broker will not send this QoS 2 message again.
+    PubRel(u16),
+    /// The end of a QoS 2 message that we sent.
+    PubComp(u16),
+    /// The answer to a subscription with one filter; 0x80 is a refusal.
+    SubAck {
+        /// The subscription's packet id.
+        id: u16,
+        /// The granted QoS or 0x80.
+        code: u8,
+    },
+    /// The answer to a ping.
+    PingResp,
+}
+
+/// A received message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delivery {
+    /// 0, 1 or 2.
+    pub qos: u8,
+    /// 0 at QoS 0.
+    pub id: u16,
+    /// The payload; the topic is not of interest.
+    pub payload: Vec<u8>,
+}
+
+/// Cuts a stream of bytes into packets.
+#[derive(Debug, Default)]
+pub struct Reader {
+    buffer: Vec<u8>,
+    /// Where the first unread byte is.
+    start: usize,
+}
+
+impl Reader {
+    /// Appends received bytes.
+    pub fn push(&mut self, bytes: &[u8]) {
+        if self.start > 0 {
+            self.buffer.drain(..self.start);
+            self.start = 0;
+        }
+        self.buffer.extend_from_slice(bytes);
+    }
+
+    /// The next whole packet; `None` until more bytes have come.
+    ///
+    /// # Errors
+    /// The stream is not MQTT as a broker speaks it; it cannot be read on.
+    pub fn next_packet(&mut self) -> Result<Option<Packet>, WireError> {
+        let unread = self.buffer.get(self.start..).unwrap_or_default();
+        let Some((first, rest)) = unread.split_first() else {
+            // An idle device holds no buffer.
+            *self = Self::default();
+            return Ok(None);
+        };
+        let Some((length, length_bytes)) = remaining_length(rest)? else {
+            return Ok(None);
+        };
+        if length > PACKET_BYTES_MAX {
+            return Err(WireError::TooLong(length));
+        }
+        let Some(body) = rest.get(length_bytes..length_bytes + length) else {
+            return Ok(None);
+        };
+        let packet = packet(*first, body)?;
+        self.start += 1 + length_bytes + length;
+        Ok(Some(packet))
+    }
+}
+
+/// The remaining length and how many bytes say it; `None` when it is cut off.
+fn remaining_length(bytes: &[u8]) -> Result<Option<(usize, usize)>, WireError> {
+    let mut length = 0;
+    for (position, byte) in bytes.iter().take(4).enumerate() {
+        length |= usize::from(byte & 0x7F) << (7 * position);
+        if byte & 0x80 == 0 {
+            return Ok(Some((length, position + 1)));
+        }
+    }
+    if bytes.len() < 4 {
+        return Ok(None);
+    }
+    Err(WireError::RemainingLength)
+}
+
+fn packet(first: u8, body: &[u8]) -> Result<Packet, WireError> {
+    if first >> 4 == 3 {
+        return publish(first, body).ok_or(WireError::Malformed(first));
+    }
+    let packet = match (first, body) {
+        (0x20, &[flags @ (0 | 1), code]) => Packet::ConnAck {
+            session_present: flags == 1,
+            code,
+        },
+        (0x40, &[high, low]) => Packet::PubAck(u16::from_be_bytes([high, low])),
+        (0x50, &[high, low]) => Packet::PubRec(u16::from_be_bytes([high, low])),
+        (0x62, &[high, low]) => Packet::PubRel(u16::from_be_bytes([high, low])),
+        (0x70, &[high, low]) => Packet::PubComp(u16::from_be_bytes([high, low])),
+        (0x90, &[high, low, code]) => Packet::SubAck {
+            id: u16::from_be_bytes([high, low]),
+            code,
+        },
+        (0xD0, []) => Packet::PingResp,
+        (0x20 | 0x40 | 0x50 | 0x62 | 0x70 | 0x90 | 0xD0, _) => {
+            return Err(WireError::Malformed(first));
+        }
+        _ => return Err(WireError::FirstByte(first)),
+    };
+    Ok(packet)
+}
+
+fn publish(first: u8, body: &[u8]) -> Option<Packet> {
+    let qos = (first >> 1) & 0x03;
+    let (length, rest) = body.split_first_chunk::<2>()?;
+    let after_topic = rest.get(usize::from(u16::from_be_bytes(*length))..)?;
+    let (id, payload) = match qos {
+        0 => (0, after_topic),
+        1 | 2 => {
+            let (id, payload) = after_topic.split_first_chunk::<2>()?;
+            (u16::from_be_bytes(*id), payload)
+        }
+        _ => return None,
+    };
+    if qos > 0 && id == 0 {
+        return None;
+    }
+    let payload = payload.to_vec();
+    Some(Packet::Publish(Delivery { qos, id, payload }))
+}
+
+/// Everything that names one message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Label {
+    /// Which device sent it.
+    pub device: u32,
+    /// Which of its messages it is, from 0.
+    pub sequence: u32,
+    /// When it should have been sent, since the start of the run.
+    pub intended_at: Duration,
+}
+
+/// The publish packet of a run, ready but for its numbers.
+#[derive(Debug, Clone)]
+pub struct Template {
+    frame: Vec<u8>,
+    /// Where the six digits in the topic are.
+    device_at: usize,
+    /// Where the packet id is; `None` at QoS 0.
+    id_at: Option<usize>,
+    payload_at: usize,
+}
+
+impl Template {
+    /// Messages of the run `run` at this QoS.
+    ///
+    /// # Errors
+    /// The packet cannot be encoded.
+    pub fn new(run: &str, qos: u8) -> Result<Self, WireError> {
+        let topic = topic(run, 0);
+        let mut publish = v4::Publish::new(topic.clone(), quality(qos), PAYLOAD);
+        publish.pkid = 1;
+        let mut buffer = BytesMut::new();
+        if qos == 0 {
+            publish.pkid = 0;
+        }
+        publish.write(&mut buffer).map_err(WireError::Encode)?;
+        let payload_at = buffer.len() - PAYLOAD.len();
+        let id_at = (qos > 0).then(|| payload_at - 2);
+        let topic_at = id_at.unwrap_or(payload_at) - topic.len();
+        Ok(Self {
+            frame: buffer.to_vec(),
+            device_at: topic_at + topic.find("000000").unwrap_or(0),
+            id_at,
+            payload_at,
+        })
+    }
+
+    /// A copy that carries this message; its packet id is still 1.
+    #[must_use]
+    pub fn fill(&self, label: &Label, reading: &Reading) -> Box<[u8]> {
+        let mut frame: Box<[u8]> = self.frame.as_slice().into();
+        write_digits(&mut frame, self.device_at, 6, label.device.into(), b'0');
+        let micros = label.intended_at.as_micros().try_into().unwrap_or(u64::MAX);
+        let fields: [(usize, usize, u64); 5] = [
+            (5, 6, label.device.into()),
+            (16, 9, label.sequence.into()),
+            (30, 12, micros),
+            (47, 5, reading.power_w.into()),
+            (67, 9, reading.energy_wh.into()),
+        ];
+        for (at, width, number) in fields {
+            write_digits(&mut frame, self.payload_at + at, width, number, b' ');
+        }
+        let voltage_at = self.payload_at + 57;
+        let (volts, tenths) = (reading.voltage_dv / 10, reading.voltage_dv % 10);
+        write_digits(&mut frame, voltage_at, 3, volts.into(), b' ');
+        write_digits(&mut frame, voltage_at + 4, 1, tenths.into(), b'0');
+        if let Some(point) = frame.get_mut(voltage_at + 3) {
+            *point = b'.';
+        }
+        frame
+    }
+
+    /// The payload alone, for clients that make their own packets.
+    #[must_use]
+    pub fn payload(&self, label: &Label, reading: &Reading) -> Vec<u8> {
+        let frame = self.fill(label, reading);
+        frame.get(self.payload_at..).unwrap_or_default().to_vec()
+    }
+
+    /// Puts the packet id into a filled copy.
+    pub fn set_id(&self, frame: &mut [u8], id: u16) {
+        let Some(id_at) = self.id_at else {
+            return;
+        };
+        if let Some(bytes) = frame.get_mut(id_at..id_at + 2) {
+            bytes.copy_from_slice(&id.to_be_bytes());
+        }
+    }
+}
+
+/// Marks a publish frame as a repetition.
+pub fn set_duplicate(frame: &mut [u8]) {
+    if let Some(first) = frame.first_mut() {
+        *first |= DUP;
+    }
+}
+
+/// The device's topic: the run, six digits, what is measured.
+#[must_use]
+pub fn topic(run: &str, device: u32) -> String {
+    format!("sim/{run}/{device:06}/power")
+}
+
+/// Who sent a payload, and which of its messages it is; `None` when it is not one of ours.
+#[must_use]
+pub fn label(payload: &[u8]) -> Option<Label> {
+    #[derive(serde::Deserialize)]
+    struct Fields {
+        d: u32,
+        n: u32,
+        t: u64,
+    }
+    let fields: Fields = serde_json::from_slice(payload).ok()?;
+    Some(Label {
+        device: fields.d,
+        sequence: fields.n,
+        intended_at: Duration::from_micros(fields.t),
+    })
+}
+
+/// Whether the broker is asked to keep the session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Session {
+    /// It ends with the connection, and what was kept is dropped.
+    Clean,
+    /// It is kept, and resumed if there is one.
+    Kept,
+}
+
+/// A user name with its password, which may be empty.
+#[derive(Clone, Debug)]
+pub struct Login {
+    /// User name.
+    pub username: String,
+    /// Password.
+    pub password: String,
+}
+
+/// CONNECT.
+///
+/// # Errors
+/// The packet cannot be encoded.
+pub fn connect(
+    client_id: &str,
+    session: Session,
+    keep_alive_s: u16,
+    login: Option<&Login>,
+) -> Result<Vec<u8>, WireError> {
+    let mut connect = v4::Connect::new(client_id);
+    connect.keep_alive = keep_alive_s;
+    connect.clean_session = session == Session::Clean;
+    connect.login = login.map(|login| v4::Login {
+        username: login.username.clone(),
+        password: login.password.clone(),
+    });
+    encode(|buffer| connect.write(buffer))
+}
+
+/// SUBSCRIBE to one filter, with packet id 1.
+///
+/// # Errors
+/// The packet cannot be encoded.
+pub fn subscribe(filter: &str, qos: u8) -> Result<Vec<u8>, WireError> {
+    let mut subscribe = v4::Subscribe::new(filter, quality(qos));
+    subscribe.pkid = 1;
+    encode(|buffer| subscribe.write(buffer))
+}
+
+/// PUBREL for a message that the broker has received.
+///
+/// # Errors
+/// The packet cannot be encoded.
+pub fn pubrel(id: u16) -> Result<Vec<u8>, WireError> {
+    encode(|buffer| v4::PubRel::new(id).write(buffer))
+}
+
+/// PUBACK.
+///
+/// # Errors
+/// The packet cannot be encoded.
+pub fn puback(id: u16) -> Result<Vec<u8>, WireError> {
+    encode(|buffer| v4::PubAck::new(id).write(buffer))
+}
+
+/// PUBREC.
+///
+/// # Errors
+/// The packet cannot be encoded.
+pub fn pubrec(id: u16) -> Result<Vec<u8>, WireError> {
+    encode(|buffer| v4::PubRec::new(id).write(buffer))
+}
+
+/// PUBCOMP.
+///
+/// # Errors
+/// The packet cannot be encoded.
+pub fn pubcomp(id: u16) -> Result<Vec<u8>, WireError> {
+    encode(|buffer| v4::PubComp::new(id).write(buffer))
+}
+
+/// DISCONNECT.
+///
+/// # Errors
+/// The packet cannot be encoded.
+pub fn disconnect() -> Result<Vec<u8>, WireError> {
+    encode(|buffer| v4::Disconnect.write(buffer))
+}
+
+fn encode(
+    write: impl FnOnce(&mut BytesMut) -> Result<usize, mqttbytes::Error>,
+) -> Result<Vec<u8>, WireError> {
+    let mut buffer = BytesMut::new();
+    write(&mut buffer).map_err(WireError::Encode)?;
+    Ok(buffer.to_vec())
+}
+
+fn quality(qos: u8) -> QoS {
+    match qos {
+        0 => QoS::AtMostOnce,
+        1 => QoS::AtLeastOnce,
+        _ => QoS::ExactlyOnce,
+    }
+}
+
+/// Writes `number` right-aligned into `width` bytes; digits that do not fit are cut off on the left.
+fn write_digits(frame: &mut [u8], at: usize, width: usize, mut number: u64, padding: u8) {
+    let Some(field) = frame.get_mut(at..at + width) else {
+        return;
+    };
+    for (position, byte) in field.iter_mut().rev().enumerate() {
+        let is_digit = number > 0 || position == 0;
+        *byte = if is_digit {
+            b'0' + (number % 10) as u8
+        } else {
+            padding
+        };
+        number /= 10;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filled_template_is_a_publish_with_its_label() {
+        for qos in 0..=2 {
+            let template = Template::new("0123abcd", qos).unwrap();
+            let label = Label {
+                device: 123_456,
+                sequence: 999_999_999,
+                intended_at: Duration::from_micros(999_999_999_999),
+            };
+            let mut frame = template.fill(&label, &reading(99_999, 2_345, 999_999_999));
+            template.set_id(&mut frame, 0xABCD);
+            let mut buffer = BytesMut::from(&*frame);
+            let v4::Packet::Publish(publish) = v4::read(&mut buffer, 1_000).unwrap() else {
+                panic!("no publish");
+            };
+            assert!(buffer.is_empty());
+            assert_eq!(publish.topic, topic("0123abcd", 123_456));
+            assert_eq!(publish.pkid, if qos == 0 { 0 } else { 0xABCD });
+            assert_eq!(super::label(&publish.payload), Some(label));
+            let json: serde_json::Value = serde_json::from_slice(&publish.payload).unwrap();
+            assert_eq!(json["v"], 234.5);
+            assert_eq!(json["w"], 99_999);
+            assert_eq!(json["e"], 999_999_999);
+        }
+    }
+
+    #[test]
+    fn small_numbers_are_padded_to_valid_json() {
+        let template = Template::new("0123abcd", 1).unwrap();
+        let label = Label {
+            device: 0,
+            sequence: 7,
+            intended_at: Duration::ZERO,
+        };
+        let frame = template.fill(&label, &reading(0, 5, 0));
+        let payload = &frame[template.payload_at..];
+        assert_eq!(super::label(payload), Some(label));
+        assert_eq!(super::label(b"hello"), None);
+    }
+
+    #[test]
+    fn a_repetition_differs_in_one_bit() {
+        let template = Template::new("0123abcd", 2).unwrap();
+        let mut frame = template.frame;
+        set_duplicate(&mut frame);
+        assert_eq!(frame[0], 0x3C);
+    }
+
+    #[test]
+    fn packets_are_read_however_the_bytes_are_split() {
+        let packets = every_packet();
+        let stream: Vec<u8> = packets
+            .iter()
+            .flat_map(|(bytes, _)| bytes.clone())
+            .collect();
+        let expected: Vec<Packet> = packets.into_iter().map(|(_, packet)| packet).collect();
+        for piece in 1..=stream.len() {
+            let mut reader = Reader::default();
+            let mut read = Vec::new();
+            for bytes in stream.chunks(piece) {
+                reader.push(bytes);
+                while let Some(packet) = reader.next_packet().unwrap() {
+                    read.push(packet);
+                }
+            }
+            assert_eq!(read, expected, "pieces of {piece}");
+            assert_eq!(reader.buffer.capacity(), 0);
+        }
+    }
+
+    #[test]
+    fn what_a_broker_never_sends_is_an_error() {
+        let read = |bytes: &[u8]| {
+            let mut reader = Reader::default();
+            reader.push(bytes);
+            reader.next_packet().unwrap_err()
+        };
+        assert_eq!(read(&[0x10, 0]), WireError::FirstByte(0x10));
+        assert_eq!(read(&[0x60, 2, 0, 1]), WireError::FirstByte(0x60));
+        assert_eq!(read(&[0x20, 3, 0, 0, 0]), WireError::Malformed(0x20));
+        assert_eq!(read(&[0x32, 4, 0, 9, 0, 1]), WireError::Malformed(0x32));
+        assert_eq!(
+            read(&[0x32, 5, 0, 1, b'a', 0, 0]),
+            WireError::Malformed(0x32)
+        );
+        assert_eq!(read(&[0x36, 3, 0, 1, b'a']), WireError::Malformed(0x36));
+        assert_eq!(
+            read(&[0x30, 0x80, 0x80, 0x80, 0x80, 1]),
+            WireError::RemainingLength
+        );
+        assert!(matches!(
+            read(&[0x30, 0xFF, 0xFF, 0xFF, 0x7F]),
+            WireError::TooLong(_)
+        ));
+    }
+
+    fn every_packet() -> Vec<(Vec<u8>, Packet)> {
+        let connack = |session_present, code| Packet::ConnAck {
+            session_present,
+            code,
+        };
+        let publish = |qos, id, payload: &[u8]| {
+            let payload = payload.to_vec();
+            Packet::Publish(Delivery { qos, id, payload })
+        };
+        let long = [0x55; 300];
+        let mut long_publish = vec![0x32, 0xB1, 0x02, 0, 1, b'a', 0, 9];
+        long_publish.extend_from_slice(&long);
+        vec![
+            (vec![0x20, 2, 0, 0], connack(false, 0)),
+            (vec![0x20, 2, 1, 5], connack(true, 5)),
+            (vec![0x90, 3, 0, 1, 2], Packet::SubAck { id: 1, code: 2 }),
+            (vec![0x30, 5, 0, 1, b'a', 1, 2], publish(0, 0, &[1, 2])),
+            (vec![0x3D, 6, 0, 1, b'a', 0, 7, 3], publish(2, 7, &[3])),
+            (long_publish, publish(1, 9, &long)),
+            (vec![0x40, 2, 1, 2], Packet::PubAck(0x0102)),
+            (vec![0x50, 2, 0, 2], Packet::PubRec(2)),
+            (vec![0x62, 2, 0, 3], Packet::PubRel(3)),
+            (vec![0x70, 2, 0, 4], Packet::PubComp(4)),
+            (vec![0xD0, 0], Packet::PingResp),
+        ]
+    }
+
+    fn reading(power_w: u32, voltage_dv: u32, energy_wh: u32) -> Reading {
+        Reading {
+            power_w,
+            voltage_dv,
+            energy_wh,
+        }
+    }
+}
