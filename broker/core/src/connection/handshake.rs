@@ -1,0 +1,330 @@
+//! CONNECT until accepted or refused.
+//!
+//! The credentials leave as an event and the verdict comes back as input, so a slow check blocks nobody. Both versions
+//! become one form at once: 3.1.1 clean session 1 is clean start with expiry 0, clean session 0 is resume without expiry
+//! (capped by `session_expiry_max_s`).
+
+use super::{Active, Close, Connection, Event, Pending, Phase, Reply};
+use crate::action::Will;
+use crate::broker::{AttachRequest, Broker};
+use crate::message::{ClientId, Expiry, Identity, Message, MessageId, Origin, TopicName, Urgency};
+use crate::time::Timestamp;
+use motemq_codec::{
+    ConnAck, ConnAckProperties, Connect, DecodeError, Packet, ProtocolVersion, QoS, ReasonCode,
+};
+use std::collections::VecDeque;
+use std::num::{NonZeroU16, NonZeroU32};
+use std::sync::Arc;
+
+/// What a client presents.
+#[derive(Clone)]
+pub struct ConnectRequest {
+    /// The client identifier; empty when the server is to assign one.
+    pub client_id: String,
+    /// The user name.
+    pub username: Option<String>,
+    /// The password. Never logged.
+    pub password: Option<Vec<u8>>,
+}
+
+impl std::fmt::Debug for ConnectRequest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ConnectRequest")
+            .field("client_id", &self.client_id)
+            .field("username", &self.username)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What the check of the credentials found.
+#[derive(Clone, Debug)]
+pub enum Verdict {
+    /// The client is who it says.
+    Accepted {
+        /// Who that is.
+        identity: Identity,
+        /// Random bits for an assigned client identifier.
+        entropy: u128,
+    },
+    /// The client may not connect; the reason string names the key to change, as far as the client may know it.
+    Refused {
+        /// The reason code.
+        code: ReasonCode,
+        /// The reason string.
+        reason: &'static str,
+    },
+}
+
+/// CONNECT, as far as it is needed after the verdict.
+#[derive(Debug)]
+pub(super) struct Hello {
+    client_id: String,
+    clean_start: bool,
+    expiry: Expiry,
+    /// Whether the client knows its session expiry as it is.
+    expiry_is_lowered: bool,
+    keep_alive_s: u16,
+    receive_maximum: u16,
+    packet_bytes_max: usize,
+    problem_information: bool,
+    will: Option<Will>,
+}
+
+/// CONNACK for an accepted client.
+#[derive(Debug)]
+pub(super) struct Welcome {
+    session_present: bool,
+    assigned_client_id: Option<String>,
+    session_expiry_s: Option<u32>,
+    keep_alive_s: Option<u16>,
+}
+
+impl Connection {
+    pub(super) fn handle_connect(
+        &mut self,
+        connect: &Connect<'_>,
+        out: &mut Vec<u8>,
+    ) -> Option<Event> {
+        self.version = connect.version;
+        let properties = &connect.properties;
+        if properties.authentication_method.is_some() {
+            // [MQTT5-4.12.0-1]
+            let reason = "no enhanced authentication method is configured";
+            self.refuse(ReasonCode::BadAuthenticationMethod, Some(reason), out);
+            return None;
+        }
+        if let Some(will) = &connect.will {
+            if let Some((code, reason)) = self.will_refusal(will) {
+                self.refuse(code, Some(reason), out);
+                return None;
+            }
+        }
+        let wish = match (connect.version, connect.clean_start) {
+            (ProtocolVersion::V5, _) => {
+                Expiry::from_seconds(properties.session_expiry_s.unwrap_or(0))
+            }
+            (_, true) => Expiry::WithConnection,
+            (_, false) => Expiry::Never,
+        };
+        let expiry = wish.capped(self.limits.session_expiry_max_s);
+        let packet_bytes_max = properties
+            .packet_bytes_max
+            .map_or(u32::MAX, NonZeroU32::get);
+        let hello = Hello {
+            client_id: connect.client_id.to_owned(),
+            clean_start: connect.clean_start,
+            expiry,
+            expiry_is_lowered: expiry != wish,
+            keep_alive_s: connect.keep_alive_s,
+            receive_maximum: properties.receive_maximum.map_or(u16::MAX, NonZeroU16::get),
+            packet_bytes_max: usize::try_from(packet_bytes_max).unwrap_or(usize::MAX),
+            problem_information: properties.request_problem_information,
+            will: connect.will.as_ref().map(will_of),
+        };
+        self.phase = Phase::Authenticating(Box::new(hello));
+        Some(Event::Authenticate(ConnectRequest {
+            client_id: connect.client_id.to_owned(),
+            username: connect.username.map(str::to_owned),
+            password: connect.password.map(<[u8]>::to_vec),
+        }))
+    }
+
+    fn will_refusal(&self, will: &motemq_codec::Will<'_>) -> Option<(ReasonCode, &'static str)> {
+        if will.qos > self.rules.qos_max {
+            return Some((
+                ReasonCode::QoSNotSupported,
+                "the will's QoS is above qos_max",
+            ));
+        }
+        if will.payload.len() > self.limits.payload_bytes_max as usize {
+            return Some((
+                ReasonCode::QuotaExceeded,
+                "the will is above limits.payload_bytes_max",
+            ));
+        }
+        self.topic_refusal(will.topic)
+    }
+
+    /// Continues after the driver has checked the credentials.
+    pub fn handle_verdict(
+        &mut self,
+        verdict: Verdict,
+        broker: &Broker,
+        now: Timestamp,
+        out: &mut Vec<u8>,
+    ) {
+        self.last_received = now;
+        let hello = match std::mem::replace(&mut self.phase, Phase::AwaitConnect) {
+            Phase::Authenticating(hello) => hello,
+            other => {
+                self.phase = other;
+                return;
+            }
+        };
+        match verdict {
+            Verdict::Accepted { identity, entropy } => {
+                self.accept(*hello, identity, entropy, broker, now, out);
+            }
+            Verdict::Refused { code, reason } => self.refuse(code, Some(reason), out),
+        }
+    }
+
+    fn accept(
+        &mut self,
+        hello: Hello,
+        identity: Identity,
+        entropy: u128,
+        broker: &Broker,
+        now: Timestamp,
+        out: &mut Vec<u8>,
+    ) {
+        // [MQTT5-3.1.3-6] [MQTT5-3.2.2-16]: 128 random bits name no session that exists.
+        let assigned = hello
+            .client_id
+            .is_empty()
+            .then(|| format!("auto-{entropy:032x}"));
+        let client_id = ClientId::new(assigned.as_deref().unwrap_or(&hello.client_id));
+        let number = self.number;
+        let will = hello.will.map(|mut will| {
+            will.message.publisher = client_id.clone();
+            will.message.id = MessageId {
+                connection: number,
+                sequence: 0,
+            };
+            Arc::new(will)
+        });
+        let request = AttachRequest {
+            client_id: client_id.clone(),
+            identity,
+            clean_start: hello.clean_start,
+            expiry: hello.expiry,
+            will,
+        };
+        let attached = match broker.attach(request, now, &mut self.tally) {
+            Ok(attached) => attached,
+            Err(code) => {
+                let reason = match code {
+                    ReasonCode::NotAuthorized => "the client id belongs to another identity",
+                    _ => "no room for another session: persistence.store_bytes_max",
+                };
+                return self.refuse(code, Some(reason), out);
+            }
+        };
+        let keep_alive_max_s = self.limits.keep_alive_max_s;
+        let is_lowered = self.version == ProtocolVersion::V5
+            && keep_alive_max_s < u16::MAX
+            && (hello.keep_alive_s == 0 || hello.keep_alive_s > keep_alive_max_s);
+        let keep_alive_s = if is_lowered {
+            keep_alive_max_s
+        } else {
+            hello.keep_alive_s
+        };
+        let welcome = Welcome {
+            session_present: attached.session_present,
+            assigned_client_id: assigned,
+            session_expiry_s: hello.expiry_is_lowered.then(|| hello.expiry.as_seconds()),
+            keep_alive_s: is_lowered.then_some(keep_alive_s),
+        };
+        self.phase = Phase::Active(Box::new(Active {
+            session: attached.session,
+            epoch: attached.epoch,
+            client_id,
+            keep_alive_ms: u64::from(keep_alive_s) * 1500,
+            expiry: hello.expiry,
+            packet_bytes_max: hello.packet_bytes_max,
+            inflight_max: hello.receive_maximum.min(self.limits.inflight_messages_max),
+            problem_information: hello.problem_information,
+            is_announced: false,
+            aliases: Vec::new(),
+            messages: 0,
+            routes: super::Routes::default(),
+            replies: VecDeque::from([Pending {
+                reply: Reply::ConnAck(Box::new(welcome)),
+                awaited: attached.awaited,
+            }]),
+            unacknowledged: 0,
+            exchanges: Vec::new(),
+            replay: VecDeque::new(),
+            outgoing: Vec::new(),
+        }));
+    }
+
+    pub(super) fn welcome(&mut self, welcome: &Welcome, out: &mut Vec<u8>) {
+        let is_below_qos2 = self.rules.qos_max != QoS::ExactlyOnce;
+        let properties = ConnAckProperties {
+            session_expiry_s: welcome.session_expiry_s,
+            receive_maximum: Some(self.limits.receive_maximum),
+            qos_max: is_below_qos2.then_some(self.rules.qos_max),
+            packet_bytes_max: NonZeroU32::new(self.limits.packet_bytes_max),
+            assigned_client_id: welcome.assigned_client_id.as_deref(),
+            topic_alias_max: Some(self.limits.topic_alias_max),
+            shared_subscription_available: Some(false),
+            keep_alive_s: welcome.keep_alive_s,
+            ..ConnAckProperties::default()
+        };
+        let connack = ConnAck {
+            session_present: welcome.session_present,
+            code: ReasonCode::Success,
+            properties,
+        };
+        self.encode(&Packet::ConnAck(Box::new(connack)), out);
+        if let Phase::Active(active) = &mut self.phase {
+            active.is_announced = true;
+        }
+    }
+
+    /// CONNACK with an error, then the end [MQTT5-3.2.2-7].
+    fn refuse(&mut self, code: ReasonCode, reason: Option<&str>, out: &mut Vec<u8>) {
+        let connack = ConnAck {
+            session_present: false,
+            code,
+            properties: ConnAckProperties {
+                reason_string: reason,
+                ..ConnAckProperties::default()
+            },
+        };
+        self.encode(&Packet::ConnAck(Box::new(connack)), out);
+        self.closed = Some(Close::Refused(code));
+    }
+
+    /// Bytes that are no valid CONNECT. Only what the specification gives an answer to gets one.
+    pub(super) fn refuse_connect_bytes(&mut self, error: DecodeError, out: &mut Vec<u8>) {
+        match error.reason_code() {
+            // The 3.1.1 form is understood by every client [MQTT3-3.1.2-2] [MQTT5-3.1.2-2].
+            ReasonCode::UnsupportedProtocolVersion => {
+                self.version = ProtocolVersion::V3_1_1;
+                self.refuse(ReasonCode::UnsupportedProtocolVersion, None, out);
+            }
+            // [MQTT3-3.1.3-8]
+            ReasonCode::ClientIdentifierNotValid => {
+                self.version = ProtocolVersion::V3_1_1;
+                self.refuse(ReasonCode::ClientIdentifierNotValid, None, out);
+            }
+            _ => self.closed = Some(Close::Violation(super::Violation::Malformed(error))),
+        }
+    }
+}
+
+fn will_of(will: &motemq_codec::Will<'_>) -> Will {
+    let mut forwarded = Vec::with_capacity(will.forwarded.len());
+    will.forwarded.write_to(&mut forwarded);
+    Will {
+        message: Message {
+            topic: TopicName::new(will.topic),
+            payload: will.payload.into(),
+            forwarded: forwarded.into(),
+            qos: will.qos,
+            retain: will.retain,
+            publisher: ClientId::new(""),
+            origin: Origin::Will,
+            hops: 0,
+            received_at: Timestamp::default(),
+            expires_at: None,
+            urgency: Urgency::default(),
+            id: MessageId::default(),
+            attempts: 0,
+        },
+        message_expiry_s: will.message_expiry_s,
+        delay_s: will.delay_s,
+    }
+}

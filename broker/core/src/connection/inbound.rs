@@ -1,0 +1,442 @@
+//! From the client: publishes with their acknowledgements, subscriptions, and its answers to our publishes.
+//!
+//! Invariants: a QoS 2 packet id is forwarded once between its PUBLISH and its PUBREL, also across connections
+//! [MQTT5-4.3.3-10]; PUBCOMP promises that the id is free on disk too, so a PUBREL that repeats one still being removed
+//! waits for the same record. Does not know: who receives, what a record contains.
+
+use super::{Active, Close, Connection, Pending, Phase, Reply, Violation};
+use crate::action::Action;
+use crate::broker::{Broker, PublishSource, Receipt, Wish};
+use crate::counters::DropReason;
+use crate::mailbox::{Fenced, Handled, Settlement};
+use crate::message::{Message, MessageId, Origin, Urgency};
+use crate::record::Record;
+use crate::session::Inbound;
+use crate::time::Timestamp;
+use motemq_codec::{
+    Ack, AckKind, PacketId, ProtocolVersion, Publish, QoS, ReasonCode, Subscribe, Unsubscribe,
+};
+use std::sync::Arc;
+
+impl Connection {
+    pub(super) fn handle_publish(
+        &mut self,
+        publish: &Publish<'_>,
+        broker: &Broker,
+        now: Timestamp,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Violation> {
+        self.tally.publish_in += 1;
+        self.tally.payload_bytes_in += publish.payload.len() as u64;
+        if !publish.properties.subscription_ids.is_empty() {
+            return Err(Violation::SubscriptionIdInPublish);
+        }
+        if publish.qos > self.rules.qos_max {
+            return Err(Violation::QoSNotSupported);
+        }
+        let alias = self.resolve_alias(publish)?;
+        let topic = alias.as_deref().unwrap_or(publish.topic);
+        let refusal = match self.topic_refusal(topic) {
+            Some((code, _)) => Some(code),
+            None => (publish.payload.len() > self.limits.payload_bytes_max as usize)
+                .then_some(ReasonCode::QuotaExceeded),
+        };
+        let receive_maximum = usize::from(self.limits.receive_maximum.get());
+        let version = self.version;
+        let Some(active) = self.active() else {
+            return Ok(());
+        };
+        if publish.qos != QoS::AtMostOnce && version == ProtocolVersion::V5 {
+            let is_known = publish
+                .packet_id
+                .is_some_and(|id| active.exchanges.contains(&id));
+            if !is_known && active.unacknowledged + active.exchanges.len() >= receive_maximum {
+                return Err(Violation::ReceiveMaximumExceeded);
+            }
+        }
+        if let Some(code) = refusal {
+            self.tally.publish_refused += 1;
+            return self.answer(publish, code, None, out);
+        }
+        match publish.packet_id {
+            Some(packet_id) if publish.qos == QoS::ExactlyOnce => {
+                self.publish_exactly_once(publish, topic, packet_id, broker, now, out)
+            }
+            _ => {
+                let receipt = self.route(publish, topic, PublishSource::default(), broker, now);
+                self.answer_receipt(publish, receipt, out)
+            }
+        }
+    }
+
+    /// The topic that the client's alias stands for, when the packet has none itself [MQTT5-3.3.2-12].
+    fn resolve_alias(&mut self, publish: &Publish<'_>) -> Result<Option<Box<str>>, Violation> {
+        let Some(alias) = publish.properties.topic_alias else {
+            return Ok(None);
+        };
+        if alias.get() > self.limits.topic_alias_max {
+            return Err(Violation::TopicAliasTooLarge);
+        }
+        let Some(active) = self.active() else {
+            return Ok(None);
+        };
+        let index = usize::from(alias.get());
+        if publish.topic.is_empty() {
+            let known = active.aliases.get(index).cloned().flatten();
+            return known.map(Some).ok_or(Violation::TopicAliasUnknown);
+        }
+        if active.aliases.len() <= index {
+            active.aliases.resize(index + 1, None);
+        }
+        if let Some(place) = active.aliases.get_mut(index) {
+            *place = Some(publish.topic.into());
+        }
+        Ok(None)
+    }
+
+    /// Topics that nobody may publish to: too deep, or owned by the broker (contracts section 7).
+    pub(super) fn topic_refusal(&self, topic: &str) -> Option<(ReasonCode, &'static str)> {
+        if topic.starts_with('$') {
+            return Some((
+                ReasonCode::NotAuthorized,
+                "topics that start with $ are the broker's own",
+            ));
+        }
+        let slashes = topic.bytes().filter(|byte| *byte == b'/').count();
+        (slashes >= self.limits.topic_levels_max).then_some((
+            ReasonCode::TopicNameInvalid,
+            "the topic has more levels than limits.topic_levels_max",
+        ))
+    }
+
+    fn publish_exactly_once(
+        &mut self,
+        publish: &Publish<'_>,
+        topic: &str,
+        packet_id: PacketId,
+        broker: &Broker,
+        now: Timestamp,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Violation> {
+        let Some(active) = self.active() else {
+            return Ok(());
+        };
+        if !active.exchanges.contains(&packet_id) {
+            active.exchanges.push(packet_id);
+        }
+        let session = active.session.clone();
+        let epoch = active.epoch;
+        let mut state = session.lock();
+        if state.epoch != epoch {
+            drop(state);
+            self.close(Close::TakenOver, out);
+            return Ok(());
+        }
+        if let Some(Inbound::Taken(record)) = state.inbound.get(&packet_id) {
+            let record = record.clone();
+            drop(state);
+            return self.answer(publish, ReasonCode::Success, record, out);
+        }
+        let source = PublishSource {
+            inbound: state.is_stored.then(|| (session.queue(), packet_id)),
+            will_of: None,
+        };
+        let receipt = self.route(publish, topic, source, broker, now);
+        if let Receipt::Accepted { awaited, .. } = &receipt {
+            state
+                .inbound
+                .insert(packet_id, Inbound::Taken(awaited.clone()));
+        }
+        drop(state);
+        self.answer_receipt(publish, receipt, out)
+    }
+
+    fn route(
+        &mut self,
+        publish: &Publish<'_>,
+        topic: &str,
+        source: PublishSource,
+        broker: &Broker,
+        now: Timestamp,
+    ) -> Receipt {
+        let connection = self.number;
+        let Phase::Active(active) = &mut self.phase else {
+            return Receipt::Unavailable;
+        };
+        let receivers = active.routes.find(topic, active.session.queue(), broker);
+        active.messages += 1;
+        let mut forwarded = Vec::new();
+        if !publish.properties.forwarded.is_empty() {
+            forwarded.reserve_exact(publish.properties.forwarded.len());
+            publish.properties.forwarded.write_to(&mut forwarded);
+        }
+        let expiry_s = publish.properties.message_expiry_s;
+        let message = Arc::new(Message {
+            topic: receivers.topic.clone(),
+            payload: publish.payload.into(),
+            forwarded: forwarded.into_boxed_slice(),
+            qos: publish.qos,
+            retain: publish.retain,
+            publisher: active.client_id.clone(),
+            origin: Origin::Client,
+            hops: 0,
+            received_at: now,
+            expires_at: expiry_s.map(|seconds| now.plus_s(seconds)),
+            urgency: Urgency::default(),
+            id: MessageId {
+                connection,
+                sequence: active.messages,
+            },
+            attempts: 0,
+        });
+        broker.publish(&message, &receivers, source, &mut self.tally)
+    }
+
+    fn answer_receipt(
+        &mut self,
+        publish: &Publish<'_>,
+        receipt: Receipt,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Violation> {
+        match receipt {
+            Receipt::Accepted { code, awaited } => self.answer(publish, code, awaited, out),
+            Receipt::Refused(code) => self.answer(publish, code, None, out),
+            Receipt::Unavailable => {
+                self.close(Close::StoreFailed, out);
+                Ok(())
+            }
+        }
+    }
+
+    /// The acknowledgement of a publish; a refusal that the version cannot express ends the connection.
+    fn answer(
+        &mut self,
+        publish: &Publish<'_>,
+        code: ReasonCode,
+        awaited: Option<Arc<Record>>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Violation> {
+        let Some(packet_id) = publish.packet_id else {
+            return Ok(());
+        };
+        if code.is_error() && self.version != ProtocolVersion::V5 {
+            return Err(Violation::PublishRefused(code));
+        }
+        if let Some(active) = self.active()
+            && publish.qos == QoS::AtLeastOnce
+        {
+            active.unacknowledged += 1;
+        }
+        let reply = match publish.qos {
+            QoS::ExactlyOnce => Reply::PubRec(packet_id, code),
+            _ => Reply::PubAck(packet_id, code),
+        };
+        self.reply(reply, awaited, out);
+        Ok(())
+    }
+
+    pub(super) fn handle_pubrel(
+        &mut self,
+        ack: &Ack<'_>,
+        broker: &Broker,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Violation> {
+        let packet_id = ack.packet_id;
+        let Some(active) = self.active() else {
+            return Ok(());
+        };
+        let session = active.session.clone();
+        let epoch = active.epoch;
+        let mut state = session.lock();
+        if state.epoch != epoch {
+            drop(state);
+            self.close(Close::TakenOver, out);
+            return Ok(());
+        }
+        let (code, awaited) = match state.inbound.get(&packet_id).cloned() {
+            Some(Inbound::Taken(_)) => {
+                let record = state.is_stored.then(|| {
+                    broker.submit(Action::InboundRemoved {
+                        queue: session.queue(),
+                        packet_id,
+                    })
+                });
+                state
+                    .inbound
+                    .insert(packet_id, Inbound::Removing(record.clone()));
+                (ReasonCode::Success, record)
+            }
+            Some(Inbound::Removing(record)) => (ReasonCode::Success, record),
+            // [MQTT5-4.3.3-11]
+            None => (ReasonCode::PacketIdentifierNotFound, None),
+        };
+        drop(state);
+        self.reply(Reply::PubComp(packet_id, code), awaited, out);
+        Ok(())
+    }
+
+    pub(super) fn handle_puback(
+        &mut self,
+        ack: &Ack<'_>,
+        broker: &Broker,
+    ) -> Result<(), Violation> {
+        let outcome = outcome(ack.code);
+        let Phase::Active(active) = &self.phase else {
+            return Ok(());
+        };
+        let mailbox = active.session.mailbox();
+        let handled = mailbox.handle_puback(
+            active.epoch,
+            ack.packet_id,
+            outcome,
+            broker.journal(),
+            &mut self.tally,
+        );
+        // An acknowledgement for nothing changes nothing; it happens after a reconnect.
+        self.note_fence(handled);
+        Ok(())
+    }
+
+    pub(super) fn handle_pubrec(
+        &mut self,
+        ack: &Ack<'_>,
+        broker: &Broker,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Violation> {
+        let outcome = outcome(ack.code);
+        let Phase::Active(active) = &self.phase else {
+            return Ok(());
+        };
+        let mailbox = active.session.mailbox();
+        let handled = mailbox.handle_pubrec(
+            active.epoch,
+            ack.packet_id,
+            outcome,
+            broker.journal(),
+            &mut self.tally,
+        );
+        let code = match self.note_fence(handled) {
+            Some(Handled::SendPubRel) => ReasonCode::Success,
+            Some(Handled::UnknownPacketId) if !ack.code.is_error() => {
+                ReasonCode::PacketIdentifierNotFound
+            }
+            _ => return Ok(()),
+        };
+        let _ = Ack::new(ack.packet_id, code).encode(AckKind::PubRel, self.version, out);
+        Ok(())
+    }
+
+    pub(super) fn handle_pubcomp(
+        &mut self,
+        ack: &Ack<'_>,
+        broker: &Broker,
+    ) -> Result<(), Violation> {
+        let Phase::Active(active) = &self.phase else {
+            return Ok(());
+        };
+        let mailbox = active.session.mailbox();
+        let handled = mailbox.handle_pubcomp(
+            active.epoch,
+            ack.packet_id,
+            broker.journal(),
+            &mut self.tally,
+        );
+        self.note_fence(handled);
+        Ok(())
+    }
+
+    fn note_fence(&mut self, handled: Result<Handled, Fenced>) -> Option<Handled> {
+        if handled.is_err() {
+            self.closed.get_or_insert(Close::TakenOver);
+        }
+        handled.ok()
+    }
+
+    pub(super) fn handle_subscribe(
+        &mut self,
+        subscribe: &Subscribe<'_>,
+        broker: &Broker,
+        now: Timestamp,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Violation> {
+        let qos_max = self.rules.qos_max;
+        let Some(active) = self.active() else {
+            return Ok(());
+        };
+        let wishes: Vec<_> = subscribe
+            .filters
+            .iter()
+            .map(|wish| Wish {
+                filter: wish.filter,
+                options: wish.options,
+                subscription_id: subscribe.subscription_id,
+            })
+            .collect();
+        let session = active.session.clone();
+        let Ok(subscribed) = broker.subscribe(&session, active.epoch, &wishes, qos_max, now) else {
+            self.close(Close::TakenOver, out);
+            return Ok(());
+        };
+        let codes = subscribed
+            .codes
+            .iter()
+            .map(|code| self.suback_code(*code))
+            .collect();
+        let reply = Reply::SubAck(subscribe.packet_id, codes, subscribed.replay);
+        self.reply(reply, subscribed.awaited, out);
+        Ok(())
+    }
+
+    /// 3.1.1 knows one failure only [MQTT3-3.8.4-5].
+    fn suback_code(&self, code: ReasonCode) -> u8 {
+        if code.is_error() && self.version != ProtocolVersion::V5 {
+            return ReasonCode::UnspecifiedError as u8;
+        }
+        code as u8
+    }
+
+    pub(super) fn handle_unsubscribe(
+        &mut self,
+        unsubscribe: &Unsubscribe<'_>,
+        broker: &Broker,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Violation> {
+        let Some(active) = self.active() else {
+            return Ok(());
+        };
+        let session = active.session.clone();
+        let filters = unsubscribe.filters.iter();
+        let Ok(unsubscribed) = broker.unsubscribe(&session, active.epoch, filters) else {
+            self.close(Close::TakenOver, out);
+            return Ok(());
+        };
+        let codes = unsubscribed.codes.iter().map(|code| *code as u8).collect();
+        let reply = Reply::UnsubAck(unsubscribe.packet_id, codes);
+        self.reply(reply, unsubscribed.awaited, out);
+        Ok(())
+    }
+
+    fn reply(&mut self, reply: Reply, awaited: Option<Arc<Record>>, out: &mut Vec<u8>) {
+        let Some(active) = self.active() else { return };
+        if active.replies.is_empty() && awaited.is_none() {
+            self.send_reply(reply, None, out);
+        } else {
+            active.replies.push_back(Pending { reply, awaited });
+        }
+    }
+
+    pub(super) fn active(&mut self) -> Option<&mut Active> {
+        match &mut self.phase {
+            Phase::Active(active) => Some(active),
+            _ => None,
+        }
+    }
+}
+
+fn outcome(code: ReasonCode) -> Settlement {
+    if code.is_error() {
+        Settlement::Dropped(DropReason::Rejected)
+    } else {
+        Settlement::Accepted
+    }
+}

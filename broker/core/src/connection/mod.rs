@@ -1,0 +1,406 @@
+//! One client's protocol state, from its first byte to its last.
+//!
+//! Bytes go in by [`Connection::handle_bytes`], time by [`handle_timeout`](Connection::handle_timeout), the verdict on its
+//! credentials by [`handle_verdict`](Connection::handle_verdict); bytes come out of
+//! [`poll_output`](Connection::poll_output) and work for the driver as [`Event`]s.
+//!
+//! Invariants:
+//! - CONNACK is the first packet out [MQTT5-3.2.0-1]; nothing is sent after a DISCONNECT.
+//! - Replies leave in the order of the packets they answer [MQTT5-4.6.0-2] [MQTT5-4.6.0-3], each only when what it
+//!   promises is durable or elided (contracts section 3).
+//! - What it holds is bounded: replies and inbound exchanges by `receive_maximum`, aliases by `topic_alias_max`.
+//!
+//! Does not know: who receives what it publishes, sockets, TLS, how credentials are checked.
+
+mod handshake;
+mod inbound;
+mod outbound;
+mod routes;
+mod violation;
+
+pub use handshake::{ConnectRequest, Verdict};
+pub use violation::{Close, Violation};
+
+use crate::broker::{Broker, Ending, Replay};
+use crate::counters::Tally;
+use crate::limits::Limits;
+use crate::mailbox::Outgoing;
+use crate::message::{ClientId, Expiry};
+use crate::record::Record;
+use crate::session::Session;
+use crate::time::Timestamp;
+use handshake::Hello;
+use motemq_codec::{
+    Decoded, Disconnect, Packet, PacketId, ProtocolVersion, QoS, ReasonCode, decode, decode_connect,
+};
+use routes::Routes;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::Duration;
+
+/// What the listener allows its clients.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub struct ConnectionRules {
+    /// The highest quality of service.
+    pub qos_max: QoS,
+}
+
+/// The protocol state of one connection.
+#[derive(Debug)]
+pub struct Connection {
+    rules: ConnectionRules,
+    limits: Arc<Limits>,
+    /// Unique over restarts; the first half of the ids of its messages.
+    number: u64,
+    version: ProtocolVersion,
+    last_received: Timestamp,
+    phase: Phase,
+    /// Set once: nothing is taken or sent any more.
+    closed: Option<Close>,
+    tally: Tally,
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// Nothing but a CONNECT may come.
+    AwaitConnect,
+    /// The driver is checking the credentials.
+    Authenticating(Box<Hello>),
+    /// A session is attached.
+    Active(Box<Active>),
+}
+
+#[derive(Debug)]
+struct Active {
+    session: Arc<Session>,
+    epoch: u64,
+    client_id: ClientId,
+    keep_alive_ms: u64,
+    /// The session expiry of CONNECT, which DISCONNECT may change.
+    expiry: Expiry,
+    /// Largest packet that the client takes.
+    packet_bytes_max: usize,
+    inflight_max: u16,
+    /// Reason strings are wanted [MQTT5-3.1.2-29].
+    problem_information: bool,
+    /// CONNACK is out.
+    is_announced: bool,
+    aliases: Vec<Option<Box<str>>>,
+    messages: u64,
+    routes: Routes,
+    replies: VecDeque<Pending>,
+    /// QoS 1 messages received and not yet acknowledged.
+    unacknowledged: usize,
+    /// QoS 2 exchanges that count against Receive Maximum on this connection.
+    exchanges: Vec<PacketId>,
+    /// Retained messages still to be sent for new subscriptions.
+    replay: VecDeque<Replay>,
+    outgoing: Vec<Outgoing>,
+}
+
+/// A reply that waits for its turn and its record.
+#[derive(Debug)]
+struct Pending {
+    reply: Reply,
+    awaited: Option<Arc<Record>>,
+}
+
+#[derive(Debug)]
+enum Reply {
+    ConnAck(Box<handshake::Welcome>),
+    PubAck(PacketId, ReasonCode),
+    PubRec(PacketId, ReasonCode),
+    PubComp(PacketId, ReasonCode),
+    SubAck(PacketId, Vec<u8>, Vec<Replay>),
+    UnsubAck(PacketId, Vec<u8>),
+}
+
+/// What [`Connection::handle_bytes`] did.
+#[derive(Debug)]
+pub struct Progress {
+    /// Bytes that are done with; the rest must be shown again, with more behind it.
+    pub consumed: usize,
+    /// At least so many bytes must be there before another call gets further.
+    pub needed: usize,
+}
+
+/// Work for the driver.
+#[derive(Debug)]
+pub enum Event {
+    /// Check these credentials and answer with [`Connection::handle_verdict`].
+    Authenticate(ConnectRequest),
+}
+
+impl Connection {
+    /// The state of a connection that was just accepted.
+    #[must_use]
+    pub fn new(rules: ConnectionRules, broker: &Broker, now: Timestamp) -> Self {
+        Self {
+            rules,
+            limits: broker.limits().clone(),
+            number: broker.next_connection(),
+            version: ProtocolVersion::V3_1_1,
+            last_received: now,
+            phase: Phase::AwaitConnect,
+            closed: None,
+            tally: Tally::default(),
+        }
+    }
+
+    /// Takes whole packets off the front of `bytes`. Replies go to `out`.
+    pub fn handle_bytes(
+        &mut self,
+        bytes: &[u8],
+        broker: &Broker,
+        now: Timestamp,
+        out: &mut Vec<u8>,
+    ) -> (Progress, Option<Event>) {
+        self.last_received = now;
+        let mut consumed = 0;
+        let mut event = None;
+        let needed = loop {
+            let rest = bytes.get(consumed..).unwrap_or_default();
+            if self.closed.is_some() {
+                break 0;
+            }
+            let decoded = match &self.phase {
+                Phase::AwaitConnect => {
+                    decode_connect(rest, self.limits.connect_packet_bytes_max as usize)
+                }
+                Phase::Active(active) if !self.is_stalled(active) => {
+                    decode(rest, self.version, self.limits.packet_bytes_max as usize)
+                }
+                Phase::Active(_) | Phase::Authenticating(_) => break rest.len(),
+            };
+            match decoded {
+                Ok(Decoded::Incomplete { needed }) => break rest.len() + needed,
+                Ok(Decoded::Packet { packet, length }) => {
+                    consumed += length;
+                    if let Err(violation) = self.handle_packet(packet, broker, now, out, &mut event)
+                    {
+                        self.violate(violation, out);
+                    }
+                }
+                Err(error) => self.reject_bytes(error, out),
+            }
+        };
+        self.tally.bytes_in += consumed as u64;
+        (Progress { consumed, needed }, event)
+    }
+
+    /// Whether bytes would be left alone: too many replies wait for the disk, or the credentials are being checked.
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        match &self.phase {
+            Phase::Active(active) => self.is_stalled(active),
+            Phase::Authenticating(_) => true,
+            Phase::AwaitConnect => false,
+        }
+    }
+
+    /// 3.1.1 has no Receive Maximum; its clients are simply not read any further.
+    fn is_stalled(&self, active: &Active) -> bool {
+        active.replies.len() >= usize::from(self.limits.receive_maximum.get()).max(REPLIES_MIN)
+    }
+
+    fn handle_packet(
+        &mut self,
+        packet: Packet<'_>,
+        broker: &Broker,
+        now: Timestamp,
+        out: &mut Vec<u8>,
+        event: &mut Option<Event>,
+    ) -> Result<(), Violation> {
+        match packet {
+            Packet::Publish(publish) => self.handle_publish(&publish, broker, now, out),
+            Packet::PubAck(ack) => self.handle_puback(&ack, broker),
+            Packet::PubRec(ack) => self.handle_pubrec(&ack, broker, out),
+            Packet::PubRel(ack) => self.handle_pubrel(&ack, broker, out),
+            Packet::PubComp(ack) => self.handle_pubcomp(&ack, broker),
+            Packet::Subscribe(subscribe) => self.handle_subscribe(&subscribe, broker, now, out),
+            Packet::Unsubscribe(unsubscribe) => self.handle_unsubscribe(&unsubscribe, broker, out),
+            Packet::PingReq => {
+                self.encode(&Packet::PingResp, out);
+                Ok(())
+            }
+            Packet::Disconnect(disconnect) => self.handle_disconnect(&disconnect),
+            Packet::Connect(connect) if matches!(self.phase, Phase::AwaitConnect) => {
+                *event = self.handle_connect(&connect, out);
+                Ok(())
+            }
+            Packet::Connect(_) => Err(Violation::SecondConnect),
+            Packet::Auth(_) => Err(Violation::UnexpectedAuth),
+            Packet::ConnAck(_) | Packet::SubAck(_) | Packet::UnsubAck(_) | Packet::PingResp => {
+                Err(Violation::ServerPacket)
+            }
+        }
+    }
+
+    fn handle_disconnect(&mut self, disconnect: &Disconnect<'_>) -> Result<(), Violation> {
+        let Phase::Active(active) = &mut self.phase else {
+            return Ok(());
+        };
+        if let Some(wish) = disconnect.session_expiry_s.map(Expiry::from_seconds) {
+            if active.expiry == Expiry::WithConnection && wish.is_durable() {
+                return Err(Violation::ExpiryFromZero);
+            }
+            active.expiry = wish.capped(self.limits.session_expiry_max_s);
+        }
+        self.closed = Some(match disconnect.code {
+            ReasonCode::Success => Close::Normal,
+            _ => Close::NormalWithWill,
+        });
+        Ok(())
+    }
+
+    /// Ends a connection that sent bytes which are not MQTT. Before a CONNACK nothing is answered but what is owed.
+    fn reject_bytes(&mut self, error: motemq_codec::DecodeError, out: &mut Vec<u8>) {
+        if matches!(self.phase, Phase::AwaitConnect) {
+            self.refuse_connect_bytes(error, out);
+        } else {
+            self.violate(Violation::Malformed(error), out);
+        }
+    }
+
+    fn violate(&mut self, violation: Violation, out: &mut Vec<u8>) {
+        if violation == Violation::KeepAliveTimeout {
+            self.tally.keep_alive_timeouts += 1;
+        }
+        self.close(Close::Violation(violation), out);
+    }
+
+    /// Ends the connection from our side, with a DISCONNECT where the version has one [MQTT5-3.14.0-1].
+    pub fn close(&mut self, close: Close, out: &mut Vec<u8>) {
+        if self.closed.is_some() {
+            return;
+        }
+        let code = match &close {
+            Close::Violation(violation) => Some(violation.reason_code()),
+            Close::TakenOver => Some(ReasonCode::SessionTakenOver),
+            Close::QueueOverflow => Some(ReasonCode::QuotaExceeded),
+            Close::StoreFailed => Some(ReasonCode::ServerUnavailable),
+            Close::ServerShutdown => Some(ReasonCode::ServerShuttingDown),
+            Close::Normal | Close::NormalWithWill | Close::Refused(_) | Close::Lost => None,
+        };
+        if let (Phase::Active(active), Some(code), ProtocolVersion::V5) =
+            (&self.phase, code, self.version)
+            && active.is_announced
+        {
+            let reason = match &close {
+                Close::Violation(violation) => Some(violation.to_string()),
+                Close::QueueOverflow => Some("the queue is full: limits.queue_full".to_owned()),
+                _ => None,
+            };
+            let packet_bytes_max = active.packet_bytes_max;
+            let mut disconnect = Disconnect::new(code);
+            disconnect.reason_string = reason.as_deref();
+            // [MQTT5-3.14.2-3]
+            let fits = disconnect
+                .encoded_len(self.version)
+                .is_ok_and(|length| length <= packet_bytes_max);
+            if !fits {
+                disconnect.reason_string = None;
+            }
+            self.encode(&Packet::Disconnect(disconnect), out);
+        }
+        self.closed.get_or_insert(close);
+    }
+
+    /// Lets go of the session: the last call. The will is published unless DISCONNECT forbade it.
+    pub fn finish(&mut self, broker: &Broker, now: Timestamp) {
+        if let Phase::Active(active) = &self.phase {
+            let ending = match self.closed {
+                Some(Close::Normal) => Ending::Normal,
+                _ => Ending::WithWill,
+            };
+            let expiry = Some(active.expiry);
+            broker.detach(
+                &active.session,
+                active.epoch,
+                ending,
+                expiry,
+                now,
+                &mut self.tally,
+            );
+        }
+        self.closed.get_or_insert(Close::Lost);
+        broker.counters().add(&mut self.tally);
+    }
+
+    /// Why the connection must end, once it must.
+    #[must_use]
+    pub fn closed(&self) -> Option<&Close> {
+        self.closed.as_ref()
+    }
+
+    /// The client's session, once attached.
+    #[must_use]
+    pub fn session(&self) -> Option<&Arc<Session>> {
+        match &self.phase {
+            Phase::Active(active) => Some(&active.session),
+            _ => None,
+        }
+    }
+
+    /// The version that the client speaks.
+    #[must_use]
+    pub fn version(&self) -> ProtocolVersion {
+        self.version
+    }
+
+    /// The client identifier, once a session is attached.
+    #[must_use]
+    pub fn client_id(&self) -> Option<&ClientId> {
+        self.session().map(|session| session.client_id())
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) must be called.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Timestamp> {
+        match &self.phase {
+            Phase::Active(active) if active.keep_alive_ms > 0 => {
+                Some(self.last_received + Duration::from_millis(active.keep_alive_ms))
+            }
+            _ => None,
+        }
+    }
+
+    /// Ends the connection when its client was silent for too long [MQTT5-3.1.2-22] [MQTT3-3.1.2-24].
+    pub fn handle_timeout(&mut self, now: Timestamp, out: &mut Vec<u8>) {
+        if self.poll_timeout().is_some_and(|at| at <= now) {
+            self.violate(Violation::KeepAliveTimeout, out);
+        }
+    }
+
+    /// Starts a run of the driver: news that arrive from here on wake `waker`. Notices a take-over.
+    pub fn begin(&mut self, waker: &Waker, out: &mut Vec<u8>) {
+        if let Phase::Active(active) = &self.phase
+            && !active.session.mailbox().wakeup().begin(active.epoch, waker)
+        {
+            self.close(Close::TakenOver, out);
+        }
+    }
+
+    /// Asks to be woken when the journal has room again.
+    pub fn wait_for_room(&self, broker: &Broker) {
+        if let Phase::Active(active) = &self.phase {
+            broker
+                .journal()
+                .wait_for_room(active.session.mailbox().wakeup());
+        }
+    }
+
+    /// Shares what was counted since the last call.
+    pub fn flush_tally(&mut self, broker: &Broker) {
+        broker.counters().add(&mut self.tally);
+    }
+
+    fn encode(&mut self, packet: &Packet<'_>, out: &mut Vec<u8>) {
+        // What the broker makes itself is within the wire format's limits; the codec writes nothing otherwise.
+        let _ = packet.encode(self.version, out);
+    }
+}
+
+/// Replies that a 3.1.1 client may always have waiting.
+const REPLIES_MIN: usize = 16;

@@ -1,0 +1,278 @@
+//! To the client: replies whose time has come, then deliveries, encoded when the transport takes them.
+//!
+//! Invariants: never more than about `out_bytes_max` beyond what the transport has taken; a delivery too large for the
+//! client ends as if delivered [MQTT5-3.1.2-25]. Does not know: who published.
+
+use super::{Close, Connection, Pending, Phase, Reply};
+use crate::broker::Broker;
+use crate::counters::DropReason;
+use crate::mailbox::{Outgoing, Window};
+use crate::message::Message;
+use crate::record::{Record, RecordState};
+use crate::time::Timestamp;
+use motemq_codec::{
+    Ack, AckKind, Forwarded, Packet, PacketId, Publish, PublishProperties, QoS, ReasonCode, SubAck,
+    SubscriptionIds, UnsubAck, UserProperties,
+};
+use std::sync::Arc;
+
+impl Connection {
+    /// Appends to `out` what may leave now, until it holds `out_bytes_max` bytes. `true` when there is more.
+    pub fn poll_output(
+        &mut self,
+        broker: &Broker,
+        now: Timestamp,
+        out_bytes_max: usize,
+        out: &mut Vec<u8>,
+    ) -> bool {
+        self.release_replies(out);
+        let is_announced = matches!(&self.phase, Phase::Active(active) if active.is_announced);
+        let mut more = false;
+        while is_announced && self.closed.is_none() {
+            self.feed_replay(broker);
+            let taken = self.take(broker, now, out);
+            more = taken > 0;
+            if !more || out.len() >= out_bytes_max {
+                break;
+            }
+        }
+        more
+    }
+
+    fn release_replies(&mut self, out: &mut Vec<u8>) {
+        while self.closed.is_none()
+            && let Phase::Active(active) = &mut self.phase
+            && let Some(next) = active.replies.front()
+        {
+            if let Some(record) = &next.awaited {
+                match record.state() {
+                    RecordState::Pending | RecordState::Writing => {
+                        if record.wait(active.session.mailbox().wakeup()) {
+                            return;
+                        }
+                        continue;
+                    }
+                    RecordState::Failed(_) => return self.close(Close::StoreFailed, out),
+                    RecordState::Durable | RecordState::Elided => {}
+                }
+            }
+            if let Some(Pending { reply, awaited }) = active.replies.pop_front() {
+                self.send_reply(reply, awaited, out);
+            }
+        }
+    }
+
+    pub(super) fn send_reply(
+        &mut self,
+        reply: Reply,
+        awaited: Option<Arc<Record>>,
+        out: &mut Vec<u8>,
+    ) {
+        let Phase::Active(active) = &mut self.phase else {
+            return;
+        };
+        let (kind, packet_id, code) = match reply {
+            Reply::PubAck(packet_id, code) => {
+                active.unacknowledged = active.unacknowledged.saturating_sub(1);
+                (AckKind::PubAck, packet_id, code)
+            }
+            Reply::PubRec(packet_id, code) => {
+                if code.is_error() {
+                    active.exchanges.retain(|known| *known != packet_id);
+                }
+                (AckKind::PubRec, packet_id, code)
+            }
+            Reply::PubComp(packet_id, code) => {
+                active.exchanges.retain(|known| *known != packet_id);
+                active.session.lock().finish_removal(packet_id);
+                (AckKind::PubComp, packet_id, code)
+            }
+            Reply::ConnAck(welcome) => return self.welcome(&welcome, out),
+            Reply::SubAck(packet_id, codes, replay) => {
+                active.replay.extend(replay);
+                let suback = SubAck {
+                    packet_id,
+                    codes: &codes,
+                    reason_string: None,
+                    user_properties: UserProperties::default(),
+                };
+                return self.encode(&Packet::SubAck(suback), out);
+            }
+            Reply::UnsubAck(packet_id, codes) => {
+                let unsuback = UnsubAck {
+                    packet_id,
+                    codes: &codes,
+                    reason_string: None,
+                    user_properties: UserProperties::default(),
+                };
+                return self.encode(&Packet::UnsubAck(unsuback), out);
+            }
+        };
+        match awaited.map(|record| record.state()) {
+            None => self.tally.acks_volatile += 1,
+            Some(RecordState::Elided) => self.tally.acks_elided += 1,
+            Some(_) => self.tally.acks_fsynced += 1,
+        }
+        let mut ack = Ack::new(packet_id, code);
+        ack.reason_string = self.reason_string(code);
+        let _ = ack.encode(kind, self.version, out);
+    }
+
+    /// Says what to do about a refusal, if the client wants to know [MQTT5-3.1.2-29] and has room [MQTT5-3.4.2-2].
+    fn reason_string(&self, code: ReasonCode) -> Option<&'static str> {
+        let Phase::Active(active) = &self.phase else {
+            return None;
+        };
+        if !active.problem_information || active.packet_bytes_max < ROOM_FOR_REASON {
+            return None;
+        }
+        match code {
+            ReasonCode::NotAuthorized => Some("topics that start with $ are the broker's own"),
+            ReasonCode::TopicNameInvalid => Some("more levels than limits.topic_levels_max"),
+            ReasonCode::QuotaExceeded => Some("a limit of the broker is reached; its log names it"),
+            _ => None,
+        }
+    }
+
+    /// Moves retained messages for new subscriptions into the mailbox while it is nearly empty.
+    fn feed_replay(&mut self, broker: &Broker) {
+        let Phase::Active(active) = &mut self.phase else {
+            return;
+        };
+        let chunk = REPLAY_CHUNK.min(self.limits.queue_messages_max / 2).max(1);
+        if active.replay.is_empty() || active.session.mailbox().depth().0 >= chunk {
+            return;
+        }
+        for _ in 0..chunk {
+            let Some(replay) = active.replay.pop_front() else {
+                active.replay.shrink_to_fit();
+                return;
+            };
+            broker.replay(active.session.mailbox(), replay, &mut self.tally);
+        }
+    }
+
+    /// Takes deliveries from the mailbox and encodes them; says how many.
+    fn take(&mut self, broker: &Broker, now: Timestamp, out: &mut Vec<u8>) -> usize {
+        let Phase::Active(active) = &mut self.phase else {
+            return 0;
+        };
+        let window = Window {
+            epoch: active.epoch,
+            inflight_max: active.inflight_max,
+            count_max: DELIVERIES_CHUNK,
+            now,
+        };
+        let mut outgoing = std::mem::take(&mut active.outgoing);
+        let session = active.session.clone();
+        let mailbox = session.mailbox();
+        if mailbox
+            .take(window, broker.journal(), &mut self.tally, &mut outgoing)
+            .is_err()
+        {
+            let close = if mailbox.has_overflowed() {
+                Close::QueueOverflow
+            } else {
+                Close::TakenOver
+            };
+            self.close(close, out);
+            return 0;
+        }
+        let taken = outgoing.len();
+        for item in outgoing.drain(..) {
+            match item {
+                Outgoing::PubRel(packet_id) => {
+                    let ack = Ack::new(packet_id, ReasonCode::Success);
+                    let _ = ack.encode(AckKind::PubRel, self.version, out);
+                }
+                Outgoing::Publish {
+                    message,
+                    packet_id,
+                    qos,
+                    dup,
+                    retain,
+                    subscription_ids,
+                } => {
+                    let publish = Publish {
+                        dup,
+                        qos,
+                        retain,
+                        topic: message.topic.as_str(),
+                        packet_id,
+                        properties: PublishProperties {
+                            message_expiry_s: message.expiry_left_s(now),
+                            topic_alias: None,
+                            subscription_ids: SubscriptionIds::from_list(
+                                subscription_ids.as_deref().unwrap_or_default(),
+                            ),
+                            forwarded: Forwarded::from_block(&message.forwarded),
+                        },
+                        payload: &message.payload,
+                    };
+                    if !self.send_publish(&publish, &message, out) {
+                        self.give_up(packet_id, qos, broker);
+                    }
+                }
+            }
+        }
+        if let Some(active) = self.active()
+            && outgoing.capacity() <= DELIVERIES_CHUNK
+            && taken > 0
+        {
+            active.outgoing = outgoing;
+        }
+        taken
+    }
+
+    fn send_publish(
+        &mut self,
+        publish: &Publish<'_>,
+        message: &Message,
+        out: &mut Vec<u8>,
+    ) -> bool {
+        let Phase::Active(active) = &self.phase else {
+            return false;
+        };
+        if active.packet_bytes_max < LARGEST_PACKET {
+            let fits = publish
+                .encoded_len(self.version)
+                .is_ok_and(|length| length <= active.packet_bytes_max);
+            if !fits {
+                return false;
+            }
+        }
+        if publish.encode(self.version, out).is_err() {
+            return false;
+        }
+        self.tally.publish_out += 1;
+        self.tally.payload_bytes_out += message.payload.len() as u64;
+        true
+    }
+
+    fn give_up(&mut self, packet_id: Option<PacketId>, qos: QoS, broker: &Broker) {
+        let Phase::Active(active) = &self.phase else {
+            return;
+        };
+        match packet_id {
+            Some(packet_id) => {
+                let mailbox = active.session.mailbox();
+                mailbox.give_up(packet_id, qos, broker.journal(), &mut self.tally);
+            }
+            None => self.tally.drop_message(DropReason::TooLarge),
+        }
+    }
+
+    /// Counts bytes that the transport has taken.
+    pub fn count_sent(&mut self, bytes: usize) {
+        self.tally.bytes_out += bytes as u64;
+    }
+}
+
+/// Deliveries taken from the mailbox in one go.
+const DELIVERIES_CHUNK: usize = 256;
+/// Retained messages moved into the mailbox in one go.
+const REPLAY_CHUNK: usize = 256;
+/// The largest packet of the wire format; a client that takes it needs no check.
+const LARGEST_PACKET: usize = 268_435_460;
+/// A reason string is left out for clients that take only packets smaller than this.
+const ROOM_FOR_REASON: usize = 128;

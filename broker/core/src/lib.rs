@@ -1,0 +1,60 @@
+//! The MoteMQ broker as data: sessions, routing, retained messages and the durability contract.
+//!
+//! Promises: no I/O, no clock, no threads, no randomness. Time and randomness are arguments; what must happen outside
+//! leaves as a value or through one of the three seams: publish ([`Broker::publish`]), mailbox ([`Mailbox`]) and store
+//! ([`Journal`]). The same code runs under the server's tasks and, in virtual time, under the simulation.
+//!
+//! Lock order (never held across a suspension, always taken in this order): session registry, session, deadlines, retained
+//! stripe, router, retained, mailbox, record, journal, wake-up.
+#![deny(clippy::indexing_slicing, clippy::cast_possible_truncation)]
+#![cfg_attr(
+    test,
+    expect(
+        clippy::indexing_slicing,
+        clippy::cast_possible_truncation,
+        reason = "tests may fail by panicking"
+    )
+)]
+
+mod action;
+mod broker;
+mod connection;
+mod counters;
+mod deadline;
+mod image;
+mod journal;
+mod level_tree;
+mod limits;
+mod mailbox;
+mod message;
+mod record;
+mod retained;
+mod router;
+mod session;
+mod sim_journal;
+mod sync;
+mod time;
+mod trie;
+mod wakeup;
+
+pub use action::{
+    Action, PublishAction, QueueId, QueueRef, RetainedEffect, SessionRow, StoredSubscription, Will,
+};
+pub use broker::{Broker, PublishSource, Receipt, SessionTotals};
+pub use connection::{
+    Close, ConnectRequest, Connection, ConnectionRules, Event, Progress, Verdict, Violation,
+};
+pub use counters::{Counters, DropReason, Tally};
+pub use image::{Image, QueueImage, StoredRef};
+pub use journal::{BacklogRequest, Journal, JournalFailure, NO_POSITION, NoJournal, Room};
+pub use limits::{Limits, QueueFull};
+pub use mailbox::{Mailbox, Outgoing};
+pub use message::{ClientId, Expiry, Identity, Message, MessageId, Origin, TopicName, Urgency};
+pub use record::{Record, RecordState};
+pub use retained::Retained;
+pub use router::{Receiver, Receivers, Router, Subscription};
+pub use session::Session;
+pub use sim_journal::{SimDisk, SimJournal, SimJournalRules};
+pub use time::Timestamp;
+pub use trie::TopicTrie;
+pub use wakeup::Wakeup;

@@ -1,0 +1,76 @@
+//! The limits that the core enforces; each has a key of the same name in the configuration.
+
+use std::num::NonZeroU16;
+
+/// What happens to a delivery when its queue is full.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum QueueFull {
+    /// The oldest unsent delivery is dropped.
+    DropOldest,
+    /// The new delivery is dropped.
+    DropNewest,
+    /// The publisher is refused with 0x97; a 3.1.1 publisher is disconnected.
+    Refuse,
+    /// The receiver is disconnected with 0x97 and the new delivery is dropped.
+    Disconnect,
+}
+
+/// The limits, in messages, bytes and seconds.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Largest packet from a client, in bytes; announced as Maximum Packet Size. Above: 0x95.
+    pub packet_bytes_max: u32,
+    /// Largest payload, in bytes. Above: 0x97; a 3.1.1 client is disconnected.
+    pub payload_bytes_max: u32,
+    /// Largest CONNECT packet, in bytes. Above: the connection is closed.
+    pub connect_packet_bytes_max: u32,
+    /// QoS 1 and 2 messages that one client may have unacknowledged towards us. Above: 0x93.
+    pub receive_maximum: NonZeroU16,
+    /// QoS 1 and 2 messages that one client has unacknowledged from us; the rest waits.
+    pub inflight_messages_max: u16,
+    /// Unsent messages per session. At the limit: `queue_full`.
+    pub queue_messages_max: usize,
+    /// Unsent bytes per session (topic, properties, payload). At the limit: `queue_full`.
+    pub queue_bytes_max: usize,
+    /// What happens when a queue is full.
+    pub queue_full: QueueFull,
+    /// Bytes of durable queued message bodies that a session keeps in memory; the rest is read from disk when its turn comes.
+    pub mailbox_memory_bytes: usize,
+    /// Longest session expiry, in seconds; longer wishes are lowered to it.
+    pub session_expiry_max_s: u32,
+    /// Longest keep-alive, in seconds; told to MQTT 5 clients by Server Keep Alive.
+    pub keep_alive_max_s: u16,
+    /// Levels in a topic or filter. Above: 0x8F, 0x90; a 3.1.1 publisher is disconnected.
+    pub topic_levels_max: usize,
+    /// Topic aliases that a client may set. Above: 0x94.
+    pub topic_alias_max: u16,
+    /// Subscriptions per client. Above: 0x97 in SUBACK.
+    pub subscriptions_max: usize,
+    /// Retained messages. At the limit a new topic is refused with 0x97.
+    pub retained_messages_max: usize,
+    /// Bytes of retained messages. At the limit a new topic is refused with 0x97.
+    pub retained_bytes_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            packet_bytes_max: 1_048_576,
+            payload_bytes_max: 1_000_000,
+            connect_packet_bytes_max: 131_072,
+            receive_maximum: const { NonZeroU16::new(100).unwrap() },
+            inflight_messages_max: 100,
+            queue_messages_max: 10_000,
+            queue_bytes_max: 16 << 20,
+            queue_full: QueueFull::DropOldest,
+            mailbox_memory_bytes: 64 << 10,
+            session_expiry_max_s: 2_592_000,
+            keep_alive_max_s: 65_535,
+            topic_levels_max: 128,
+            topic_alias_max: 64,
+            subscriptions_max: 10_000,
+            retained_messages_max: 1_000_000,
+            retained_bytes_max: 1 << 30,
+        }
+    }
+}

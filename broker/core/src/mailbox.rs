@@ -1,0 +1,1006 @@
+//! The mailbox seam: a bounded queue from many publishers to one receiver, with settlement.
+//!
+//! Invariants:
+//! - Deliveries of one quality of service leave in the order of their pushes [MQTT5-4.6.0-5], backlog before live ones.
+//! - A QoS 1 or 2 delivery has a sequence number for life; its packet id is the number modulo 65,535 plus 1. Sending
+//!   pauses when the span from the oldest unsettled delivery would reach 65,535, so no id is in use twice.
+//! - Every QoS 1 or 2 delivery ends exactly once, by [`Settlement`]. For a durable delivery that end is durable too.
+//! - Nothing passes a delivery whose record must be durable first (received at QoS 2, or a will).
+//! - Memory is bounded: counts and bytes by the queue limits, bodies of durable deliveries by `mailbox_memory_bytes`;
+//!   what is beyond waits as a position in the store.
+//!
+//! Does not know: packets on the wire, subscriptions, sockets. The receiver's task encodes what it takes.
+
+use crate::action::{Action, QueueId, QueueRef};
+use crate::counters::{DropReason, Tally};
+use crate::image::StoredRef;
+use crate::journal::{BacklogRequest, Journal, NO_POSITION};
+use crate::limits::{Limits, QueueFull};
+use crate::message::Message;
+use crate::record::{Record, RecordState, SettleNeeds};
+use crate::sync::lock;
+use crate::time::Timestamp;
+use crate::wakeup::Wakeup;
+use motemq_codec::{PacketId, QoS};
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+
+/// Something for the receiver's task to encode.
+#[derive(Clone, Debug)]
+pub enum Outgoing {
+    /// A PUBLISH.
+    Publish {
+        /// The message.
+        message: Arc<Message>,
+        /// The packet id, for QoS 1 and 2.
+        packet_id: Option<PacketId>,
+        /// The quality of service of this delivery.
+        qos: QoS,
+        /// Sent before on an earlier connection [MQTT5-4.4.0-1].
+        dup: bool,
+        /// The RETAIN flag.
+        retain: bool,
+        /// The subscription identifiers.
+        subscription_ids: Option<Arc<[u32]>>,
+    },
+    /// A PUBREL.
+    PubRel(PacketId),
+}
+
+/// How a delivery ends.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Settlement {
+    /// The receiver has it.
+    Accepted,
+    /// It was given up, for this reason.
+    Dropped(DropReason),
+}
+
+/// A delivery to push.
+#[derive(Debug)]
+pub(crate) struct Push<'a> {
+    pub(crate) message: &'a Arc<Message>,
+    /// The record that carries the message, if there is one.
+    pub(crate) record: Option<&'a Arc<Record>>,
+    pub(crate) qos: QoS,
+    pub(crate) retain: bool,
+    pub(crate) subscription_ids: Option<Arc<[u32]>>,
+}
+
+/// What a connection takes with it into [`Mailbox::take`].
+#[derive(Copy, Clone, Debug)]
+pub(crate) struct Window {
+    pub(crate) epoch: u64,
+    /// Unacknowledged QoS 1 and 2 messages allowed.
+    pub(crate) inflight_max: u16,
+    /// At most so many deliveries in one go.
+    pub(crate) count_max: usize,
+    pub(crate) now: Timestamp,
+}
+
+/// The receiver's connection is not the newest one of its session any more.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Fenced;
+
+/// How a packet about a delivery was taken.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Handled {
+    /// As expected.
+    Done,
+    /// PUBREL may leave now.
+    SendPubRel,
+    /// No such packet id is in use for this step.
+    UnknownPacketId,
+}
+
+/// The queue of one receiver.
+#[derive(Debug)]
+pub struct Mailbox {
+    queue: QueueId,
+    limits: Arc<Limits>,
+    wakeup: Arc<Wakeup>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    epoch: u64,
+    /// A connection is attached.
+    is_online: bool,
+    /// The session outlives its connection and is kept in the store.
+    is_durable: bool,
+    /// The receiver must be disconnected: its queue overflowed under that policy.
+    overflowed: bool,
+    /// QoS 0 deliveries.
+    volatile: VecDeque<Volatile>,
+    volatile_bytes: usize,
+    /// QoS 1 and 2 deliveries by sequence; the first `sent` were sent at least once.
+    entries: VecDeque<Entry>,
+    sent: usize,
+    /// Of the first `sent`, those before this index were sent on this connection.
+    resent: usize,
+    /// Unsettled deliveries sent on this connection.
+    in_flight: usize,
+    /// PUBRELs that wait for their record, in the order of the PUBRECs [MQTT5-4.6.0-4].
+    releases: VecDeque<u64>,
+    next_sequence: u64,
+    /// Of the unsent entries.
+    queued_bytes: usize,
+    /// Bodies of durable entries held in memory.
+    memory_bytes: usize,
+    /// Entries from this sequence on give up their body once it is stored.
+    cold_from: Option<u64>,
+    is_loading: bool,
+}
+
+#[derive(Debug)]
+struct Volatile {
+    message: Arc<Message>,
+    barrier: Option<Arc<Record>>,
+    retain: bool,
+    subscription_ids: Option<Arc<[u32]>>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    sequence: u64,
+    body: Body,
+    subscription_ids: Option<Arc<[u32]>>,
+    phase: Phase,
+    bytes: u32,
+    qos: QoS,
+    retain: bool,
+    is_durable: bool,
+    /// Restored from the store; an earlier process may have sent it.
+    maybe_sent: bool,
+}
+
+#[derive(Debug)]
+enum Body {
+    /// Not in any record.
+    Live(Arc<Message>),
+    /// In a record that may still be on its way to the disk.
+    Recorded(Arc<Record>),
+    /// In the store, at this position.
+    Stored(u64),
+    /// Read back from this position.
+    Loaded(Arc<Message>, u64),
+    /// Ended; nothing left.
+    Gone,
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// Not sent, or sent and not answered.
+    Publish,
+    /// PUBREC received, its record on the way to the disk.
+    AwaitingRelease(Arc<Record>),
+    /// PUBREL may be, or was, sent.
+    Released,
+    /// Ended; waits for its elders to end.
+    Settled,
+}
+
+impl Mailbox {
+    /// An empty, offline mailbox.
+    #[must_use]
+    pub(crate) fn new(queue: QueueId, limits: Arc<Limits>) -> Arc<Self> {
+        Arc::new(Self {
+            queue,
+            limits,
+            wakeup: Arc::new(Wakeup::default()),
+            state: Mutex::new(State::default()),
+        })
+    }
+
+    /// The mailbox of a durable session as the store has it.
+    #[must_use]
+    pub(crate) fn restored(
+        queue: QueueId,
+        limits: Arc<Limits>,
+        refs: Vec<StoredRef>,
+        next_sequence: u64,
+    ) -> Arc<Self> {
+        let mailbox = Self::new(queue, limits);
+        let mut state = lock(&mailbox.state);
+        state.is_durable = true;
+        state.next_sequence = next_sequence;
+        // Which deliveries were sent is not stored. A released one was; of the others as many as fit a window may have
+        // been, and carry DUP [MQTT5-3.3.1-1].
+        state.sent = refs
+            .iter()
+            .rposition(|stored| stored.is_released)
+            .map_or(0, |last| last + 1);
+        state.queued_bytes = refs
+            .iter()
+            .skip(state.sent)
+            .map(|stored| stored.bytes as usize)
+            .sum();
+        let window = state.sent + usize::from(mailbox.limits.inflight_messages_max);
+        state.entries = refs.into_iter().map(Entry::from_stored).collect();
+        state
+            .entries
+            .iter_mut()
+            .take(window)
+            .for_each(|entry| entry.maybe_sent = true);
+        state.cold_from = Some(0);
+        drop(state);
+        mailbox
+    }
+
+    /// The durable name of the queue.
+    #[must_use]
+    pub fn queue(&self) -> QueueId {
+        self.queue
+    }
+
+    /// Wakes the receiver's task.
+    #[must_use]
+    pub fn wakeup(&self) -> &Arc<Wakeup> {
+        &self.wakeup
+    }
+
+    /// Deliveries waiting to be sent, and their bytes.
+    #[must_use]
+    pub fn depth(&self) -> (usize, usize) {
+        let state = lock(&self.state);
+        (
+            state.entries.len() - state.sent + state.volatile.len(),
+            state.queued_bytes + state.volatile_bytes,
+        )
+    }
+
+    /// Whether another QoS 1 or 2 delivery would be refused under the `refuse` policy.
+    #[must_use]
+    pub(crate) fn refuses(&self, bytes: usize) -> bool {
+        self.limits.queue_full == QueueFull::Refuse
+            && lock(&self.state).is_full(&self.limits, bytes)
+    }
+
+    /// Whether a QoS 1 or 2 delivery pushed now must be durable.
+    #[must_use]
+    pub(crate) fn is_durable(&self) -> bool {
+        lock(&self.state).is_durable
+    }
+
+    /// Appends a delivery and wakes the receiver, or drops it as the limits say.
+    pub(crate) fn push(&self, push: Push<'_>, journal: &dyn Journal, tally: &mut Tally) {
+        let mut state = lock(&self.state);
+        let pushed = if push.qos == QoS::AtMostOnce {
+            state.push_volatile(push, &self.limits, tally)
+        } else {
+            self.push_entry(&mut state, push, journal, tally)
+        };
+        drop(state);
+        if pushed {
+            self.wakeup.wake();
+        }
+    }
+
+    fn push_entry(
+        &self,
+        state: &mut State,
+        push: Push<'_>,
+        journal: &dyn Journal,
+        tally: &mut Tally,
+    ) -> bool {
+        let bytes = push.message.size_bytes();
+        if state.is_full(&self.limits, bytes) {
+            match self.limits.queue_full {
+                QueueFull::DropOldest => {
+                    while state.is_full(&self.limits, bytes) && state.entries.len() > state.sent {
+                        let oldest = Settlement::Dropped(DropReason::QueueFull);
+                        state.drop_unsent(self.queue, oldest, journal, tally);
+                    }
+                }
+                QueueFull::DropNewest | QueueFull::Refuse => {
+                    tally.drop_message(DropReason::QueueFull);
+                    return false;
+                }
+                QueueFull::Disconnect => {
+                    tally.drop_message(DropReason::QueueFull);
+                    state.overflowed = true;
+                    return state.is_online;
+                }
+            }
+        }
+        let sequence = state.next_sequence;
+        state.next_sequence += 1;
+        let is_durable = state.is_durable && push.record.is_some();
+        if let Some(record) = push.record
+            && is_durable
+        {
+            record.add(QueueRef {
+                queue: self.queue,
+                sequence,
+                qos: push.qos,
+                retain: push.retain,
+                subscription_ids: push.subscription_ids.clone(),
+            });
+        }
+        state.entries.push_back(Entry {
+            sequence,
+            body: match push.record {
+                Some(record) => Body::Recorded(record.clone()),
+                None => Body::Live(push.message.clone()),
+            },
+            subscription_ids: push.subscription_ids,
+            phase: Phase::Publish,
+            bytes: u32::try_from(bytes).unwrap_or(u32::MAX),
+            qos: push.qos,
+            retain: push.retain,
+            is_durable,
+            maybe_sent: false,
+        });
+        state.queued_bytes += bytes;
+        if is_durable {
+            state.memory_bytes += bytes;
+            state.evict(self.limits.mailbox_memory_bytes);
+        }
+        state.is_online
+    }
+
+    /// Connects the receiver of `epoch`: everything unsettled is sent again before anything new [MQTT5-4.4.0-1].
+    pub(crate) fn attach(&self, epoch: u64, is_durable: bool) {
+        self.wakeup.fence(epoch);
+        let mut state = lock(&self.state);
+        state.epoch = epoch;
+        state.is_online = true;
+        state.is_durable = is_durable;
+        state.overflowed = false;
+        state.resent = 0;
+        state.in_flight = 0;
+        // `resend` sees to the releases that an earlier connection left.
+        state.releases.clear();
+    }
+
+    /// Takes the receiver of `epoch` off; QoS 0 deliveries that wait are dropped.
+    pub(crate) fn detach(&self, epoch: u64, tally: &mut Tally) {
+        self.wakeup.clear(epoch);
+        let mut state = lock(&self.state);
+        if state.epoch != epoch {
+            return;
+        }
+        state.is_online = false;
+        for _ in 0..state.volatile.len() {
+            tally.drop_message(DropReason::OfflineQoS0);
+        }
+        state.volatile = VecDeque::new();
+        state.volatile_bytes = 0;
+        state.unload();
+        state.evict(self.limits.mailbox_memory_bytes);
+        state.entries.shrink_to_fit();
+    }
+
+    /// Empties the mailbox of a session that has ended.
+    pub(crate) fn clear(&self) {
+        let mut state = lock(&self.state);
+        let epoch = state.epoch;
+        let next_sequence = state.next_sequence;
+        let entries = std::mem::take(&mut state.entries);
+        *state = State {
+            epoch,
+            next_sequence,
+            ..State::default()
+        };
+        drop(state);
+        for entry in entries {
+            // The end of the session removes the deliveries from the store; a pending record need not wait for them.
+            if let (Body::Recorded(record), true) = (&entry.body, entry.is_durable) {
+                let _ = record.settle(self.queue, entry.sequence);
+            }
+        }
+    }
+
+    /// Takes what may be sent now. Resent deliveries come first, then PUBRELs, QoS 0, and new QoS 1 and 2.
+    pub(crate) fn take(
+        self: &Arc<Self>,
+        window: Window,
+        journal: &dyn Journal,
+        tally: &mut Tally,
+        out: &mut Vec<Outgoing>,
+    ) -> Result<(), Fenced> {
+        let mut state = lock(&self.state);
+        if state.epoch != window.epoch || state.overflowed {
+            return Err(Fenced);
+        }
+        let mut wanted = Vec::new();
+        let is_resent = state.resend(&window, &self.wakeup, &mut wanted, out);
+        // The window holds back neither PUBREL nor QoS 0 [MQTT5-4.9.0-3].
+        state.take_releases(&self.wakeup, out);
+        state.take_volatile(&window, &self.wakeup, tally, out);
+        if is_resent {
+            self.take_new(&mut state, &window, journal, tally, &mut wanted, out);
+        }
+        let request = !wanted.is_empty() && !state.is_loading;
+        state.is_loading |= request;
+        drop(state);
+        if request {
+            journal.read_backlog(BacklogRequest {
+                mailbox: self.clone(),
+                wanted,
+            });
+        }
+        Ok(())
+    }
+
+    fn take_new(
+        &self,
+        state: &mut State,
+        window: &Window,
+        journal: &dyn Journal,
+        tally: &mut Tally,
+        wanted: &mut Vec<(u64, u64)>,
+        out: &mut Vec<Outgoing>,
+    ) {
+        while out.len() < window.count_max && state.in_flight < usize::from(window.inflight_max) {
+            let oldest = state.entries.front().map_or(0, |entry| entry.sequence);
+            let Some(entry) = state.entries.get(state.sent) else {
+                return;
+            };
+            if entry.sequence - oldest >= SEQUENCE_SPAN {
+                return;
+            }
+            let message = match entry.message(&self.wakeup) {
+                Available::Now(message) => message,
+                Available::Later => return,
+                Available::InStore => {
+                    state.want_from(state.sent, self.limits.mailbox_memory_bytes, wanted);
+                    return;
+                }
+            };
+            if message.is_expired(window.now) {
+                let expired = Settlement::Dropped(DropReason::Expired);
+                state.drop_unsent(self.queue, expired, journal, tally);
+                continue;
+            }
+            out.push(entry.publish(message, entry.maybe_sent));
+            state.queued_bytes = state.queued_bytes.saturating_sub(entry.bytes as usize);
+            state.sent += 1;
+            state.resent = state.sent;
+            state.in_flight += 1;
+        }
+    }
+
+    /// PUBACK: the QoS 1 delivery has ended.
+    pub(crate) fn handle_puback(
+        &self,
+        epoch: u64,
+        packet_id: PacketId,
+        outcome: Settlement,
+        journal: &dyn Journal,
+        tally: &mut Tally,
+    ) -> Result<Handled, Fenced> {
+        let mut state = self.lock_epoch(epoch)?;
+        let Some(index) = state.find(packet_id, QoS::AtLeastOnce) else {
+            return Ok(Handled::UnknownPacketId);
+        };
+        state.settle(index, self.queue, outcome, journal, tally);
+        Ok(Handled::Done)
+    }
+
+    /// PUBREC: a success releases the QoS 2 delivery, durably before PUBREL; an error ends it [MQTT5-4.4.0-2].
+    pub(crate) fn handle_pubrec(
+        &self,
+        epoch: u64,
+        packet_id: PacketId,
+        outcome: Settlement,
+        journal: &dyn Journal,
+        tally: &mut Tally,
+    ) -> Result<Handled, Fenced> {
+        let mut state = self.lock_epoch(epoch)?;
+        let Some(index) = state.find(packet_id, QoS::ExactlyOnce) else {
+            return Ok(Handled::UnknownPacketId);
+        };
+        if outcome != Settlement::Accepted {
+            state.settle(index, self.queue, outcome, journal, tally);
+            return Ok(Handled::Done);
+        }
+        let Some(entry) = state.entries.get_mut(index) else {
+            return Ok(Handled::UnknownPacketId);
+        };
+        match entry.phase {
+            Phase::Publish if entry.is_durable => {
+                let sequence = entry.sequence;
+                let record = Record::new(Action::Release {
+                    queue: self.queue,
+                    sequence,
+                });
+                entry.phase = Phase::AwaitingRelease(record.clone());
+                state.releases.push_back(sequence);
+                journal.submit(record);
+                drop(state);
+                self.wakeup.wake();
+                Ok(Handled::Done)
+            }
+            Phase::Publish => {
+                entry.phase = Phase::Released;
+                Ok(Handled::SendPubRel)
+            }
+            Phase::AwaitingRelease(_) => Ok(Handled::Done),
+            Phase::Released => Ok(Handled::SendPubRel),
+            Phase::Settled => Ok(Handled::UnknownPacketId),
+        }
+    }
+
+    /// PUBCOMP: the QoS 2 delivery has ended.
+    pub(crate) fn handle_pubcomp(
+        &self,
+        epoch: u64,
+        packet_id: PacketId,
+        journal: &dyn Journal,
+        tally: &mut Tally,
+    ) -> Result<Handled, Fenced> {
+        let mut state = self.lock_epoch(epoch)?;
+        let Some(index) = state.find(packet_id, QoS::ExactlyOnce) else {
+            return Ok(Handled::UnknownPacketId);
+        };
+        let released = state
+            .entries
+            .get(index)
+            .is_some_and(|entry| matches!(entry.phase, Phase::Released));
+        if !released {
+            return Ok(Handled::UnknownPacketId);
+        }
+        state.settle(index, self.queue, Settlement::Accepted, journal, tally);
+        Ok(Handled::Done)
+    }
+
+    /// A delivery that was taken but cannot be sent (too large for the receiver) ends as if delivered [MQTT5-3.1.2-25].
+    pub(crate) fn give_up(
+        &self,
+        packet_id: PacketId,
+        qos: QoS,
+        journal: &dyn Journal,
+        tally: &mut Tally,
+    ) {
+        let mut state = lock(&self.state);
+        if let Some(index) = state.find(packet_id, qos) {
+            let too_large = Settlement::Dropped(DropReason::TooLarge);
+            state.settle(index, self.queue, too_large, journal, tally);
+        }
+        drop(state);
+        self.wakeup.wake();
+    }
+
+    /// Receives message bodies asked for with a [`BacklogRequest`]; `None` for one that cannot be read.
+    pub fn handle_backlog(&self, bodies: Vec<(u64, Option<Arc<Message>>)>) {
+        let mut state = lock(&self.state);
+        state.is_loading = false;
+        for (sequence, message) in bodies {
+            let Some(index) = state.index_of(sequence) else {
+                continue;
+            };
+            let Some(entry) = state.entries.get_mut(index) else {
+                continue;
+            };
+            let Body::Stored(position) = entry.body else {
+                continue;
+            };
+            let bytes = entry.bytes as usize;
+            match message {
+                Some(message) => {
+                    entry.body = Body::Loaded(message, position);
+                    state.memory_bytes += bytes;
+                }
+                None => state.forget(index),
+            }
+        }
+        drop(state);
+        self.wakeup.wake();
+    }
+
+    /// Whether the receiver must be disconnected because its queue overflowed.
+    pub(crate) fn has_overflowed(&self) -> bool {
+        lock(&self.state).overflowed
+    }
+
+    fn lock_epoch(&self, epoch: u64) -> Result<std::sync::MutexGuard<'_, State>, Fenced> {
+        let state = lock(&self.state);
+        if state.epoch == epoch {
+            Ok(state)
+        } else {
+            Err(Fenced)
+        }
+    }
+}
+
+impl State {
+    fn is_full(&self, limits: &Limits, bytes: usize) -> bool {
+        self.entries.len() - self.sent >= limits.queue_messages_max
+            || self.queued_bytes + bytes > limits.queue_bytes_max
+    }
+
+    fn push_volatile(&mut self, push: Push<'_>, limits: &Limits, tally: &mut Tally) -> bool {
+        if !self.is_online {
+            tally.drop_message(DropReason::OfflineQoS0);
+            return false;
+        }
+        let bytes = push.message.size_bytes();
+        while self.volatile.len() >= limits.queue_messages_max
+            || self.volatile_bytes + bytes > limits.queue_bytes_max
+        {
+            tally.drop_message(DropReason::QueueFull);
+            match self.volatile.front() {
+                Some(oldest) if limits.queue_full == QueueFull::DropOldest => {
+                    self.volatile_bytes -= oldest.message.size_bytes();
+                    self.volatile.pop_front();
+                }
+                _ => return false,
+            }
+        }
+        self.volatile_bytes += bytes;
+        self.volatile.push_back(Volatile {
+            message: push.message.clone(),
+            barrier: push.record.filter(|record| record.is_barrier()).cloned(),
+            retain: push.retain,
+            subscription_ids: push.subscription_ids,
+        });
+        true
+    }
+
+    fn take_volatile(
+        &mut self,
+        window: &Window,
+        wakeup: &Arc<Wakeup>,
+        tally: &mut Tally,
+        out: &mut Vec<Outgoing>,
+    ) {
+        while out.len() < window.count_max
+            && let Some(next) = self.volatile.front()
+        {
+            if next
+                .barrier
+                .as_ref()
+                .is_some_and(|record| record.wait(wakeup))
+            {
+                return;
+            }
+            let Some(next) = self.volatile.pop_front() else {
+                return;
+            };
+            self.volatile_bytes -= next.message.size_bytes();
+            if next.message.is_expired(window.now) {
+                tally.drop_message(DropReason::Expired);
+                continue;
+            }
+            out.push(Outgoing::Publish {
+                message: next.message,
+                packet_id: None,
+                qos: QoS::AtMostOnce,
+                dup: false,
+                retain: next.retain,
+                subscription_ids: next.subscription_ids,
+            });
+        }
+        if self.volatile.is_empty() && self.volatile.capacity() > VOLATILE_KEPT {
+            self.volatile = VecDeque::new();
+        }
+    }
+
+    /// Sends again what an earlier connection left unsettled. `true` when nothing of that is left to send.
+    fn resend(
+        &mut self,
+        window: &Window,
+        wakeup: &Arc<Wakeup>,
+        wanted: &mut Vec<(u64, u64)>,
+        out: &mut Vec<Outgoing>,
+    ) -> bool {
+        while self.resent < self.sent {
+            if out.len() >= window.count_max || self.in_flight >= usize::from(window.inflight_max) {
+                return false;
+            }
+            let Some(entry) = self.entries.get_mut(self.resent) else {
+                return true;
+            };
+            match &entry.phase {
+                Phase::Settled => {
+                    self.resent += 1;
+                    continue;
+                }
+                Phase::AwaitingRelease(record) => {
+                    if record.wait(wakeup) {
+                        return false;
+                    }
+                    entry.phase = Phase::Released;
+                    out.push(Outgoing::PubRel(packet_id(entry.sequence)));
+                }
+                Phase::Released => out.push(Outgoing::PubRel(packet_id(entry.sequence))),
+                Phase::Publish => match entry.message(wakeup) {
+                    Available::Now(message) => out.push(entry.publish(message, true)),
+                    Available::Later => return false,
+                    Available::InStore => {
+                        self.want_from(self.resent, usize::MAX, wanted);
+                        return false;
+                    }
+                },
+            }
+            self.resent += 1;
+            self.in_flight += 1;
+        }
+        true
+    }
+
+    fn take_releases(&mut self, wakeup: &Arc<Wakeup>, out: &mut Vec<Outgoing>) {
+        while let Some(sequence) = self.releases.front().copied() {
+            // What this connection has not sent yet, `resend` will.
+            if let Some(index) = self.index_of(sequence)
+                && index < self.resent
+                && let Some(entry) = self.entries.get_mut(index)
+                && let Phase::AwaitingRelease(record) = &entry.phase
+            {
+                if record.wait(wakeup) {
+                    return;
+                }
+                entry.phase = Phase::Released;
+                out.push(Outgoing::PubRel(packet_id(sequence)));
+            }
+            self.releases.pop_front();
+        }
+    }
+
+    /// Lists stored deliveries from `index` on, as many as fit the memory for bodies.
+    fn want_from(&self, index: usize, bytes_max: usize, wanted: &mut Vec<(u64, u64)>) {
+        let mut bytes = 0;
+        for entry in self.entries.range(index..) {
+            match entry.body {
+                Body::Stored(position) => wanted.push((entry.sequence, position)),
+                Body::Gone => continue,
+                _ => return,
+            }
+            bytes += entry.bytes as usize;
+            if wanted.len() >= BACKLOG_CHUNK || bytes >= bytes_max {
+                return;
+            }
+        }
+    }
+
+    fn index_of(&self, sequence: u64) -> Option<usize> {
+        self.entries
+            .binary_search_by_key(&sequence, |entry| entry.sequence)
+            .ok()
+    }
+
+    /// The delivery that uses `packet_id` now.
+    fn find(&self, packet_id: PacketId, qos: QoS) -> Option<usize> {
+        let oldest = self.entries.front()?.sequence;
+        let wanted = u64::from(packet_id.get()) - 1;
+        let sequence = oldest + (wanted + SEQUENCE_SPAN - oldest % SEQUENCE_SPAN) % SEQUENCE_SPAN;
+        let index = self.index_of(sequence)?;
+        let entry = self.entries.get(index)?;
+        (index < self.sent && entry.qos == qos && !matches!(entry.phase, Phase::Settled))
+            .then_some(index)
+    }
+
+    /// Ends a sent delivery.
+    fn settle(
+        &mut self,
+        index: usize,
+        queue: QueueId,
+        outcome: Settlement,
+        journal: &dyn Journal,
+        tally: &mut Tally,
+    ) {
+        if index < self.resent {
+            self.in_flight = self.in_flight.saturating_sub(1);
+        }
+        let Some(entry) = self.entries.get_mut(index) else {
+            return;
+        };
+        entry.phase = Phase::Settled;
+        let body = std::mem::replace(&mut entry.body, Body::Gone);
+        let ended = Ended::of(entry);
+        self.forget_memory(&body, ended);
+        ended.report(body, queue, outcome, journal, tally);
+        self.pop_settled();
+    }
+
+    /// Ends the oldest delivery that was never sent.
+    fn drop_unsent(
+        &mut self,
+        queue: QueueId,
+        outcome: Settlement,
+        journal: &dyn Journal,
+        tally: &mut Tally,
+    ) {
+        let Some(entry) = self.entries.remove(self.sent) else {
+            return;
+        };
+        let ended = Ended::of(&entry);
+        self.queued_bytes = self.queued_bytes.saturating_sub(ended.bytes);
+        self.forget_memory(&entry.body, ended);
+        ended.report(entry.body, queue, outcome, journal, tally);
+    }
+
+    /// Gives up an entry whose body is lost; the store has already reported it.
+    fn forget(&mut self, index: usize) {
+        if index >= self.sent {
+            if let Some(entry) = self.entries.remove(index) {
+                self.queued_bytes = self.queued_bytes.saturating_sub(entry.bytes as usize);
+            }
+        } else if let Some(entry) = self.entries.get_mut(index) {
+            entry.phase = Phase::Settled;
+            entry.body = Body::Gone;
+            self.pop_settled();
+        }
+    }
+
+    fn pop_settled(&mut self) {
+        while self.sent > 0
+            && self
+                .entries
+                .front()
+                .is_some_and(|entry| matches!(entry.phase, Phase::Settled))
+        {
+            self.entries.pop_front();
+            self.sent -= 1;
+            self.resent = self.resent.saturating_sub(1);
+        }
+    }
+
+    fn forget_memory(&mut self, body: &Body, ended: Ended) {
+        let held = match body {
+            Body::Recorded(_) => ended.is_durable,
+            Body::Loaded(..) => true,
+            Body::Live(_) | Body::Stored(_) | Body::Gone => false,
+        };
+        if held {
+            self.memory_bytes = self.memory_bytes.saturating_sub(ended.bytes);
+        }
+    }
+
+    /// Lets bodies beyond the memory limit go once they can be read back.
+    fn evict(&mut self, bytes_max: usize) {
+        if self.memory_bytes <= bytes_max {
+            return;
+        }
+        let last = self.entries.back().map_or(0, |entry| entry.sequence);
+        let from = *self.cold_from.get_or_insert(last);
+        let start = match self
+            .entries
+            .binary_search_by_key(&from, |entry| entry.sequence)
+        {
+            Ok(index) | Err(index) => index.max(self.sent),
+        };
+        for entry in self.entries.range_mut(start..) {
+            let Body::Recorded(record) = &entry.body else {
+                self.cold_from = Some(entry.sequence + 1);
+                continue;
+            };
+            match record.position() {
+                Some(position) if position != NO_POSITION && entry.is_durable => {
+                    entry.body = Body::Stored(position);
+                    self.memory_bytes = self.memory_bytes.saturating_sub(entry.bytes as usize);
+                    self.cold_from = Some(entry.sequence + 1);
+                }
+                _ => return,
+            }
+        }
+    }
+
+    /// Lets bodies that were read back go; the next connection reads them again.
+    fn unload(&mut self) {
+        for entry in &mut self.entries {
+            if let Body::Loaded(_, position) = entry.body {
+                entry.body = Body::Stored(position);
+                self.memory_bytes = self.memory_bytes.saturating_sub(entry.bytes as usize);
+            }
+        }
+    }
+}
+
+enum Available {
+    Now(Arc<Message>),
+    /// The receiver will be woken.
+    Later,
+    InStore,
+}
+
+impl Entry {
+    fn from_stored(stored: StoredRef) -> Self {
+        Self {
+            sequence: stored.sequence,
+            body: Body::Stored(stored.position),
+            subscription_ids: stored.subscription_ids,
+            phase: if stored.is_released {
+                Phase::Released
+            } else {
+                Phase::Publish
+            },
+            bytes: stored.bytes,
+            qos: stored.qos,
+            retain: stored.retain,
+            is_durable: true,
+            maybe_sent: false,
+        }
+    }
+
+    fn message(&self, wakeup: &Arc<Wakeup>) -> Available {
+        match &self.body {
+            Body::Live(message) | Body::Loaded(message, _) => Available::Now(message.clone()),
+            Body::Recorded(record) => {
+                if record.is_barrier() && record.wait(wakeup) {
+                    return Available::Later;
+                }
+                match (record.state(), record.message()) {
+                    (RecordState::Failed(_), _) | (_, None) => Available::Later,
+                    (_, Some(message)) => Available::Now(message.clone()),
+                }
+            }
+            Body::Stored(_) => Available::InStore,
+            Body::Gone => Available::Later,
+        }
+    }
+
+    fn publish(&self, message: Arc<Message>, dup: bool) -> Outgoing {
+        Outgoing::Publish {
+            message,
+            packet_id: Some(packet_id(self.sequence)),
+            qos: self.qos,
+            dup,
+            retain: self.retain,
+            subscription_ids: self.subscription_ids.clone(),
+        }
+    }
+}
+
+/// What must still be known of an entry when it ends.
+#[derive(Copy, Clone)]
+struct Ended {
+    sequence: u64,
+    bytes: usize,
+    is_durable: bool,
+}
+
+impl Ended {
+    fn of(entry: &Entry) -> Self {
+        Self {
+            sequence: entry.sequence,
+            bytes: entry.bytes as usize,
+            is_durable: entry.is_durable,
+        }
+    }
+
+    fn report(
+        self,
+        body: Body,
+        queue: QueueId,
+        outcome: Settlement,
+        journal: &dyn Journal,
+        tally: &mut Tally,
+    ) {
+        if let Settlement::Dropped(reason) = outcome {
+            tally.drop_message(reason);
+        }
+        if !self.is_durable {
+            return;
+        }
+        let needs = match body {
+            Body::Recorded(record) => record.settle(queue, self.sequence),
+            _ => SettleNeeds::Action,
+        };
+        if needs == SettleNeeds::Action {
+            journal.submit(Record::new(Action::Settle {
+                queue,
+                sequence: self.sequence,
+            }));
+        }
+    }
+}
+
+/// The packet id of a delivery: its sequence modulo 65,535, plus 1.
+fn packet_id(sequence: u64) -> PacketId {
+    let id = u16::try_from(sequence % SEQUENCE_SPAN).unwrap_or(0) + 1;
+    #[expect(
+        clippy::expect_used,
+        reason = "the remainder is at most 65,534, so this is 1 to 65,535"
+    )]
+    PacketId::new(id).expect("not zero")
+}
+
+/// Packet ids repeat after so many deliveries.
+const SEQUENCE_SPAN: u64 = 65_535;
+/// Bodies asked for in one go.
+const BACKLOG_CHUNK: usize = 512;
+/// Places for QoS 0 deliveries that an empty mailbox keeps allocated.
+const VOLATILE_KEPT: usize = 64;

@@ -1,0 +1,118 @@
+//! What may outlive a connection: one client's subscriptions, queue, inbound packet ids and will.
+//!
+//! Invariants: a session belongs to one identity for life; at most one connection, the one of the newest epoch, acts on
+//! it. Does not know: who receives what the client publishes, packets, sockets.
+
+use crate::action::{QueueId, SessionRow, Will};
+use crate::mailbox::Mailbox;
+use crate::message::{ClientId, Expiry, Identity};
+use crate::record::Record;
+use crate::sync::lock;
+use crate::time::Timestamp;
+use motemq_codec::{PacketId, SubscribeOptions};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+/// A client's session.
+#[derive(Debug)]
+pub struct Session {
+    client_id: ClientId,
+    mailbox: Arc<Mailbox>,
+    state: Mutex<SessionState>,
+}
+
+#[derive(Debug)]
+pub(crate) struct SessionState {
+    pub(crate) identity: Identity,
+    /// Counts connections; the newest owns the session.
+    pub(crate) epoch: u64,
+    pub(crate) expiry: Expiry,
+    /// The store has a row for the session.
+    pub(crate) is_stored: bool,
+    pub(crate) is_connected: bool,
+    pub(crate) disconnected_at: Option<Timestamp>,
+    pub(crate) subscriptions: BTreeMap<Box<str>, (SubscribeOptions, Option<u32>)>,
+    pub(crate) will: Option<Arc<Will>>,
+    pub(crate) inbound: BTreeMap<PacketId, Inbound>,
+    /// The session's place in the deadline table.
+    pub(crate) deadline: Option<Timestamp>,
+}
+
+/// An inbound QoS 2 packet id [MQTT5-4.3.3-10].
+#[derive(Clone, Debug)]
+pub(crate) enum Inbound {
+    /// PUBLISH received; PUBREC may leave when the record is durable (`None`: nothing to wait for).
+    Taken(Option<Arc<Record>>),
+    /// PUBREL received; PUBCOMP may leave when the record is durable.
+    Removing(Option<Arc<Record>>),
+}
+
+impl Session {
+    pub(crate) fn new(
+        client_id: ClientId,
+        mailbox: Arc<Mailbox>,
+        state: SessionState,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            client_id,
+            mailbox,
+            state: Mutex::new(state),
+        })
+    }
+
+    /// The client identifier.
+    #[must_use]
+    pub fn client_id(&self) -> &ClientId {
+        &self.client_id
+    }
+
+    /// Where the session's messages wait.
+    #[must_use]
+    pub fn mailbox(&self) -> &Arc<Mailbox> {
+        &self.mailbox
+    }
+
+    pub(crate) fn queue(&self) -> QueueId {
+        self.mailbox.queue()
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, SessionState> {
+        lock(&self.state)
+    }
+}
+
+impl SessionState {
+    pub(crate) fn new(identity: Identity, expiry: Expiry) -> Self {
+        Self {
+            identity,
+            epoch: 0,
+            expiry,
+            is_stored: false,
+            is_connected: false,
+            disconnected_at: None,
+            subscriptions: BTreeMap::new(),
+            will: None,
+            inbound: BTreeMap::new(),
+            deadline: None,
+        }
+    }
+
+    /// PUBCOMP leaves: the packet id may name a new exchange from now on [MQTT5-4.3.3-12].
+    pub(crate) fn finish_removal(&mut self, packet_id: PacketId) {
+        if let Some(Inbound::Removing(_)) = self.inbound.get(&packet_id) {
+            self.inbound.remove(&packet_id);
+        }
+    }
+
+    pub(crate) fn row(&self, session: &Session) -> Box<SessionRow> {
+        Box::new(SessionRow {
+            queue: session.queue(),
+            client_id: session.client_id.clone(),
+            identity: self.identity.clone(),
+            epoch: self.epoch,
+            expiry: self.expiry,
+            disconnected_at: self.disconnected_at,
+            will: self.will.clone(),
+        })
+    }
+}
