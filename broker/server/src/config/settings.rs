@@ -1,0 +1,311 @@
+//! What the broker can be told: the settings, their units and their defaults.
+//!
+//! Invariants:
+//! - A [`Config`] from [`load`](super::load) is within every range of `read.rs` and free of contradictions; its relative
+//!   paths have already been joined to the folder of the file.
+//! - `Default` is the one place where a default is written; `deploy/motemq.toml` is held equal to it by a test.
+//!
+//! Does not know: files, text, environment. Field names are the key names of the TOML document.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+/// Everything the broker can be told.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Folder of the store; `None` (written `""`) keeps nothing on disk. Default `data`.
+    pub data_dir: Option<PathBuf>,
+    /// Where clients connect; never empty, names and addresses are unique. Default: [`ListenerConfig::default`] alone.
+    pub listeners: Vec<ListenerConfig>,
+    /// What one client, one session and the broker as a whole may use.
+    pub limits: LimitsConfig,
+    /// How the store writes.
+    pub persistence: PersistenceConfig,
+    /// Metrics and health over HTTP.
+    pub http: HttpConfig,
+    /// Who may log in.
+    pub auth: AuthConfig,
+    /// What is logged, and how.
+    pub log: LogConfig,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            data_dir: Some(PathBuf::from("data")),
+            listeners: vec![ListenerConfig::default()],
+            limits: LimitsConfig::default(),
+            persistence: PersistenceConfig::default(),
+            http: HttpConfig::default(),
+            auth: AuthConfig::default(),
+            log: LogConfig::default(),
+        }
+    }
+}
+
+/// One address where MQTT clients connect over TCP, with or without TLS.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ListenerConfig {
+    /// Name in logs, metrics and `--set listeners.NAME.key`: lower-case letters, digits, `-`, `_`; 1 to 32 bytes.
+    pub name: String,
+    /// Address and port; port 0 lets the system choose.
+    pub bind: SocketAddr,
+    /// Whether clients without credentials are let in. Default [`AnonymousAccess::Refused`].
+    pub anonymous: AnonymousAccess,
+    /// Connections open at a time, 1 to 10,000,000; more are closed at once. Default 100,000.
+    pub max_connections: u32,
+    /// Highest QoS granted and accepted, 0 to 2. Default 2.
+    pub qos_max: u8,
+    /// TLS; `None` is plain TCP. Default `None`.
+    pub tls: Option<TlsConfig>,
+}
+
+impl Default for ListenerConfig {
+    /// `mqtt` on `0.0.0.0:1883`, plain TCP.
+    fn default() -> Self {
+        Self {
+            name: "mqtt".to_owned(),
+            bind: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 1883),
+            anonymous: AnonymousAccess::Refused,
+            max_connections: 100_000,
+            qos_max: 2,
+            tls: None,
+        }
+    }
+}
+
+/// Whether a listener lets clients in that show neither a user name nor a certificate.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum AnonymousAccess {
+    /// `false`: refused as not authorized.
+    Refused,
+    /// `true`: let in from anywhere.
+    Allowed,
+    /// `"loopback"`: let in from this machine only.
+    Loopback,
+}
+
+/// TLS of one listener.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TlsConfig {
+    /// Server certificate chain, PEM. Required.
+    pub cert: PathBuf,
+    /// Its private key, PEM. Required.
+    pub key: PathBuf,
+    /// Authorities that sign client certificates, PEM; `None` when clients show none. Default `None`.
+    pub client_ca: Option<PathBuf>,
+    /// Whether a client must show a certificate. Default: required with `client_ca`, else none.
+    pub client_cert: ClientCert,
+    /// What of a valid client certificate is the user name. Default: the common name when certificates are asked for.
+    pub identity: Identity,
+    /// Largest TLS record sent, in bytes, 512 to 16384, for devices with small buffers. Default 16384.
+    pub record_bytes_max: u16,
+}
+
+/// Whether a TLS client must show a certificate.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum ClientCert {
+    /// `"required"`: the handshake fails without a valid one.
+    Required,
+    /// `"optional"`: a valid one logs in; without one the password decides.
+    Optional,
+    /// `"none"`: not asked for.
+    None,
+}
+
+/// The part of a client certificate that names the user.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Identity {
+    /// `"cn"`: the subject's common name.
+    Cn,
+    /// `"san-uri"`: the first URI among the subject alternative names.
+    SanUri,
+    /// `"san-dns"`: the first DNS name among the subject alternative names.
+    SanDns,
+    /// `"none"`: the certificate opens the connection but logs nobody in.
+    None,
+}
+
+/// Bounds on what clients can make the broker hold or do. 0 is refused except where it is given a meaning.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LimitsConfig {
+    /// Largest packet taken from a client, in bytes, announced as Maximum Packet Size. Default 1 MiB.
+    pub packet_bytes_max: u32,
+    /// Largest application message, in bytes. Default 1,000,000.
+    pub payload_bytes_max: u32,
+    /// Largest packet before a client is authenticated, in bytes. Default 128 KiB.
+    pub connect_packet_bytes_max: u32,
+    /// QoS 1 and 2 messages a client may have in flight towards us, announced as Receive Maximum. Default 100.
+    pub receive_maximum: u16,
+    /// QoS 1 and 2 messages in flight towards one client; its own Receive Maximum may lower this. Default 100.
+    pub inflight_messages_max: u16,
+    /// Messages queued for one session, unsent or offline. Default 10,000.
+    pub queue_messages_max: u32,
+    /// Bytes queued for one session, unsent or offline. Default 16 MiB.
+    pub queue_bytes_max: u64,
+    /// What happens to a message for a full queue. Default [`QueueFull::DropOldest`].
+    pub queue_full: QueueFull,
+    /// Longest time a session outlives its connection, in seconds; 4294967295 is for ever. Default 30 days.
+    pub session_expiry_max_s: u32,
+    /// Longest keep-alive for v5 clients, in seconds, sent as Server Keep Alive. Default 65535.
+    pub keep_alive_max_s: u16,
+    /// Levels in a topic name or filter. Default 128.
+    pub topic_levels_max: u16,
+    /// Topic aliases per connection and direction; 0 uses none. Default 64.
+    pub topic_alias_max: u16,
+    /// Subscriptions per client. Default 10,000.
+    pub subscriptions_max: u32,
+    /// Retained messages in the whole broker. Default 1,000,000.
+    pub retained_messages_max: u32,
+    /// Bytes of retained messages in the whole broker. Default 1 GiB.
+    pub retained_bytes_max: u64,
+    /// Connections that have not been accepted yet, over all listeners. Default 2000.
+    pub unauthenticated_max: u32,
+    /// Time from the connection to a complete CONNECT, TLS handshake included, in seconds. Default 120.
+    pub connect_timeout_s: u32,
+    /// Bytes of queued message bodies that one session keeps in memory; the rest is read from disk when its turn
+    /// comes. Default 64 KiB.
+    pub mailbox_memory_bytes: u64,
+}
+
+impl Default for LimitsConfig {
+    fn default() -> Self {
+        Self {
+            packet_bytes_max: 1_048_576,
+            payload_bytes_max: 1_000_000,
+            connect_packet_bytes_max: 131_072,
+            receive_maximum: 100,
+            inflight_messages_max: 100,
+            queue_messages_max: 10_000,
+            queue_bytes_max: 16_777_216,
+            queue_full: QueueFull::DropOldest,
+            session_expiry_max_s: 2_592_000,
+            keep_alive_max_s: 65_535,
+            topic_levels_max: 128,
+            topic_alias_max: 64,
+            subscriptions_max: 10_000,
+            retained_messages_max: 1_000_000,
+            retained_bytes_max: 1_073_741_824,
+            unauthenticated_max: 2_000,
+            connect_timeout_s: 120,
+            mailbox_memory_bytes: 65_536,
+        }
+    }
+}
+
+/// What happens to a message for a session whose queue is full.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum QueueFull {
+    /// `"drop-oldest"`: the oldest unsent message makes room.
+    DropOldest,
+    /// `"drop-newest"`: the new message is dropped for this session.
+    DropNewest,
+    /// `"refuse"`: the publisher is answered 0x97 (3.1.1: its connection is closed).
+    Refuse,
+    /// `"disconnect"`: the slow client is disconnected.
+    Disconnect,
+}
+
+/// How the store writes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PersistenceConfig {
+    /// When a message is acknowledged. Default [`Durability::Commit`].
+    pub durability: Durability,
+    /// Commits by two syncs instead of one and a checksum. Default `false`.
+    pub two_phase_commit: bool,
+    /// Time the writer waits for more records before a commit, in milliseconds, 0 to 1000. Default 0.
+    pub commit_delay_ms: u32,
+    /// Bytes of journal not yet folded into the tables. Default 256 MiB.
+    pub journal_bytes_max: u64,
+    /// Disk space kept for deletes and acknowledgements once the disk is full, in bytes; 0 keeps none.
+    /// Default 16 MiB.
+    pub reserve_bytes: u64,
+    /// Bytes of the store on disk; 0 is the whole disk. Default 0.
+    pub store_bytes_max: u64,
+    /// Memory for pages of the store, in bytes. Default 32 MiB.
+    pub cache_bytes: u64,
+    /// Journal rows folded into the tables within one commit. Default 2000.
+    pub fold_rows_max: u32,
+    /// Time that folding may add to one commit, in milliseconds. Default 5.
+    pub fold_ms_max: u32,
+    /// Bytes of records that wait for the writer before publishers' sockets are no longer read. Default 16 MiB.
+    pub journal_queue_bytes_max: u64,
+}
+
+impl Default for PersistenceConfig {
+    fn default() -> Self {
+        Self {
+            durability: Durability::Commit,
+            two_phase_commit: false,
+            commit_delay_ms: 0,
+            journal_bytes_max: 268_435_456,
+            reserve_bytes: 16_777_216,
+            store_bytes_max: 0,
+            cache_bytes: 33_554_432,
+            fold_rows_max: 2_000,
+            fold_ms_max: 5,
+            journal_queue_bytes_max: 16_777_216,
+        }
+    }
+}
+
+/// When a QoS 1 or 2 message is acknowledged.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Durability {
+    /// `"commit"`: once it is on disk.
+    Commit,
+    /// `"relaxed"`: once it is handed to the store; a power cut loses the last moments.
+    Relaxed,
+}
+
+/// Metrics and health over HTTP.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HttpConfig {
+    /// Address of the HTTP server; `None` (written `""`) turns it off. Default `127.0.0.1:9883`.
+    pub bind: Option<SocketAddr>,
+    /// A second address that serves metrics and nothing else; `None` (written `""`) is none. Default `None`.
+    pub metrics_bind: Option<SocketAddr>,
+}
+
+impl Default for HttpConfig {
+    fn default() -> Self {
+        Self {
+            bind: Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9883)),
+            metrics_bind: None,
+        }
+    }
+}
+
+/// Who may log in.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct AuthConfig {
+    /// Users and their password hashes; `None` (written `""`) is no users. Default `None`.
+    pub password_file: Option<PathBuf>,
+}
+
+/// What is logged, and how.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LogConfig {
+    /// A filter in the syntax of `tracing_subscriber::EnvFilter`: a level, or levels by target. Default `info`.
+    pub level: String,
+    /// Default [`LogFormat::Text`].
+    pub format: LogFormat,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self {
+            level: "info".to_owned(),
+            format: LogFormat::Text,
+        }
+    }
+}
+
+/// How a log line looks.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum LogFormat {
+    /// `"text"`: for people.
+    Text,
+    /// `"json"`: one object a line.
+    Json,
+}

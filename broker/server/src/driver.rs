@@ -1,0 +1,377 @@
+//! Moves bytes between one socket and one [`Connection`].
+//!
+//! One task, one future, no channel: a wake-up from the socket, the mailbox, the journal, a timer or the stop signal runs
+//! [`Driver::poll`] once, which reads, hands over, collects and writes until nothing moves. Buffers belong to the thread;
+//! a connection keeps only a partial packet and what its socket did not take.
+//!
+//! Does not know: MQTT rules, TLS.
+
+use crate::auth::Peer;
+use crate::clock;
+use crate::server::{Listener, Server};
+use motemq_core::{Close, Connection, ConnectionRules, Event, Room, Timestamp, Verdict};
+use std::cell::RefCell;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Sleep;
+
+/// A connection and its socket.
+pub(crate) struct Driver<S> {
+    socket: S,
+    connection: Connection,
+    server: Arc<Server>,
+    listener: Arc<Listener>,
+    peer: Peer,
+    /// A packet that is not complete yet, or bytes that must wait.
+    input: Vec<u8>,
+    /// So many bytes must be there before another look is worth it.
+    input_needed: usize,
+    /// What the socket has not taken yet.
+    output: Vec<u8>,
+    /// The check of the credentials, while it runs.
+    check: Option<Pin<Box<dyn Future<Output = Verdict> + Send>>>,
+    timer: Pin<Box<Sleep>>,
+    timer_at: Option<Timestamp>,
+    /// CONNECT must be complete by then.
+    connect_by: Timestamp,
+    /// What is left to write after the end must be gone by then.
+    close_by: Option<Timestamp>,
+    stop: Pin<Box<dyn Future<Output = ()> + Send>>,
+    is_counted: bool,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
+    /// A driver for a socket that is ready for MQTT.
+    pub(crate) fn new(
+        socket: S,
+        server: Arc<Server>,
+        listener: Arc<Listener>,
+        peer: Peer,
+        connect_by: Timestamp,
+    ) -> Self {
+        let now = clock::now();
+        let rules = ConnectionRules {
+            qos_max: listener.qos_max(),
+        };
+        let connection = Connection::new(rules, server.broker(), now);
+        let stop = Box::pin(server.stopped());
+        Self {
+            socket,
+            connection,
+            server,
+            listener,
+            peer,
+            input: Vec::new(),
+            input_needed: 0,
+            output: Vec::new(),
+            check: None,
+            timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
+            timer_at: None,
+            connect_by,
+            close_by: None,
+            stop,
+            is_counted: false,
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut output = std::mem::take(&mut self.output);
+        if output.capacity() == 0 {
+            output = SCRATCH.with_borrow_mut(|scratch| std::mem::take(&mut scratch.output));
+        }
+        let result = self.run(cx, &mut output);
+        self.connection.flush_tally(self.server.broker());
+        if output.is_empty() {
+            if output.capacity() <= OUTPUT_KEPT {
+                SCRATCH.with_borrow_mut(|scratch| scratch.output = output);
+            }
+        } else {
+            self.output = output;
+        }
+        result
+    }
+
+    fn run(&mut self, cx: &mut Context<'_>, output: &mut Vec<u8>) -> Poll<()> {
+        self.connection.begin(cx.waker(), output);
+        self.poll_stop(cx, output);
+        self.poll_check(cx, output);
+        let mut rounds = 0;
+        loop {
+            let was_blocked = self.is_blocked(output);
+            let read = self.poll_read(cx, output);
+            self.note_connected();
+            let now = clock::now();
+            let more = output.len() < OUTPUT_HIGH
+                && self
+                    .connection
+                    .poll_output(self.server.broker(), now, OUTPUT_CHUNK, output);
+            if self.poll_write(cx, output).is_err() {
+                self.connection.close(Close::Lost, &mut Vec::new());
+                output.clear();
+            }
+            if self.connection.closed().is_some() {
+                return self.poll_close(cx, output);
+            }
+            let unblocked = was_blocked && !self.is_blocked(output);
+            if !(read || unblocked || more && output.is_empty()) {
+                break;
+            }
+            rounds += 1;
+            if rounds == ROUNDS_MAX {
+                // Others are waiting for this thread.
+                cx.waker().wake_by_ref();
+                break;
+            }
+        }
+        self.poll_timer(cx, output);
+        if self.connection.closed().is_some() {
+            let _ = self.poll_write(cx, output);
+            return self.poll_close(cx, output);
+        }
+        Poll::Pending
+    }
+
+    fn poll_stop(&mut self, cx: &mut Context<'_>, output: &mut Vec<u8>) {
+        if self.connection.closed().is_none() && self.stop.as_mut().poll(cx).is_ready() {
+            self.connection.close(Close::ServerShutdown, output);
+        }
+    }
+
+    /// Takes the verdict on the credentials, when it is there.
+    fn poll_check(&mut self, cx: &mut Context<'_>, output: &mut Vec<u8>) {
+        let Some(check) = &mut self.check else { return };
+        let Poll::Ready(verdict) = check.as_mut().poll(cx) else {
+            return;
+        };
+        self.check = None;
+        let (broker, now) = (self.server.broker(), clock::now());
+        self.connection.handle_verdict(verdict, broker, now, output);
+        self.connection.begin(cx.waker(), output);
+        let input = std::mem::take(&mut self.input);
+        self.feed(cx, &input, output);
+    }
+
+    /// Reads once and hands the bytes over. `true` when there may be more.
+    fn poll_read(&mut self, cx: &mut Context<'_>, output: &mut Vec<u8>) -> bool {
+        if self.connection.closed().is_some() || self.is_blocked(output) {
+            return false;
+        }
+        if self.server.broker().room() == Room::Congested {
+            self.connection.wait_for_room(self.server.broker());
+            return false;
+        }
+        if self.input.len() >= self.input_needed && !self.input.is_empty() {
+            // Bytes that had to wait.
+            let input = std::mem::take(&mut self.input);
+            self.feed(cx, &input, output);
+            return true;
+        }
+        let mut buffer = SCRATCH.with_borrow_mut(|scratch| std::mem::take(&mut scratch.input));
+        if buffer.is_empty() {
+            buffer = vec![0; INPUT_BYTES];
+        }
+        let mut read = ReadBuf::new(&mut buffer);
+        let result = Pin::new(&mut self.socket).poll_read(cx, &mut read);
+        let count = read.filled().len();
+        let again = match result {
+            Poll::Pending => false,
+            Poll::Ready(Ok(())) if count > 0 => {
+                if self.input.is_empty() {
+                    self.feed(cx, buffer.get(..count).unwrap_or_default(), output);
+                } else {
+                    let mut input = std::mem::take(&mut self.input);
+                    input.extend_from_slice(buffer.get(..count).unwrap_or_default());
+                    self.feed(cx, &input, output);
+                }
+                true
+            }
+            Poll::Ready(_) => {
+                self.connection.close(Close::Lost, &mut Vec::new());
+                false
+            }
+        };
+        SCRATCH.with_borrow_mut(|scratch| scratch.input = buffer);
+        again
+    }
+
+    /// Nothing is read while the client does not take what it is owed, or waits for the disk or a verdict.
+    fn is_blocked(&self, output: &[u8]) -> bool {
+        output.len() >= OUTPUT_HIGH || self.connection.is_paused()
+    }
+
+    fn feed(&mut self, cx: &mut Context<'_>, bytes: &[u8], output: &mut Vec<u8>) {
+        let (broker, now) = (self.server.broker(), clock::now());
+        let (progress, event) = self.connection.handle_bytes(bytes, broker, now, output);
+        let rest = bytes.get(progress.consumed..).unwrap_or_default();
+        if !rest.is_empty() {
+            self.input = rest.to_vec();
+        }
+        self.input_needed = progress.needed;
+        if let Some(Event::Authenticate(request)) = event {
+            let (server, listener) = (self.server.clone(), self.listener.clone());
+            let peer = self.peer.clone();
+            self.check = Some(Box::pin(async move {
+                server
+                    .authenticator()
+                    .check(request, listener.config(), &peer)
+                    .await
+            }));
+            self.poll_check(cx, output);
+        }
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, output: &mut Vec<u8>) -> std::io::Result<()> {
+        let mut written = 0;
+        let result = loop {
+            let rest = output.get(written..).unwrap_or_default();
+            if rest.is_empty() {
+                break Ok(());
+            }
+            match Pin::new(&mut self.socket).poll_write(cx, rest) {
+                Poll::Ready(Ok(0)) => break Err(std::io::ErrorKind::WriteZero.into()),
+                Poll::Ready(Ok(count)) => written += count,
+                Poll::Ready(Err(error)) => break Err(error),
+                Poll::Pending => break Ok(()),
+            }
+        };
+        if written > 0 {
+            self.connection.count_sent(written);
+            output.drain(..written);
+            if let Poll::Ready(Err(error)) = Pin::new(&mut self.socket).poll_flush(cx) {
+                return Err(error);
+            }
+        }
+        result
+    }
+
+    /// Writes what is left, for a moment, then closes.
+    fn poll_close(&mut self, cx: &mut Context<'_>, output: &mut Vec<u8>) -> Poll<()> {
+        let now = clock::now();
+        let close_by = *self.close_by.get_or_insert(now + CLOSE_TIME);
+        if !output.is_empty() && now < close_by {
+            self.wake_at(cx, close_by, now);
+            return Poll::Pending;
+        }
+        let closed = Pin::new(&mut self.socket).poll_shutdown(cx);
+        if now < close_by && closed.is_pending() {
+            self.wake_at(cx, close_by, now);
+            return Poll::Pending;
+        }
+        Poll::Ready(())
+    }
+
+    fn poll_timer(&mut self, cx: &mut Context<'_>, output: &mut Vec<u8>) {
+        let now = clock::now();
+        self.connection.handle_timeout(now, output);
+        if !self.is_counted && now >= self.connect_by {
+            self.connection.close(Close::Lost, output);
+        }
+        if self.connection.closed().is_some() {
+            return;
+        }
+        let at = match (self.is_counted, self.connection.poll_timeout()) {
+            (false, _) => Some(self.connect_by),
+            (true, at) => at,
+        };
+        if let Some(at) = at {
+            self.wake_at(cx, at, now);
+        }
+    }
+
+    /// Arms the timer, lazily: an earlier alarm that is still pending leads to a look at the clock, no more.
+    fn wake_at(&mut self, cx: &mut Context<'_>, at: Timestamp, now: Timestamp) {
+        let is_armed = self
+            .timer_at
+            .is_some_and(|armed| armed > now && armed <= at);
+        if !is_armed {
+            self.timer_at = Some(at);
+            let deadline = tokio::time::Instant::now() + at.since(now);
+            self.timer.as_mut().reset(deadline);
+        }
+        if self.timer.as_mut().poll(cx).is_ready() {
+            cx.waker().wake_by_ref();
+            self.timer_at = None;
+        }
+    }
+
+    fn note_connected(&mut self) {
+        if self.is_counted {
+            return;
+        }
+        if let Some(client) = self.connection.client_id() {
+            self.is_counted = true;
+            self.server.note_authenticated();
+            self.listener.note_connected();
+            tracing::info!(
+                client = client.as_str(),
+                peer = %self.peer.address,
+                listener = self.listener.config().name,
+                version = %self.connection.version(),
+                "client connected"
+            );
+        }
+    }
+}
+
+impl<S> Drop for Driver<S> {
+    fn drop(&mut self) {
+        let client = self.connection.client_id().cloned();
+        self.connection.finish(self.server.broker(), clock::now());
+        let Some(close) = self.connection.closed() else {
+            return;
+        };
+        self.listener.note_closed(close, self.is_counted);
+        if !self.is_counted {
+            self.server.note_authenticated();
+        }
+        let reason = close.label();
+        match (client, close) {
+            (Some(client), Close::Violation(violation)) => {
+                tracing::info!(client = client.as_str(), reason, "client disconnected");
+                tracing::debug!(client = client.as_str(), peer = %self.peer.address, %violation, "protocol violation");
+            }
+            (Some(client), _) => {
+                tracing::info!(client = client.as_str(), reason, "client disconnected");
+            }
+            (None, close) => {
+                tracing::debug!(peer = %self.peer.address, reason, ?close, "connection ended before CONNACK");
+            }
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Future for Driver<S> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        Self::poll(self.get_mut(), cx)
+    }
+}
+
+/// Buffers of a thread; taken for the time of one run.
+#[derive(Default)]
+struct Scratch {
+    input: Vec<u8>,
+    output: Vec<u8>,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+/// Bytes read in one go.
+const INPUT_BYTES: usize = 64 << 10;
+/// Deliveries are encoded up to this many bytes before they are written.
+const OUTPUT_CHUNK: usize = 64 << 10;
+/// With so many bytes that the socket did not take, nothing more is read or encoded.
+const OUTPUT_HIGH: usize = 256 << 10;
+/// A thread's output buffer is given back to the system above this capacity.
+const OUTPUT_KEPT: usize = 1 << 20;
+/// Reads in one run of the task.
+const ROUNDS_MAX: usize = 8;
+/// How long the last bytes may take.
+const CLOSE_TIME: Duration = Duration::from_secs(1);

@@ -1,0 +1,16 @@
+//! The MoteMQ server: all I/O around the broker core.
+//!
+//! [`server::start`] is what `main` and the tests call. The rules of MQTT are in `motemq-core`, the bytes in
+//! `motemq-codec`; here are sockets, TLS, files, threads and the clock.
+
+pub mod auth;
+pub mod clock;
+pub mod config;
+pub mod dev;
+mod driver;
+mod http;
+pub mod metrics;
+pub mod password;
+pub mod server;
+pub mod store;
+pub mod tls;

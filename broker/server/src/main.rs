@@ -1,0 +1,249 @@
+//! `motemq`: arguments, configuration, start, wait, stop.
+//!
+//! Exit codes: 0 stopped as asked, 1 could not start or the store failed, 2 usage, 78 the configuration is invalid.
+
+use clap::{Args, Parser, Subcommand};
+use motemq::config::{self, Config, LogFormat, Sources};
+use motemq::server::{INJECT_SYNC, Stop};
+use motemq::{clock, dev, password, server};
+use std::io::{IsTerminal as _, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+/// MQTT broker for constrained devices; it never acknowledges what it could still lose.
+#[derive(Parser)]
+#[command(version, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the broker.
+    Run(RunArgs),
+    /// Check the configuration and the files it names, and say what is wrong.
+    #[command(alias = "-t")]
+    Check(ConfigArgs),
+    /// Manage the users of a password file.
+    #[command(subcommand)]
+    Passwd(PasswdCommand),
+}
+
+#[derive(Args)]
+struct RunArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Make certificates and a LAN user, listen on 1883 and 8883, admit clients on this machine without a password.
+    #[arg(long)]
+    dev: bool,
+}
+
+#[derive(Args)]
+struct ConfigArgs {
+    /// The configuration file.
+    #[arg(short, long, env = "MOTEMQ_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Override a key, for example limits.receive_maximum=20 or listeners.mqtt.bind=0.0.0.0:1884.
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+}
+
+#[derive(Subcommand)]
+enum PasswdCommand {
+    /// Add a user or change a password; asks for it, or reads it from standard input.
+    Add {
+        /// The user name.
+        user: String,
+        #[command(flatten)]
+        file: PasswordFileArgs,
+    },
+    /// Remove a user.
+    Rm {
+        /// The user name.
+        user: String,
+        #[command(flatten)]
+        file: PasswordFileArgs,
+    },
+    /// List the users.
+    Ls {
+        #[command(flatten)]
+        file: PasswordFileArgs,
+    },
+}
+
+#[derive(Args)]
+struct PasswordFileArgs {
+    /// The password file.
+    #[arg(short, long, default_value = "users", value_name = "FILE")]
+    file: PathBuf,
+}
+
+fn main() -> ExitCode {
+    // Starts the clock, from which "ready in" counts.
+    let _ = clock::monotonic();
+    match Cli::parse().command {
+        Command::Run(args) => run(&args),
+        Command::Check(args) => check(&args),
+        Command::Passwd(command) => match passwd(&command) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(&error),
+        },
+    }
+}
+
+fn load(args: &ConfigArgs) -> Result<Config, ExitCode> {
+    let ours = ["MOTEMQ_CONFIG", INJECT_SYNC];
+    let environment = std::env::vars()
+        .filter(|(name, _)| name.starts_with("MOTEMQ_") && !ours.contains(&name.as_str()))
+        .filter(|(name, _)| !name.starts_with("MOTEMQ_SIM_"));
+    let sources = Sources {
+        file: args.config.as_deref(),
+        environment: environment.collect(),
+        set: args.set.clone(),
+    };
+    config::load(&sources).map_err(|errors| {
+        eprintln!("{errors}");
+        ExitCode::from(CONFIG_INVALID)
+    })
+}
+
+fn check(args: &ConfigArgs) -> ExitCode {
+    let config = match load(args) {
+        Ok(config) => config,
+        Err(code) => return code,
+    };
+    match server::check(&config) {
+        Ok(()) => {
+            let mut out = std::io::stdout();
+            let _ = writeln!(
+                out,
+                "the configuration is valid: {} listener(s)",
+                config.listeners.len()
+            );
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::from(CONFIG_INVALID)
+        }
+    }
+}
+
+fn run(args: &RunArgs) -> ExitCode {
+    let mut config = match load(&args.config) {
+        Ok(config) => config,
+        Err(code) => return code,
+    };
+    let setup = match args.dev.then(|| dev::prepare(&mut config)).transpose() {
+        Ok(setup) => setup,
+        Err(error) => return fail(&error),
+    };
+    if setup.is_some() && std::env::var_os("RUST_LOG").is_none() && config.log.level == "info" {
+        config.log.level = "warn".to_owned();
+    }
+    init_log(&config);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&error),
+    };
+    let code = runtime.block_on(serve(config, setup));
+    // A password check or a TLS close may still hold a thread; nothing that was acknowledged depends on it.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    code
+}
+
+async fn serve(config: Config, setup: Option<dev::DevSetup>) -> ExitCode {
+    let running = match server::start(config).await {
+        Ok(running) => running,
+        Err(error) => return fail(&error),
+    };
+    match &setup {
+        Some(setup) => {
+            let text = setup.describe(clock::monotonic(), running.http());
+            let _ = writeln!(std::io::stdout(), "{text}");
+        }
+        None => {
+            for (name, address) in running.addresses() {
+                tracing::info!(listener = name, %address, "listening");
+            }
+            let ready_ms = u64::try_from(clock::monotonic().as_millis()).unwrap_or(u64::MAX);
+            tracing::info!(ready_ms, "ready");
+        }
+    }
+    let signals = (
+        signal(SignalKind::interrupt()),
+        signal(SignalKind::terminate()),
+    );
+    let (mut interrupt, mut terminate) = match signals {
+        (Ok(interrupt), Ok(terminate)) => (interrupt, terminate),
+        (Err(error), _) | (_, Err(error)) => return fail(&error),
+    };
+    let server = running.server().clone();
+    let stop = tokio::select! {
+        stop = server.stop_reason() => stop,
+        _ = interrupt.recv() => Stop::Asked,
+        _ = terminate.recv() => Stop::Asked,
+    };
+    if stop == Stop::StoreFailed {
+        // Nothing can be acknowledged any more: stop listening at once.
+        return ExitCode::FAILURE;
+    }
+    tracing::info!("stopping");
+    tokio::select! {
+        () = running.stop() => ExitCode::SUCCESS,
+        _ = interrupt.recv() => ExitCode::from(INTERRUPTED_TWICE),
+    }
+}
+
+fn init_log(config: &Config) {
+    let filter = EnvFilter::try_from_default_env()
+        .or_else(|_| EnvFilter::try_new(&config.log.level))
+        .unwrap_or_else(|_| EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
+        .with_target(false);
+    match config.log.format {
+        LogFormat::Text => builder.init(),
+        LogFormat::Json => builder.json().init(),
+    }
+}
+
+fn passwd(command: &PasswdCommand) -> Result<(), Box<dyn std::error::Error>> {
+    let mut out = std::io::stdout();
+    match command {
+        PasswdCommand::Add { user, file } => {
+            let password = password::read_password(&format!("password for {user}: "))?;
+            password::set_user(&file.file, user, password.as_bytes())?;
+            writeln!(
+                out,
+                "{user} can log in; use the file with: auth.password_file = {:?}",
+                file.file
+            )?;
+        }
+        PasswdCommand::Rm { user, file } => password::remove_user(&file.file, user)?,
+        PasswdCommand::Ls { file } => {
+            for user in password::list(&file.file)? {
+                writeln!(out, "{user}")?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn fail(error: &impl std::fmt::Display) -> ExitCode {
+    eprintln!("motemq: {error}");
+    ExitCode::FAILURE
+}
+
+/// The configuration is invalid (`EX_CONFIG`), so that a supervisor does not restart in a loop.
+const CONFIG_INVALID: u8 = 78;
+/// Interrupted while stopping.
+const INTERRUPTED_TWICE: u8 = 130;

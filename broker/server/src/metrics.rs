@@ -1,0 +1,254 @@
+//! Every metric: name, unit, help text and where its value comes from.
+//!
+//! The broker counts in plain structs; a scrape copies the sums into the `metrics` recorder and renders it. Label values
+//! come from closed sets: never a client id, topic, address or user.
+
+use crate::server::Server;
+use crate::store::journal::{COMMIT_BUCKETS_US, StoreCounters};
+use metrics::{Unit, counter, describe_counter, describe_gauge, gauge, with_local_recorder};
+use metrics_exporter_prometheus::PrometheusBuilder;
+use motemq_core::{Broker, Counters, DropReason};
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The text of `/metrics`.
+#[must_use]
+pub fn render(server: &Server) -> String {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let handle = recorder.handle();
+    with_local_recorder(&recorder, || {
+        describe();
+        connections(server);
+        messages(server.broker().counters());
+        state(server.broker());
+        if let Some(journal) = server.journal() {
+            store(journal.counters(), journal.queue_bytes());
+        }
+    });
+    let mut text = handle.render();
+    if let Some(journal) = server.journal() {
+        commit_histogram(journal.counters(), &mut text);
+    }
+    text
+}
+
+fn describe() {
+    describe_gauge!(
+        "mqtt_broker_build_info",
+        "Always 1; the version is in the labels."
+    );
+    describe_gauge!("mqtt_broker_connections", "Clients connected, by listener.");
+    describe_counter!(
+        "mqtt_broker_connections_accepted_total",
+        "Sockets accepted, by listener."
+    );
+    describe_counter!(
+        "mqtt_broker_connections_refused_total",
+        "Clients refused at CONNECT, in the TLS handshake or by a limit, by listener."
+    );
+    describe_counter!(
+        "mqtt_broker_connections_closed_total",
+        "Connections ended, by listener and reason."
+    );
+    describe_gauge!(
+        "mqtt_broker_connections_unauthenticated",
+        "Sockets whose first byte or TLS handshake is awaited."
+    );
+    describe_counter!(
+        "mqtt_broker_connection_panics_total",
+        "Connection tasks ended by a bug of the broker."
+    );
+    describe_counter!(
+        "mqtt_broker_publish_total",
+        "PUBLISH packets, by direction."
+    );
+    describe_counter!(
+        "mqtt_broker_publish_payload_bytes_total",
+        Unit::Bytes,
+        "Payload bytes of PUBLISH packets, by direction."
+    );
+    describe_counter!(
+        "mqtt_broker_bytes_total",
+        Unit::Bytes,
+        "MQTT bytes, by direction."
+    );
+    describe_counter!(
+        "mqtt_broker_publish_unrouted_total",
+        "Publishes that no subscription matched."
+    );
+    describe_counter!(
+        "mqtt_broker_publish_refused_total",
+        "Publishes refused by a limit or rule."
+    );
+    describe_counter!(
+        "mqtt_broker_messages_dropped_total",
+        "Deliveries given up, by reason."
+    );
+    describe_counter!(
+        "mqtt_broker_acknowledgements_total",
+        "PUBACK, PUBREC and PUBCOMP sent, by what they rest on: fsynced, elided (every durable receiver had acknowledged) or volatile (nothing durable was promised)."
+    );
+    describe_counter!("mqtt_broker_wills_published_total", "Wills published.");
+    describe_counter!(
+        "mqtt_broker_session_takeovers_total",
+        "Sessions taken over by a newer connection."
+    );
+    describe_counter!(
+        "mqtt_broker_keepalive_timeouts_total",
+        "Connections ended because the client was silent."
+    );
+    describe_gauge!("mqtt_broker_sessions", "Sessions, by state.");
+    describe_gauge!(
+        "mqtt_broker_session_queue_messages",
+        "Messages waiting to be sent, over all sessions."
+    );
+    describe_gauge!(
+        "mqtt_broker_session_queue_bytes",
+        Unit::Bytes,
+        "Bytes of the messages waiting to be sent."
+    );
+    describe_gauge!("mqtt_broker_subscriptions", "Subscriptions.");
+    describe_gauge!("mqtt_broker_retained_messages", "Retained messages.");
+    describe_gauge!(
+        "mqtt_broker_retained_bytes",
+        Unit::Bytes,
+        "Bytes of the retained messages."
+    );
+    describe_counter!("mqtt_broker_storage_records_total", "Records made durable.");
+    describe_counter!(
+        "mqtt_broker_storage_bodies_read_total",
+        "Queued messages read back from disk."
+    );
+    describe_counter!(
+        "mqtt_broker_storage_full_total",
+        "Times the disk was found full."
+    );
+    describe_gauge!(
+        "mqtt_broker_storage_journal_bytes",
+        Unit::Bytes,
+        "Journal not yet folded into tables."
+    );
+    describe_gauge!(
+        "mqtt_broker_storage_queue_bytes",
+        Unit::Bytes,
+        "Records waiting for the writer."
+    );
+}
+
+fn connections(server: &Server) {
+    gauge!("mqtt_broker_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+    gauge!("mqtt_broker_connections_unauthenticated").set(server.unauthenticated() as f64);
+    counter!("mqtt_broker_connection_panics_total").absolute(server.panics());
+    for listener in server.listeners() {
+        let name = listener.config().name.clone();
+        gauge!("mqtt_broker_connections", "listener" => name.clone())
+            .set(listener.connected() as f64);
+        counter!("mqtt_broker_connections_accepted_total", "listener" => name.clone())
+            .absolute(listener.accepted());
+        counter!("mqtt_broker_connections_refused_total", "listener" => name.clone())
+            .absolute(listener.refused());
+        for (reason, count) in listener.closed() {
+            counter!("mqtt_broker_connections_closed_total", "listener" => name.clone(), "reason" => reason)
+                .absolute(count);
+        }
+    }
+}
+
+fn messages(counters: &Counters) {
+    let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
+    let directed = [
+        ("mqtt_broker_publish_total", "in", &counters.publish_in),
+        ("mqtt_broker_publish_total", "out", &counters.publish_out),
+        (
+            "mqtt_broker_publish_payload_bytes_total",
+            "in",
+            &counters.payload_bytes_in,
+        ),
+        (
+            "mqtt_broker_publish_payload_bytes_total",
+            "out",
+            &counters.payload_bytes_out,
+        ),
+        ("mqtt_broker_bytes_total", "in", &counters.bytes_in),
+        ("mqtt_broker_bytes_total", "out", &counters.bytes_out),
+    ];
+    for (name, direction, count) in directed {
+        counter!(name, "direction" => direction).absolute(of(count));
+    }
+    let plain = [
+        ("mqtt_broker_publish_unrouted_total", &counters.unrouted),
+        (
+            "mqtt_broker_publish_refused_total",
+            &counters.publish_refused,
+        ),
+        (
+            "mqtt_broker_wills_published_total",
+            &counters.wills_published,
+        ),
+        ("mqtt_broker_session_takeovers_total", &counters.takeovers),
+        (
+            "mqtt_broker_keepalive_timeouts_total",
+            &counters.keep_alive_timeouts,
+        ),
+    ];
+    for (name, count) in plain {
+        counter!(name).absolute(of(count));
+    }
+    let acknowledgements = [
+        ("fsynced", &counters.acks_fsynced),
+        ("elided", &counters.acks_elided),
+        ("volatile", &counters.acks_volatile),
+    ];
+    for (basis, count) in acknowledgements {
+        counter!("mqtt_broker_acknowledgements_total", "basis" => basis).absolute(of(count));
+    }
+    for reason in DropReason::ALL {
+        counter!("mqtt_broker_messages_dropped_total", "reason" => reason.label())
+            .absolute(counters.dropped(reason));
+    }
+}
+
+fn state(broker: &Broker) {
+    let totals = broker.session_totals();
+    let offline = totals.sessions - totals.connected;
+    gauge!("mqtt_broker_sessions", "state" => "connected").set(totals.connected as f64);
+    gauge!("mqtt_broker_sessions", "state" => "offline").set(offline as f64);
+    gauge!("mqtt_broker_session_queue_messages").set(totals.queued_messages as f64);
+    gauge!("mqtt_broker_session_queue_bytes").set(totals.queued_bytes as f64);
+    gauge!("mqtt_broker_subscriptions").set(broker.subscriptions() as f64);
+    let (messages, bytes) = broker.retained_size();
+    gauge!("mqtt_broker_retained_messages").set(messages as f64);
+    gauge!("mqtt_broker_retained_bytes").set(bytes as f64);
+}
+
+fn store(counters: &StoreCounters, queue_bytes: usize) {
+    let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
+    counter!("mqtt_broker_storage_records_total").absolute(of(&counters.records));
+    counter!("mqtt_broker_storage_bodies_read_total").absolute(of(&counters.bodies_read));
+    counter!("mqtt_broker_storage_full_total").absolute(of(&counters.disk_full));
+    gauge!("mqtt_broker_storage_journal_bytes").set(of(&counters.journal_bytes) as f64);
+    gauge!("mqtt_broker_storage_queue_bytes").set(queue_bytes as f64);
+}
+
+/// The writer counts commits by duration itself; the recorder takes samples only, so this is rendered here.
+fn commit_histogram(counters: &StoreCounters, text: &mut String) {
+    let name = "mqtt_broker_storage_commit_duration_seconds";
+    // Writing into a String cannot fail.
+    let _ = writeln!(text, "# HELP {name} Duration of commits, fsync included.");
+    let _ = writeln!(text, "# TYPE {name} histogram");
+    let mut sum = 0;
+    for (bucket, bound_us) in counters.commit_buckets.iter().zip(COMMIT_BUCKETS_US) {
+        sum += bucket.load(Ordering::Relaxed);
+        let bound_s = bound_us as f64 / 1e6;
+        let _ = writeln!(text, "{name}_bucket{{le=\"{bound_s}\"}} {sum}");
+    }
+    let count: u64 = counters
+        .commit_buckets
+        .iter()
+        .map(|b| b.load(Ordering::Relaxed))
+        .sum();
+    let total_s = counters.commit_us.load(Ordering::Relaxed) as f64 / 1e6;
+    let _ = writeln!(text, "{name}_bucket{{le=\"+Inf\"}} {count}");
+    let _ = writeln!(text, "{name}_sum {total_s}");
+    let _ = writeln!(text, "{name}_count {count}");
+}

@@ -1,0 +1,783 @@
+//! The password file: who may log in with a password.
+//!
+//! One line a user, `user:$argon2id$v=19$m=19456,t=2,p=1$salt$hash`; `#` starts a comment line.
+//!
+//! Promises:
+//! - It fails closed: a file that is absent, empty, open to others or wrong in any line lets nobody in.
+//! - A wrong password and an unknown user cost the same work, so that the time of a refusal tells no names.
+//! - A change replaces the file as a whole and is on disk when the call returns; of two changes at a time none is lost.
+//!
+//! Does not know: sessions, listeners, reason codes. It blocks: a verification takes some 20 ms and 19 MiB, so the caller
+//! bounds how many run at a time and keeps them off the async workers.
+
+use argon2::password_hash::phc::PasswordHash;
+use argon2::{Algorithm, Argon2, Params, PasswordHasher, PasswordVerifier};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufRead, IsTerminal, Read, Write};
+use std::path::{Path, PathBuf};
+
+/// The users of one password file.
+#[derive(Clone, Debug)]
+pub struct PasswordFile {
+    /// Never empty.
+    users: BTreeMap<String, PasswordHash>,
+}
+
+/// The outcome of a verification.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Verdict {
+    /// The user exists and this is the password.
+    Accepted,
+    /// The user exists, the password is another one.
+    Refused,
+    /// There is no such user.
+    UnknownUser,
+}
+
+impl PasswordFile {
+    /// Reads the file at `path`.
+    ///
+    /// # Errors
+    /// When it cannot be read, is open to others, has no users, or has wrong lines; these are all listed.
+    pub fn load(path: &Path) -> Result<Self, PasswordFileError> {
+        let text = read_private(path)?;
+        let mut users = BTreeMap::new();
+        let mut lines = Vec::new();
+        for (number, line) in numbered(&text).filter(|(_, line)| !is_comment(line)) {
+            match parse_line(line) {
+                Ok((user, _)) if users.contains_key(user) => lines.push(BadLine {
+                    number,
+                    fault: LineFault::DuplicateUser(user.to_owned()),
+                }),
+                Ok((user, hash)) => {
+                    users.insert(user.to_owned(), hash);
+                }
+                Err(fault) => lines.push(BadLine { number, fault }),
+            }
+        }
+        let path = path.to_owned();
+        match (lines.is_empty(), users.is_empty()) {
+            (false, _) => Err(PasswordFileError::BadLines { path, lines }),
+            (true, true) => Err(PasswordFileError::NoUsers { path }),
+            (true, false) => Ok(Self { users }),
+        }
+    }
+
+    /// Decides whether `password` is the one of `user`; takes as long for a user who does not exist.
+    #[must_use]
+    pub fn verify(&self, user: &str, password: &[u8]) -> Verdict {
+        let known = self.users.get(user);
+        let Some(hash) = known.or_else(|| self.users.values().next()) else {
+            return Verdict::UnknownUser;
+        };
+        let verified = Argon2::default().verify_password(password, hash);
+        match (known, verified) {
+            (None, _) => Verdict::UnknownUser,
+            (Some(_), Ok(())) => Verdict::Accepted,
+            (Some(_), Err(_)) => Verdict::Refused,
+        }
+    }
+}
+
+/// Adds `user`, or gives the user another password; makes the file if there is none.
+///
+/// # Errors
+/// When the name or the password is not allowed, or the file cannot be read or replaced.
+pub fn set_user(path: &Path, user: &str, password: &[u8]) -> Result<(), PasswordFileError> {
+    check_user(user).map_err(PasswordFileError::UserName)?;
+    if password.is_empty() || password.len() > PASSWORD_BYTES_MAX {
+        return Err(PasswordFileError::PasswordLength(password.len()));
+    }
+    let hash: PasswordHash = Argon2::default()
+        .hash_password(password)
+        .map_err(|error| PasswordFileError::Hashing(error.to_string()))?;
+    let entry = format!("{user}:{hash}");
+    edit(path, |lines| {
+        let present = lines.iter().position(|line| is_of(line, user));
+        let mut is_first = true;
+        lines.retain(|line| !is_of(line, user) || std::mem::take(&mut is_first));
+        match present {
+            Some(index) => lines[index] = entry,
+            None => lines.push(entry),
+        }
+        Ok(())
+    })
+}
+
+/// Removes `user`.
+///
+/// # Errors
+/// When there is no such user, or the file cannot be read or replaced.
+pub fn remove_user(path: &Path, user: &str) -> Result<(), PasswordFileError> {
+    edit(path, |lines| {
+        let count = lines.len();
+        lines.retain(|line| !is_of(line, user));
+        match lines.len() < count {
+            true => Ok(()),
+            false => Err(PasswordFileError::NoSuchUser(user.to_owned())),
+        }
+    })
+}
+
+/// The users in the file, in its order.
+///
+/// # Errors
+/// When the file cannot be read. Its hashes are not judged, nor is a file without users.
+pub fn list(path: &Path) -> Result<Vec<String>, PasswordFileError> {
+    let text = read_private(path)?;
+    let user = |line: &str| line.split_once(':').map(|(user, _)| user.to_owned());
+    Ok(numbered(&text)
+        .filter(|(_, line)| !is_comment(line))
+        .filter_map(|(_, line)| user(line))
+        .collect())
+}
+
+/// Asks for a password: twice and without echo at a terminal, else the first line of the standard input.
+///
+/// # Errors
+/// When there is no line, it is not UTF-8 or longer than a password may be, the two differ, or the terminal fails.
+pub fn read_password(prompt: &str) -> io::Result<String> {
+    let input = io::stdin();
+    if !input.is_terminal() {
+        return first_line(input.lock());
+    }
+    let echo = SilencedTerminal::new()?;
+    let password = ask(prompt)?;
+    let again = ask("The same again: ")?;
+    drop(echo);
+    match password == again {
+        true => Ok(password),
+        false => Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "the two passwords differ",
+        )),
+    }
+}
+
+fn ask(prompt: &str) -> io::Result<String> {
+    let mut output = io::stderr().lock();
+    write!(output, "{prompt}")?;
+    output.flush()?;
+    let line = first_line(io::stdin().lock());
+    writeln!(output)?; // the newline that was typed was not echoed
+    line
+}
+
+fn first_line(input: impl BufRead) -> io::Result<String> {
+    let mut line = Vec::new();
+    let bytes_max = PASSWORD_BYTES_MAX as u64 + 2; // room for "\r\n"
+    input.take(bytes_max).read_until(b'\n', &mut line)?;
+    if line.is_empty() {
+        return Err(io::Error::new(
+            io::ErrorKind::UnexpectedEof,
+            "no password was given",
+        ));
+    }
+    let line = line.strip_suffix(b"\n").unwrap_or(&line);
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    if line.len() > PASSWORD_BYTES_MAX {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "the password is longer than 65535 bytes",
+        ));
+    }
+    let line =
+        str::from_utf8(line).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+    Ok(line.to_owned())
+}
+
+/// While it lives, the terminal does not show what is typed.
+struct SilencedTerminal {
+    #[cfg(unix)]
+    before: rustix::termios::Termios,
+}
+
+#[cfg(unix)]
+impl SilencedTerminal {
+    fn new() -> io::Result<Self> {
+        use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
+        let input = io::stdin();
+        let before = tcgetattr(&input)?;
+        let mut silent = before.clone();
+        silent.local_modes.remove(LocalModes::ECHO);
+        tcsetattr(&input, OptionalActions::Flush, &silent)?;
+        Ok(Self { before })
+    }
+}
+
+#[cfg(unix)]
+impl Drop for SilencedTerminal {
+    fn drop(&mut self) {
+        use rustix::termios::{OptionalActions, tcsetattr};
+        // Nothing more can be done for a terminal that has gone.
+        tcsetattr(io::stdin(), OptionalActions::Flush, &self.before).ok();
+    }
+}
+
+#[cfg(not(unix))]
+impl SilencedTerminal {
+    fn new() -> io::Result<Self> {
+        Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            "pass the password on the standard input",
+        ))
+    }
+}
+
+/// Reads a file that only its owner, and a group that may only read, can open.
+fn read_private(path: &Path) -> Result<String, PasswordFileError> {
+    let unreadable = |source| PasswordFileError::Unreadable {
+        path: path.to_owned(),
+        source,
+    };
+    let mut file = File::open(path).map_err(unreadable)?;
+    check_private(path, &file.metadata().map_err(unreadable)?)?;
+    let mut text = String::new();
+    file.read_to_string(&mut text).map_err(unreadable)?;
+    Ok(text)
+}
+
+#[cfg(unix)]
+fn check_private(path: &Path, metadata: &fs::Metadata) -> Result<(), PasswordFileError> {
+    use std::os::unix::fs::PermissionsExt;
+    let mode = metadata.permissions().mode() & 0o777;
+    match mode & OPEN_TO_OTHERS {
+        0 => Ok(()),
+        _ => Err(PasswordFileError::OpenToOthers {
+            path: path.to_owned(),
+            mode,
+        }),
+    }
+}
+
+#[cfg(not(unix))]
+fn check_private(_: &Path, _: &fs::Metadata) -> Result<(), PasswordFileError> {
+    Ok(())
+}
+
+/// Replaces the file by what `change` makes of its lines; an absent file has none.
+fn edit(
+    path: &Path,
+    change: impl FnOnce(&mut Vec<String>) -> Result<(), PasswordFileError>,
+) -> Result<(), PasswordFileError> {
+    let unwritable = |source| PasswordFileError::Unwritable {
+        path: path.to_owned(),
+        source,
+    };
+    let target = match fs::canonicalize(path) {
+        Ok(target) => target, // behind a link, its target is replaced and not the link
+        Err(error) if error.kind() == io::ErrorKind::NotFound => path.to_owned(),
+        Err(error) => return Err(unwritable(error)),
+    };
+    let folder = match target.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let lock = File::open(folder).map_err(unwritable)?;
+    lock.lock().map_err(unwritable)?; // released when it is closed
+    let text = match read_private(&target) {
+        Err(PasswordFileError::Unreadable { source, .. })
+            if source.kind() == io::ErrorKind::NotFound =>
+        {
+            String::new()
+        }
+        text => text?,
+    };
+    let mut lines = text.lines().map(str::to_owned).collect();
+    change(&mut lines)?;
+    let mut text = lines.join("\n");
+    text.push('\n');
+    replace(&target, &text).map_err(unwritable)?;
+    lock.sync_all().map_err(unwritable)
+}
+
+/// Puts `text` in the place of the file; a crash leaves the old or the new one.
+fn replace(target: &Path, text: &str) -> io::Result<()> {
+    let mut name = target.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    let temporary = target.with_file_name(name);
+    match fs::remove_file(&temporary) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {} // one left behind by a crash is gone
+    }
+    let written =
+        write_private(&temporary, target, text).and_then(|()| fs::rename(&temporary, target));
+    if written.is_err() {
+        fs::remove_file(&temporary).ok(); // the first error is the one to report
+    }
+    written
+}
+
+/// Writes a new file that its owner alone can open, or whoever could read `like`.
+fn write_private(path: &Path, like: &Path, text: &str) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(path)?;
+    #[cfg(unix)]
+    keep_access(&file, like)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
+}
+
+/// Gives `file` the owner of `like` and lets its group read if it could: a change by root must not lock the broker out.
+#[cfg(unix)]
+fn keep_access(file: &File, like: &Path) -> io::Result<()> {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
+    let before = match fs::metadata(like) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let now = file.metadata()?;
+    if (before.uid(), before.gid()) != (now.uid(), now.gid()) {
+        fchown(file, Some(before.uid()), Some(before.gid()))?;
+    }
+    let group_reads = before.mode() & 0o040;
+    file.set_permissions(fs::Permissions::from_mode(0o600 | group_reads))
+}
+
+fn numbered(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    text.lines()
+        .enumerate()
+        .map(|(index, line)| (index + 1, line))
+}
+
+fn is_comment(line: &str) -> bool {
+    line.trim().is_empty() || line.starts_with('#')
+}
+
+fn is_of(line: &str, user: &str) -> bool {
+    !is_comment(line) && line.split_once(':').is_some_and(|(name, _)| name == user)
+}
+
+fn parse_line(line: &str) -> Result<(&str, PasswordHash), LineFault> {
+    let (user, hash) = line.split_once(':').ok_or(LineFault::NoColon)?;
+    check_user(user).map_err(LineFault::UserName)?;
+    let hash = PasswordHash::new(hash.trim_end()).map_err(|_| LineFault::Hash)?;
+    let is_whole = hash.salt.is_some() && hash.hash.is_some();
+    if hash.algorithm.as_str() != Algorithm::Argon2id.as_str() || !is_whole {
+        return Err(LineFault::Hash);
+    }
+    let params = Params::try_from(&hash).map_err(|_| LineFault::Hash)?;
+    match params.m_cost() <= MEMORY_KIB_MAX {
+        true => Ok((user, hash)),
+        false => Err(LineFault::Memory(params.m_cost())),
+    }
+}
+
+fn check_user(user: &str) -> Result<(), UserNameFault> {
+    match user {
+        "" => Err(UserNameFault::Empty),
+        user if user.len() > USER_BYTES_MAX => Err(UserNameFault::TooLong),
+        user if user.contains(':') => Err(UserNameFault::Colon),
+        user if user.starts_with('#') => Err(UserNameFault::Comment),
+        user if user.chars().any(char::is_control) => Err(UserNameFault::ControlCharacter),
+        _ => Ok(()),
+    }
+}
+
+/// What keeps a password file from being used or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum PasswordFileError {
+    /// It cannot be opened or read, or is not UTF-8.
+    #[error("password file {} cannot be read: {source}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Others than its owner and group may open it, or the group may write it.
+    #[error("password file {} is open to others (mode {mode:03o}); run: chmod 600 {}", path.display(), path.display())]
+    OpenToOthers {
+        /// The file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// It has no users; to have none is to name no file.
+    #[error("password file {} has no users; add one with: motemq passwd add USER", path.display())]
+    NoUsers {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Lines that are neither a user nor a comment.
+    #[error("{}", each_line(path, lines))]
+    BadLines {
+        /// The file.
+        path: PathBuf,
+        /// All of them.
+        lines: Vec<BadLine>,
+    },
+    /// A user name that the file cannot hold.
+    #[error("user name {0}")]
+    UserName(UserNameFault),
+    /// An empty password, or one longer than MQTT can carry.
+    #[error("a password has 1 to 65535 bytes; this one has {0}")]
+    PasswordLength(usize),
+    /// To be removed, but not there.
+    #[error("there is no user \"{0}\"")]
+    NoSuchUser(String),
+    /// The system gave no random salt, or no memory.
+    #[error("the password cannot be hashed: {0}")]
+    Hashing(String),
+    /// The file or its folder cannot be written.
+    #[error("password file {} cannot be changed: {source}", path.display())]
+    Unwritable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// A wrong line; what it holds is not repeated, it may be a password.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct BadLine {
+    /// Counted from 1.
+    pub number: usize,
+    /// What is wrong with it.
+    pub fault: LineFault,
+}
+
+/// What is wrong with a line.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum LineFault {
+    /// Not `user:hash`.
+    #[error("needs user:hash")]
+    NoColon,
+    /// A name that cannot be.
+    #[error("the user name {0}")]
+    UserName(UserNameFault),
+    /// The name has appeared before.
+    #[error("user \"{0}\" is there twice")]
+    DuplicateUser(String),
+    /// Not a whole argon2id string.
+    #[error(
+        "the hash is not $argon2id$v=19$m=...,t=...,p=...$salt$hash; set the password with: motemq passwd add USER"
+    )]
+    Hash,
+    /// One login would take this many KiB.
+    #[error("the hash asks for {0} KiB of memory, more than 1048576")]
+    Memory(u32),
+}
+
+/// What is wrong with a user name.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum UserNameFault {
+    /// No bytes.
+    #[error("is empty")]
+    Empty,
+    /// More than 256 bytes.
+    #[error("is longer than 256 bytes")]
+    TooLong,
+    /// The colon ends a name in the file.
+    #[error("has a colon")]
+    Colon,
+    /// It would read as a comment.
+    #[error("starts with #")]
+    Comment,
+    /// A line end, tab or the like.
+    #[error("has a control character")]
+    ControlCharacter,
+}
+
+fn each_line(path: &Path, lines: &[BadLine]) -> impl fmt::Display {
+    let show = |line: &BadLine| format!("{}:{}: {}", path.display(), line.number, line.fault);
+    lines.iter().map(show).collect::<Vec<_>>().join("\n")
+}
+
+/// Bytes of a user name.
+const USER_BYTES_MAX: usize = 256;
+
+/// What a CONNECT packet can carry.
+const PASSWORD_BYTES_MAX: usize = 65_535;
+
+/// Memory that one verification may take, in KiB.
+const MEMORY_KIB_MAX: u32 = 1_048_576;
+
+/// Permission bits that a file with hashes must not have: any for others, writing for the group.
+#[cfg(unix)]
+const OPEN_TO_OTHERS: u32 = 0o027;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tempfile::TempDir;
+
+    #[test]
+    fn a_password_set_is_accepted_and_no_other() {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("users");
+        set_user(&path, "sensor-7", b"first").unwrap();
+        set_user(&path, "gateway", "schlüssel\0".as_bytes()).unwrap();
+        let file = PasswordFile::load(&path).unwrap();
+        assert_eq!(file.verify("sensor-7", b"first"), Verdict::Accepted);
+        assert_eq!(
+            file.verify("gateway", "schlüssel\0".as_bytes()),
+            Verdict::Accepted
+        );
+        assert_eq!(file.verify("sensor-7", b"First"), Verdict::Refused);
+        assert_eq!(file.verify("sensor-7", b""), Verdict::Refused);
+        assert_eq!(file.verify("sensor-8", b"first"), Verdict::UnknownUser);
+    }
+
+    #[test]
+    fn an_unknown_user_is_not_let_in_by_the_hash_that_is_worked_on_instead() {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("users");
+        set_user(&path, "only", b"secret").unwrap();
+        let file = PasswordFile::load(&path).unwrap();
+        assert_eq!(file.verify("stranger", b"secret"), Verdict::UnknownUser);
+        assert_eq!(file.verify("", b"secret"), Verdict::UnknownUser);
+    }
+
+    #[test]
+    fn a_line_is_a_phc_string_with_a_salt_of_its_own() {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("users");
+        set_user(&path, "a", b"same").unwrap();
+        set_user(&path, "b", b"same").unwrap();
+        let text = fs::read_to_string(&path).unwrap();
+        let hashes: Vec<_> = text
+            .lines()
+            .map(|line| line.split_once(':').unwrap().1)
+            .collect();
+        assert!(
+            hashes[0].starts_with("$argon2id$v=19$m=19456,t=2,p=1$"),
+            "{text}"
+        );
+        assert_ne!(hashes[0], hashes[1]);
+    }
+
+    #[test]
+    fn another_password_replaces_the_line_and_keeps_the_rest() {
+        let folder = TempDir::new().unwrap();
+        let path = write(
+            &folder,
+            &format!("# ours\n{}\n\n{}", entry("a"), entry("b")),
+        );
+        set_user(&path, "a", b"new").unwrap();
+        let text = fs::read_to_string(&path).unwrap();
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(
+            (lines[0], lines[2], lines[3]),
+            ("# ours", "", entry("b").as_str())
+        );
+        assert_eq!(
+            PasswordFile::load(&path).unwrap().verify("a", b"new"),
+            Verdict::Accepted
+        );
+        assert_eq!(list(&path).unwrap(), ["a", "b"]);
+        assert_eq!(
+            fs::read_dir(folder.path()).unwrap().count(),
+            1,
+            "no temporary file stays"
+        );
+    }
+
+    #[test]
+    fn setting_a_password_mends_a_user_who_is_there_twice() {
+        let folder = TempDir::new().unwrap();
+        let path = write(
+            &folder,
+            &format!("{}\n{}\n{}\n", entry("a"), entry("b"), entry("a")),
+        );
+        set_user(&path, "a", b"new").unwrap();
+        assert_eq!(list(&path).unwrap(), ["a", "b"]);
+        assert!(PasswordFile::load(&path).is_ok());
+    }
+
+    #[test]
+    fn a_user_removed_is_unknown() {
+        let folder = TempDir::new().unwrap();
+        let path = write(&folder, &format!("{}\n{}\n", entry("a"), entry("b")));
+        remove_user(&path, "a").unwrap();
+        assert_eq!(list(&path).unwrap(), ["b"]);
+        let again = remove_user(&path, "a").unwrap_err();
+        assert!(matches!(again, PasswordFileError::NoSuchUser(user) if user == "a"));
+    }
+
+    #[test]
+    fn changes_at_the_same_time_are_all_kept() {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("users");
+        std::thread::scope(|scope| {
+            for number in 0..8 {
+                let path = &path;
+                scope.spawn(move || set_user(path, &format!("user-{number}"), b"secret").unwrap());
+            }
+        });
+        assert_eq!(list(&path).unwrap().len(), 8);
+    }
+
+    #[test]
+    fn all_bad_lines_are_reported_by_number_without_their_content() {
+        let folder = TempDir::new().unwrap();
+        let text = format!(
+            "{}\nno-colon-secret\n:{HASH}\nplain:secret\n{}\na\tb:{HASH}\nbig:{}\ni:{}\nhalf:$argon2id$v=19$m=19456,t=2,p=1\n",
+            entry("a"),
+            entry("a"),
+            HASH.replace("m=19456", "m=4000000"),
+            HASH.replace("argon2id", "argon2i"),
+        );
+        let error = PasswordFile::load(&write(&folder, &text)).unwrap_err();
+        let message = error.to_string();
+        let PasswordFileError::BadLines { lines, .. } = error else {
+            panic!("{message}")
+        };
+        let faults: Vec<_> = lines
+            .into_iter()
+            .map(|line| (line.number, line.fault))
+            .collect();
+        let expected = [
+            (2, LineFault::NoColon),
+            (3, LineFault::UserName(UserNameFault::Empty)),
+            (4, LineFault::Hash),
+            (5, LineFault::DuplicateUser("a".to_owned())),
+            (6, LineFault::UserName(UserNameFault::ControlCharacter)),
+            (7, LineFault::Memory(4_000_000)),
+            (8, LineFault::Hash),
+            (9, LineFault::Hash),
+        ];
+        assert_eq!(faults, expected);
+        assert_eq!(message.lines().count(), 8);
+        assert!(
+            message.contains("users:2: ") && !message.contains("secret"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn a_file_without_users_or_absent_is_an_error() {
+        let folder = TempDir::new().unwrap();
+        let absent = PasswordFile::load(&folder.path().join("absent")).unwrap_err();
+        assert!(matches!(absent, PasswordFileError::Unreadable { .. }));
+        for text in ["", "# nobody\n\n"] {
+            let error = PasswordFile::load(&write(&folder, text)).unwrap_err();
+            assert!(matches!(error, PasswordFileError::NoUsers { .. }));
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_file_open_to_others_is_an_error_that_names_the_cure() {
+        let folder = TempDir::new().unwrap();
+        let path = write(&folder, &entry("a"));
+        for (mode, is_private) in [
+            (0o600, true),
+            (0o400, true),
+            (0o640, true),
+            (0o644, false),
+            (0o660, false),
+            (0o602, false),
+        ] {
+            set_mode(&path, mode);
+            let loaded = PasswordFile::load(&path);
+            assert_eq!(loaded.is_ok(), is_private, "{mode:o}");
+            if let Err(error) = loaded {
+                assert!(
+                    matches!(error, PasswordFileError::OpenToOthers { mode: found, .. } if found == mode)
+                );
+                assert!(error.to_string().contains("chmod 600"));
+                assert!(
+                    set_user(&path, "b", b"secret").is_err(),
+                    "nothing is added to it either"
+                );
+            }
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_new_file_is_private_and_a_changed_one_keeps_its_group() {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("users");
+        set_user(&path, "a", b"secret").unwrap();
+        assert_eq!(mode(&path), 0o600);
+        set_mode(&path, 0o640);
+        set_user(&path, "b", b"secret").unwrap();
+        assert_eq!(mode(&path), 0o640);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_stays_a_link() {
+        let folder = TempDir::new().unwrap();
+        let path = write(&folder, &entry("a"));
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        remove_user(&link, "a").unwrap();
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(list(&path).unwrap(), [""; 0]);
+    }
+
+    #[test]
+    fn names_and_passwords_the_file_cannot_hold_are_refused() {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("users");
+        let long = "u".repeat(257);
+        for (user, expected) in [
+            ("", UserNameFault::Empty),
+            ("a:b", UserNameFault::Colon),
+            ("#a", UserNameFault::Comment),
+            ("a\nb", UserNameFault::ControlCharacter),
+            (&long, UserNameFault::TooLong),
+        ] {
+            let error = set_user(&path, user, b"secret").unwrap_err();
+            assert!(
+                matches!(error, PasswordFileError::UserName(fault) if fault == expected),
+                "{error}"
+            );
+        }
+        for password in [&b""[..], &[b'p'; 65_536]] {
+            let error = set_user(&path, "a", password).unwrap_err();
+            assert!(matches!(error, PasswordFileError::PasswordLength(_)));
+        }
+        assert!(!path.exists());
+        set_user(&path, &long[1..], &[b'p'; 65_535]).unwrap();
+    }
+
+    #[test]
+    fn the_password_is_the_first_line() {
+        assert_eq!(first_line(&b"secret\nmore\n"[..]).unwrap(), "secret");
+        assert_eq!(first_line(&b" secret \r\n"[..]).unwrap(), " secret ");
+        assert_eq!(first_line(&b"secret"[..]).unwrap(), "secret");
+        assert_eq!(first_line(&b"\n"[..]).unwrap(), "");
+        let kind = |input: &[u8]| first_line(input).unwrap_err().kind();
+        assert_eq!(kind(b""), io::ErrorKind::UnexpectedEof);
+        assert_eq!(kind(b"\xff\n"), io::ErrorKind::InvalidData);
+        assert_eq!(kind(&[b'p'; 65_536]), io::ErrorKind::InvalidData);
+    }
+
+    /// Of nobody's password.
+    const HASH: &str = "$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHRzYWx0c2FsdA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+
+    fn entry(user: &str) -> String {
+        format!("{user}:{HASH}")
+    }
+
+    fn write(folder: &TempDir, text: &str) -> PathBuf {
+        let path = folder.path().join("users");
+        fs::write(&path, text).unwrap();
+        #[cfg(unix)]
+        set_mode(&path, 0o600);
+        path
+    }
+
+    #[cfg(unix)]
+    fn set_mode(path: &Path, mode: u32) {
+        use std::os::unix::fs::PermissionsExt;
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    #[cfg(unix)]
+    fn mode(path: &Path) -> u32 {
+        use std::os::unix::fs::MetadataExt;
+        fs::metadata(path).unwrap().mode() & 0o777
+    }
+}

@@ -1,0 +1,159 @@
+//! The file under redb: allocates ahead, keeps a reserve, and knows when the disk is full before redb does.
+//!
+//! redb latches its first write error and grows its file sparsely, so a full disk would show in the middle of a commit.
+//! Here disk blocks are allocated in steps ahead of the highest byte written, plus `reserve_bytes`. When that fails the
+//! store is *full*: enqueues are refused, while acknowledgements and deletes go on out of the reserve.
+//!
+//! Does not know: tables, records.
+
+use redb::StorageBackend;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+/// How much the file may grow.
+#[derive(Copy, Clone, Debug)]
+pub struct FileLimits {
+    /// Disk space kept free for acknowledgements and deletes, in bytes.
+    pub reserve_bytes: u64,
+    /// Largest size of the file, in bytes; 0 for the disk's.
+    pub store_bytes_max: u64,
+}
+
+/// Whether the disk has room; shared with the journal.
+#[derive(Debug)]
+pub struct FileRoom {
+    limits: FileLimits,
+    /// Blocks are allocated up to here.
+    allocated: AtomicU64,
+    /// The highest byte written.
+    written: AtomicU64,
+    is_full: AtomicBool,
+}
+
+impl FileRoom {
+    /// Room that nobody has looked at yet.
+    #[must_use]
+    pub fn new(limits: FileLimits) -> Arc<Self> {
+        Arc::new(Self {
+            limits,
+            allocated: AtomicU64::new(0),
+            written: AtomicU64::new(0),
+            is_full: AtomicBool::new(false),
+        })
+    }
+
+    /// Whether the reserve is all that is left.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.is_full.load(Ordering::Acquire)
+    }
+
+    /// Marks the store as full, after the disk refused a write.
+    pub fn set_full(&self) {
+        self.is_full.store(true, Ordering::Release);
+    }
+}
+
+/// The file.
+#[derive(Debug)]
+pub struct StoreFile {
+    file: File,
+    room: Arc<FileRoom>,
+}
+
+impl StoreFile {
+    /// Takes over an open file.
+    ///
+    /// # Errors
+    /// When its length cannot be read.
+    pub fn new(file: File, room: Arc<FileRoom>) -> io::Result<Self> {
+        let length = file.metadata()?.len();
+        room.written.store(length, Ordering::Release);
+        room.allocated.store(0, Ordering::Release);
+        let store = Self { file, room };
+        store.reserve();
+        Ok(store)
+    }
+
+    /// Tries to have the reserve allocated beyond what is written; notes whether the store is full.
+    pub fn reserve(&self) {
+        let written = self.room.written.load(Ordering::Acquire);
+        let wanted = (written + self.room.limits.reserve_bytes).next_multiple_of(ALLOCATION_STEP);
+        if self.room.allocated.load(Ordering::Acquire) >= wanted {
+            return;
+        }
+        let maximum = self.room.limits.store_bytes_max;
+        let is_allowed = maximum == 0 || written + self.room.limits.reserve_bytes <= maximum;
+        let is_allocated = is_allowed && allocate(&self.file, wanted).is_ok();
+        if is_allocated {
+            self.room.allocated.store(wanted, Ordering::Release);
+        }
+        self.room.is_full.store(!is_allocated, Ordering::Release);
+    }
+}
+
+impl StorageBackend for StoreFile {
+    fn len(&self) -> Result<u64, io::Error> {
+        Ok(self.file.metadata()?.len())
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), io::Error> {
+        Ok(self.file.read_exact_at(out, offset)?)
+    }
+
+    fn set_len(&self, len: u64) -> Result<(), io::Error> {
+        self.file.set_len(len)?;
+        if len < self.room.written.load(Ordering::Acquire) {
+            self.room.written.store(len, Ordering::Release);
+            self.room.allocated.store(len, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    fn sync_data(&self) -> Result<(), io::Error> {
+        Ok(self.file.sync_data()?)
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> Result<(), io::Error> {
+        let end = offset + data.len() as u64;
+        if end > self.room.written.fetch_max(end, Ordering::AcqRel) {
+            self.reserve();
+        }
+        Ok(self.file.write_all_at(data, offset)?)
+    }
+}
+
+/// A second handle of the same file, for trying to get the reserve back while the store is full.
+impl StoreFile {
+    /// Another handle of the same file and room.
+    ///
+    /// # Errors
+    /// When the system has no file descriptor left.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self {
+            file: self.file.try_clone()?,
+            room: self.room.clone(),
+        })
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn allocate(file: &File, length: u64) -> io::Result<()> {
+    use rustix::fs::{FallocateFlags, fallocate};
+    match fallocate(file, FallocateFlags::KEEP_SIZE, 0, length) {
+        // A file system that cannot allocate ahead: then a full disk shows in the commit, which is handled too.
+        Err(rustix::io::Errno::OPNOTSUPP) => Ok(()),
+        other => Ok(other?),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn allocate(_: &File, _: u64) -> io::Result<()> {
+    Ok(())
+}
+
+/// Blocks are allocated in steps of this many bytes.
+const ALLOCATION_STEP: u64 = 4 << 20;

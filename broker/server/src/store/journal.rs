@@ -1,0 +1,589 @@
+//! The journal seam on redb: one writer thread with group commit, one reader thread for backlogs.
+//!
+//! While one commit runs, records collect; the next commit takes them all. Records that every durable receiver has
+//! acknowledged meanwhile are elided and cost nothing. `commit_delay_ms` lets more collect on slow disks.
+//!
+//! Failures: a full disk is waited out (the database is reopened in process, the same records are tried again, enqueues
+//! are refused meanwhile); any other error fails every record, present and future, and is reported once.
+//!
+//! Lock order: queue, then nothing.
+
+use super::StoreError;
+use super::engine::{Engine, EngineOptions, read_body};
+use super::file::{FileLimits, FileRoom, StoreFile};
+use super::tables::StoreKey;
+use arc_swap::ArcSwap;
+use motemq_core::{
+    Action, BacklogRequest, Image, Journal, JournalFailure, NO_POSITION, Record, Room, Wakeup,
+};
+use redb::Database;
+use std::collections::VecDeque;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// How the store works; see the `[persistence]` section of the configuration.
+#[derive(Copy, Clone, Debug)]
+pub struct StoreOptions {
+    /// Commits and folding.
+    pub engine: EngineOptions,
+    /// Space.
+    pub file: FileLimits,
+    /// How long the writer lets records collect before a commit.
+    pub commit_delay: Duration,
+    /// Bytes of records waiting for the writer above which publishers' sockets are not read.
+    pub queue_bytes_max: usize,
+    /// redb's page cache.
+    pub cache_bytes: usize,
+    /// Extra time per commit, for measuring how the broker behaves on a slow disk.
+    pub injected_sync_delay: Duration,
+    /// When records count as durable.
+    pub durability: StoreDurability,
+}
+
+/// When records count as durable.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum StoreDurability {
+    /// After their commit.
+    Commit,
+    /// At once: a crash loses what was acknowledged in the last moments.
+    Relaxed,
+}
+
+/// What the writer counts; durations in microseconds.
+#[derive(Debug, Default)]
+pub struct StoreCounters {
+    /// Commits.
+    pub commits: AtomicU64,
+    /// Records in them.
+    pub records: AtomicU64,
+    /// Sum of the commits' durations, in microseconds.
+    pub commit_us: AtomicU64,
+    /// Commits by duration: up to each of [`COMMIT_BUCKETS_US`], the rest in the last.
+    pub commit_buckets: [AtomicU64; COMMIT_BUCKETS_US.len() + 1],
+    /// Bodies read back.
+    pub bodies_read: AtomicU64,
+    /// Bytes of journal pages not yet folded.
+    pub journal_bytes: AtomicU64,
+    /// Times the disk was found full.
+    pub disk_full: AtomicU64,
+}
+
+/// Upper bounds of the commit duration buckets, in microseconds.
+pub const COMMIT_BUCKETS_US: [u64; 10] = [
+    250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 1_000_000,
+];
+
+/// The journal.
+#[derive(Debug)]
+pub struct RedbJournal {
+    shared: Arc<Shared>,
+    reads: mpsc::Sender<BacklogRequest>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    path: PathBuf,
+    options: StoreOptions,
+    key: StoreKey,
+    room: Arc<FileRoom>,
+    counters: StoreCounters,
+    queue: Mutex<Queue>,
+    /// Bytes in the queue, to look at without its lock.
+    queue_bytes: AtomicUsize,
+    arrived: Condvar,
+    db: ArcSwap<Database>,
+    failed: AtomicBool,
+    clock: fn() -> Duration,
+    /// Called once, when the store has failed for good.
+    on_failure: OnFailure,
+}
+
+struct OnFailure(Box<dyn Fn(&StoreError) + Send + Sync>);
+
+impl std::fmt::Debug for OnFailure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("OnFailure")
+    }
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    items: VecDeque<Item>,
+    waiting: Vec<Arc<Wakeup>>,
+    is_writer_idle: bool,
+    is_stopping: bool,
+}
+
+/// Something to write.
+#[derive(Debug)]
+enum Item {
+    /// A record that is still waited for.
+    Record(Arc<Record>),
+    /// An action whose record already counts as durable (`durability = "relaxed"`).
+    Action(Action),
+}
+
+/// A store that was opened.
+#[derive(Debug)]
+pub struct Opened {
+    /// The journal.
+    pub journal: Arc<RedbJournal>,
+    /// What was durable.
+    pub image: Image,
+    /// How often the store was opened.
+    pub boot: u32,
+}
+
+impl RedbJournal {
+    /// Opens the store in `data_dir`, or makes it. `clock` gives time since any fixed moment.
+    ///
+    /// # Errors
+    /// When another process has it, the disk refuses, or anything in it is not what was written. A store that exists is
+    /// never replaced by an empty one.
+    pub fn open(
+        data_dir: &Path,
+        options: StoreOptions,
+        key: [u8; 16],
+        clock: fn() -> Duration,
+        on_failure: impl Fn(&StoreError) + Send + Sync + 'static,
+    ) -> Result<Opened, StoreError> {
+        create_private_dir(data_dir)?;
+        let path = data_dir.join("store.redb");
+        let lock = lock_file(data_dir)?;
+        if !path.exists() {
+            create(&path, options, key)?;
+        }
+        let room = FileRoom::new(options.file);
+        let db = open_database(&path, options, &room)?;
+        let (engine, boot) = Engine::open(&db, options.engine)?;
+        let image = engine.image().clone();
+        let shared = Arc::new(Shared {
+            path,
+            options,
+            key: engine.key(),
+            room,
+            counters: StoreCounters::default(),
+            queue: Mutex::default(),
+            queue_bytes: AtomicUsize::new(0),
+            arrived: Condvar::new(),
+            db: ArcSwap::from_pointee(db),
+            failed: AtomicBool::new(false),
+            clock,
+            on_failure: OnFailure(Box::new(on_failure)),
+        });
+        let (reads, requests) = mpsc::channel();
+        let writer = spawn("store-writer", {
+            let shared = shared.clone();
+            move || {
+                shared.write(engine);
+                drop(lock);
+            }
+        })?;
+        let reader = spawn("store-reader", {
+            let shared = shared.clone();
+            move || shared.read(&requests)
+        })?;
+        let journal = Arc::new(Self {
+            shared,
+            reads,
+            threads: Mutex::new(vec![writer, reader]),
+        });
+        Ok(Opened {
+            journal,
+            image,
+            boot,
+        })
+    }
+
+    /// Bytes of records that wait for the writer.
+    #[must_use]
+    pub fn queue_bytes(&self) -> usize {
+        self.shared.queue_bytes.load(Ordering::Relaxed)
+    }
+
+    /// What the writer counts.
+    #[must_use]
+    pub fn counters(&self) -> &StoreCounters {
+        &self.shared.counters
+    }
+
+    /// Commits what waits and ends the writer. The reader ends with the journal.
+    pub fn stop(&self) {
+        lock(&self.shared.queue).is_stopping = true;
+        self.shared.arrived.notify_one();
+        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        if !threads.is_empty() {
+            // A writer that panicked has already failed every record.
+            let _ = threads.remove(0).join();
+        }
+    }
+}
+
+impl Journal for RedbJournal {
+    fn submit(&self, record: Arc<Record>) {
+        if self.shared.failed.load(Ordering::Acquire) {
+            wake(record.fail(JournalFailure::Unknown));
+            return;
+        }
+        let bytes = weight(&record);
+        let item = match self.shared.options.durability {
+            StoreDurability::Commit => Item::Record(record),
+            StoreDurability::Relaxed => {
+                let Some(action) = record.begin_writing() else {
+                    return;
+                };
+                wake(record.finish(NO_POSITION));
+                Item::Action(action)
+            }
+        };
+        let mut queue = lock(&self.shared.queue);
+        self.shared.queue_bytes.fetch_add(bytes, Ordering::AcqRel);
+        queue.items.push_back(item);
+        let notify = std::mem::take(&mut queue.is_writer_idle);
+        drop(queue);
+        if notify {
+            self.shared.arrived.notify_one();
+        }
+    }
+
+    fn room(&self) -> Room {
+        if self.shared.failed.load(Ordering::Acquire) {
+            Room::Failed(JournalFailure::Unknown)
+        } else if self.shared.room.is_full() {
+            Room::Full
+        } else if self.shared.queue_bytes.load(Ordering::Acquire)
+            > self.shared.options.queue_bytes_max
+        {
+            Room::Congested
+        } else {
+            Room::Open
+        }
+    }
+
+    fn wait_for_room(&self, wakeup: &Arc<Wakeup>) {
+        let mut queue = lock(&self.shared.queue);
+        if self.shared.queue_bytes.load(Ordering::Acquire) > self.shared.options.queue_bytes_max {
+            queue.waiting.push(wakeup.clone());
+        } else {
+            drop(queue);
+            wakeup.wake();
+        }
+    }
+
+    fn read_backlog(&self, request: BacklogRequest) {
+        if let Err(mpsc::SendError(request)) = self.reads.send(request) {
+            // The reader is gone only when the process is ending.
+            request.mailbox.handle_backlog(Vec::new());
+        }
+    }
+}
+
+impl Shared {
+    fn write(&self, mut engine: Engine) {
+        while let Some(items) = self.next_batch() {
+            let mut written = Vec::with_capacity(items.len());
+            let mut actions = Vec::with_capacity(items.len());
+            for item in items {
+                match item {
+                    Item::Record(record) => {
+                        if let Some(action) = record.begin_writing() {
+                            written.push(Some(record));
+                            actions.push(action);
+                        }
+                    }
+                    Item::Action(action) => {
+                        written.push(None);
+                        actions.push(action);
+                    }
+                }
+            }
+            if actions.is_empty() {
+                continue;
+            }
+            match self.commit(&mut engine, &actions) {
+                Ok(first) => {
+                    // All are marked before the first is woken: one run of a connection then releases all of its own.
+                    let woken: Vec<_> = (first..)
+                        .zip(&written)
+                        .filter_map(|(position, record)| Some(record.as_ref()?.finish(position)))
+                        .flatten()
+                        .collect();
+                    wake(woken);
+                }
+                Err(error) => {
+                    self.give_up(&written, &error);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Waits for records; `None` when the store is to stop and nothing waits any more.
+    fn next_batch(&self) -> Option<Vec<Item>> {
+        let mut queue = lock(&self.queue);
+        while queue.items.is_empty() {
+            if queue.is_stopping {
+                return None;
+            }
+            queue.is_writer_idle = true;
+            let (guard, _) = self
+                .arrived
+                .wait_timeout(queue, RESERVE_INTERVAL)
+                .unwrap_or_else(PoisonError::into_inner);
+            queue = guard;
+            if queue.items.is_empty() && self.room.is_full() {
+                drop(queue);
+                self.reclaim();
+                queue = lock(&self.queue);
+            }
+        }
+        queue.is_writer_idle = false;
+        if !self.options.commit_delay.is_zero() && !queue.is_stopping {
+            drop(queue);
+            std::thread::sleep(self.options.commit_delay);
+            queue = lock(&self.queue);
+        }
+        let mut batch = Vec::new();
+        let mut bytes = 0;
+        while bytes < BATCH_BYTES_MAX
+            && let Some(item) = queue.items.pop_front()
+        {
+            bytes += item.weight();
+            batch.push(item);
+        }
+        let left = self.queue_bytes.fetch_sub(bytes, Ordering::AcqRel) - bytes;
+        let woken = if left <= self.options.queue_bytes_max / 2 {
+            std::mem::take(&mut queue.waiting)
+        } else {
+            Vec::new()
+        };
+        drop(queue);
+        wake(woken);
+        Some(batch)
+    }
+
+    /// Commits; waits while the disk is full.
+    fn commit(&self, engine: &mut Engine, actions: &[Action]) -> Result<u64, StoreError> {
+        loop {
+            let started = (self.clock)();
+            if self.room.is_full() {
+                self.reclaim();
+            }
+            let elapsed = || (self.clock)().saturating_sub(started);
+            let result = engine.commit(&self.db.load(), actions, &elapsed);
+            match result {
+                Ok(committed) => {
+                    if !self.options.injected_sync_delay.is_zero() {
+                        std::thread::sleep(self.options.injected_sync_delay);
+                    }
+                    self.count(engine, actions.len(), elapsed());
+                    return Ok(committed.first);
+                }
+                Err(error) if error.is_disk_full() => {
+                    self.counters.disk_full.fetch_add(1, Ordering::Relaxed);
+                    self.room.set_full();
+                    tracing::error!(
+                        store = %self.path.display(),
+                        "the disk is full: publishes that must be stored are refused until there is room"
+                    );
+                    if let Some(first) = self.reopen(engine, actions)? {
+                        return Ok(first);
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Opens the database anew after redb has latched an error; says where the actions are if they were written after
+    /// all.
+    fn reopen(&self, engine: &mut Engine, actions: &[Action]) -> Result<Option<u64>, StoreError> {
+        std::thread::sleep(REOPEN_INTERVAL);
+        let before = engine.last_position();
+        // redb allows one open database per file: the old one must be gone first.
+        self.db.store(Arc::new(placeholder_database()?));
+        let db = open_database(&self.path, self.options, &self.room)?;
+        *engine = Engine::load(&db, self.options.engine)?;
+        self.db.store(Arc::new(db));
+        let was_written = engine.last_position() == before + actions.len() as u64;
+        Ok(was_written.then_some(before + 1))
+    }
+
+    /// Tries to get the reserve back.
+    fn reclaim(&self) {
+        let file = File::options().read(true).write(true).open(&self.path);
+        let opened = file.and_then(|file| StoreFile::new(file, self.room.clone()));
+        if opened.is_ok() && !self.room.is_full() {
+            tracing::info!(store = %self.path.display(), "the disk has room again");
+        }
+    }
+
+    fn count(&self, engine: &Engine, records: usize, duration: Duration) {
+        let us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        let counters = &self.counters;
+        counters.commits.fetch_add(1, Ordering::Relaxed);
+        counters
+            .records
+            .fetch_add(records as u64, Ordering::Relaxed);
+        counters.commit_us.fetch_add(us, Ordering::Relaxed);
+        counters
+            .journal_bytes
+            .store(engine.journal_bytes(), Ordering::Relaxed);
+        let bucket = COMMIT_BUCKETS_US.partition_point(|bound| *bound < us);
+        if let Some(bucket) = counters.commit_buckets.get(bucket) {
+            bucket.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Ends all acknowledgements [contracts section 5].
+    fn give_up(&self, written: &[Option<Arc<Record>>], error: &StoreError) {
+        self.failed.store(true, Ordering::Release);
+        let mut queue = lock(&self.queue);
+        let items = std::mem::take(&mut queue.items);
+        let mut woken = std::mem::take(&mut queue.waiting);
+        drop(queue);
+        let waiting = items.iter().map(|item| match item {
+            Item::Record(record) => Some(record),
+            Item::Action(_) => None,
+        });
+        for record in written.iter().map(Option::as_ref).chain(waiting).flatten() {
+            woken.extend(record.fail(JournalFailure::Unknown));
+        }
+        (self.on_failure.0)(error);
+        wake(woken);
+    }
+
+    fn read(&self, requests: &mpsc::Receiver<BacklogRequest>) {
+        while let Ok(request) = requests.recv() {
+            let db = self.db.load_full();
+            let mut bodies = Vec::with_capacity(request.wanted.len());
+            for (sequence, position) in request.wanted {
+                let body = match read_body(&db, self.key, position) {
+                    Ok(message) => Some(Arc::new(message)),
+                    Err(error) => {
+                        tracing::error!(%error, position, "a queued message cannot be read back");
+                        None
+                    }
+                };
+                bodies.push((sequence, body));
+            }
+            self.counters
+                .bodies_read
+                .fetch_add(bodies.len() as u64, Ordering::Relaxed);
+            request.mailbox.handle_backlog(bodies);
+        }
+    }
+}
+
+impl Item {
+    fn weight(&self) -> usize {
+        match self {
+            Self::Record(record) => weight(record),
+            Self::Action(Action::Publish(publish)) => RECORD_BYTES + publish.message.size_bytes(),
+            Self::Action(_) => RECORD_BYTES,
+        }
+    }
+}
+
+fn wake(wakeups: Vec<Arc<Wakeup>>) {
+    wakeups.iter().for_each(|wakeup| wakeup.wake());
+}
+
+/// What a record counts with in the queue's limit.
+fn weight(record: &Record) -> usize {
+    RECORD_BYTES + record.message().map_or(0, |message| message.size_bytes())
+}
+
+fn lock(queue: &Mutex<Queue>) -> MutexGuard<'_, Queue> {
+    // The writer is the only one that runs long code, and not under this lock.
+    queue.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, StoreError> {
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(run)
+        .map_err(io_error(Path::new(name)))
+}
+
+/// Makes the store under another name first, so that a file called `store.redb` is always whole.
+fn create(path: &Path, options: StoreOptions, key: [u8; 16]) -> Result<(), StoreError> {
+    let unfinished = path.with_extension("redb.new");
+    if unfinished.exists() {
+        std::fs::remove_file(&unfinished).map_err(io_error(&unfinished))?;
+    }
+    let db = open_database(&unfinished, options, &FileRoom::new(options.file))?;
+    Engine::create(&db, key)?;
+    drop(db);
+    std::fs::rename(&unfinished, path).map_err(io_error(path))?;
+    let dir = path.parent().unwrap_or(Path::new("."));
+    let dir_file = File::open(dir).map_err(io_error(dir))?;
+    dir_file.sync_all().map_err(io_error(dir))
+}
+
+fn open_database(
+    path: &Path,
+    options: StoreOptions,
+    room: &Arc<FileRoom>,
+) -> Result<Database, StoreError> {
+    let mut how = File::options();
+    how.read(true).write(true).create(true).truncate(false);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut how, 0o600);
+    let file = how.open(path).map_err(io_error(path))?;
+    let backend = StoreFile::new(file, room.clone()).map_err(io_error(path))?;
+    let mut builder = Database::builder();
+    builder.set_cache_size(options.cache_bytes);
+    builder
+        .create_with_backend(backend)
+        .map_err(StoreError::from)
+}
+
+/// A database in memory, to stand in while the file is opened anew.
+fn placeholder_database() -> Result<Database, StoreError> {
+    let backend = redb::backends::InMemoryBackend::new();
+    Ok(Database::builder().create_with_backend(backend)?)
+}
+
+fn create_private_dir(dir: &Path) -> Result<(), StoreError> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(dir).map_err(io_error(dir))
+}
+
+/// Holds the folder for this process, as long as the file lives.
+fn lock_file(dir: &Path) -> Result<File, StoreError> {
+    let path = dir.join("lock");
+    let mut how = File::options();
+    how.write(true).create(true).truncate(false);
+    let file = how.open(&path).map_err(io_error(&path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => Err(StoreError::Locked(dir.to_owned())),
+        Err(std::fs::TryLockError::Error(error)) => Err(io_error(&path)(error)),
+    }
+}
+
+fn io_error(path: &Path) -> impl FnOnce(std::io::Error) -> StoreError {
+    let path = path.to_owned();
+    move |source| StoreError::Io { path, source }
+}
+
+/// What a record without its message counts with.
+const RECORD_BYTES: usize = 64;
+/// A commit takes at most so many bytes of records.
+const BATCH_BYTES_MAX: usize = 4 << 20;
+/// How often a full disk is looked at again while nothing else happens.
+const RESERVE_INTERVAL: Duration = Duration::from_secs(1);
+/// Pause before the database is opened anew.
+const REOPEN_INTERVAL: Duration = Duration::from_millis(250);
