@@ -462,7 +462,8 @@ impl Broker {
             if state.identity != request.identity {
                 return Err(ReasonCode::NotAuthorized);
             }
-            let goes_on = !request.clean_start && state.expiry.is_durable();
+            let has_ended = due_times(&state).1.is_some_and(|at| at <= now);
+            let goes_on = !request.clean_start && state.expiry.is_durable() && !has_ended;
             self.displace(&old, &mut state, goes_on, now, tally);
             if goes_on {
                 present = Some(old.clone());
@@ -520,8 +521,13 @@ impl Broker {
             session.mailbox().detach(state.epoch, tally);
             state.is_connected = false;
         }
-        let is_due =
-            !goes_on || was_connected && state.will.as_ref().is_some_and(|w| w.delay_s == 0);
+        // Only a connection before the delay has passed cancels the will, whether or not the timer has run since.
+        let since = state.disconnected_at.unwrap_or(now);
+        let is_due = !goes_on
+            || state
+                .will
+                .as_ref()
+                .is_some_and(|will| since.plus_s(will.delay_s) <= now);
         if is_due {
             self.publish_will(session, state, now, tally);
         }

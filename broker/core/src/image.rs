@@ -37,7 +37,7 @@ pub struct StoredRef {
 pub struct QueueImage {
     /// Unsettled deliveries by sequence.
     pub refs: BTreeMap<u64, StoredRef>,
-    /// Above every sequence seen.
+    /// Above every sequence of a live delivery, and of every action replayed.
     pub next_sequence: u64,
 }
 

@@ -7,14 +7,6 @@
 //! Lock order (never held across a suspension, always taken in this order): session registry, session, deadlines, retained
 //! stripe, router, retained, mailbox, record, journal, wake-up.
 #![deny(clippy::indexing_slicing, clippy::cast_possible_truncation)]
-#![cfg_attr(
-    test,
-    expect(
-        clippy::indexing_slicing,
-        clippy::cast_possible_truncation,
-        reason = "tests may fail by panicking"
-    )
-)]
 
 mod action;
 mod broker;

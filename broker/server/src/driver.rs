@@ -249,7 +249,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     }
 
     /// Writes what is left, for a moment, then closes.
-    fn poll_close(&mut self, cx: &mut Context<'_>, output: &mut Vec<u8>) -> Poll<()> {
+    fn poll_close(&mut self, cx: &mut Context<'_>, output: &[u8]) -> Poll<()> {
         let now = clock::now();
         let close_by = *self.close_by.get_or_insert(now + CLOSE_TIME);
         if !output.is_empty() && now < close_by {

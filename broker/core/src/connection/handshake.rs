@@ -93,11 +93,13 @@ impl Connection {
             self.refuse(ReasonCode::BadAuthenticationMethod, Some(reason), out);
             return None;
         }
-        if let Some(will) = &connect.will {
-            if let Some((code, reason)) = self.will_refusal(will) {
-                self.refuse(code, Some(reason), out);
-                return None;
-            }
+        let refusal = connect
+            .will
+            .as_ref()
+            .and_then(|will| self.will_refusal(will));
+        if let Some((code, reason)) = refusal {
+            self.refuse(code, Some(reason), out);
+            return None;
         }
         let wish = match (connect.version, connect.clean_start) {
             (ProtocolVersion::V5, _) => {

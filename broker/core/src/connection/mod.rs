@@ -279,7 +279,7 @@ impl Connection {
             Close::Violation(violation) => Some(violation.reason_code()),
             Close::TakenOver => Some(ReasonCode::SessionTakenOver),
             Close::QueueOverflow => Some(ReasonCode::QuotaExceeded),
-            Close::StoreFailed => Some(ReasonCode::ServerUnavailable),
+            Close::StoreFailed => Some(ReasonCode::ImplementationSpecificError),
             Close::ServerShutdown => Some(ReasonCode::ServerShuttingDown),
             Close::Normal | Close::NormalWithWill | Close::Refused(_) | Close::Lost => None,
         };

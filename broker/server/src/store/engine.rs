@@ -98,9 +98,13 @@ impl Engine {
             let mut meta = txn.open_table(META)?;
             meta.insert("format", FORMAT.to_le_bytes().as_slice())?;
             meta.insert("key", key.as_slice())?;
-            meta.insert("boot", 0_u32.to_le_bytes().as_slice())?;
-            meta.insert("folded", [0; 16].as_slice())?;
-            meta.insert("next_queue", 0_u64.to_le_bytes().as_slice())?;
+            let key = StoreKey::from_bytes(key);
+            meta.insert("boot", sealed_meta(key, "boot", &[0; 4]).as_slice())?;
+            meta.insert("folded", sealed_meta(key, "folded", &[0; 16]).as_slice())?;
+            meta.insert(
+                "next_queue",
+                sealed_meta(key, "next_queue", &[0; 8]).as_slice(),
+            )?;
             txn.open_table(JOURNAL)?;
             txn.open_table(BODIES)?;
             txn.open_table(QUEUES)?;
@@ -119,12 +123,13 @@ impl Engine {
     /// table and key. Nothing is ever left out.
     pub fn open(db: &Database, options: EngineOptions) -> Result<(Self, u32), StoreError> {
         let mut engine = Self::load(db, options)?;
-        let boot = meta_u32(db, "boot")?.wrapping_add(1);
+        let boot = u32::from_le_bytes(meta_open(db, engine.key, "boot")?).wrapping_add(1);
         let mut txn = db.begin_write()?;
         txn.set_two_phase_commit(true);
         {
             let mut meta = txn.open_table(META)?;
-            meta.insert("boot", boot.to_le_bytes().as_slice())?;
+            let value = sealed_meta(engine.key, "boot", &boot.to_le_bytes());
+            meta.insert("boot", value.as_slice())?;
             let mut bodies = txn.open_table(BODIES)?;
             for position in engine.dead_bodies.drain(..) {
                 bodies.remove(position)?;
@@ -139,7 +144,7 @@ impl Engine {
     /// # Errors
     /// As [`open`](Self::open).
     pub fn load(db: &Database, options: EngineOptions) -> Result<Self, StoreError> {
-        let format = meta_u32(db, "format")?;
+        let format = u32::from_le_bytes(meta_array(db, "format")?);
         if format != FORMAT {
             return Err(StoreError::Format {
                 found: format,
@@ -147,9 +152,7 @@ impl Engine {
             });
         }
         let key = StoreKey::from_bytes(meta_array(db, "key")?);
-        let folded: [u8; 16] = meta_array(db, "folded")?;
-        let (position, tag) = folded.split_at(8);
-        let folded = (u64_of(position), u64_of(tag));
+        let folded = read_folded(db, key)?;
         let mut engine = Self {
             options,
             key,
@@ -163,7 +166,7 @@ impl Engine {
             dead_bodies: Vec::new(),
             chunks: HashSet::new(),
         };
-        engine.image.next_queue = u64::from_le_bytes(meta_array(db, "next_queue")?);
+        engine.image.next_queue = u64::from_le_bytes(meta_open(db, key, "next_queue")?);
         engine.load_tables(db)?;
         engine.replay(db)?;
         engine.find_orphans(db)?;
@@ -266,7 +269,7 @@ impl Engine {
                 .ok_or_else(|| corrupt("too short"))?;
             let tag = u64::from_le_bytes(*tag);
             if tag != self.key.chain(self.chain, first, page) {
-                return Err(corrupt("the tag does not follow from the page before"));
+                return Err(broken_chain(first));
             }
             let mut count = 0;
             for bytes in page_actions(page) {
@@ -427,6 +430,7 @@ impl Engine {
         if remaining > self.fold_start() {
             let mut journal = txn.open_table(JOURNAL)?;
             let started = elapsed();
+            let mut chain = self.folded.1;
             for page in &self.pages {
                 let is_bounded = remaining <= half;
                 let is_spent = rows >= self.options.fold_rows_max
@@ -440,7 +444,12 @@ impl Engine {
                     key: page.first.to_string(),
                     why: "the page is missing",
                 })?;
+                // What is folded gets a new tag, so it must be what was written.
                 let actions = removed.value().get(8..).unwrap_or_default();
+                if self.key.chain(chain, page.first, actions) != page.tag {
+                    return Err(broken_chain(page.first));
+                }
+                chain = page.tag;
                 for (position, bytes) in (page.first..).zip(page_actions(actions)) {
                     let action =
                         read_action(bytes.unwrap_or_default()).map_err(at("journal", position))?;
@@ -544,8 +553,15 @@ impl Engine {
         let mut meta = txn.open_table(META)?;
         let mut folded = position.to_le_bytes().to_vec();
         folded.extend(tag.to_le_bytes());
-        meta.insert("folded", folded.as_slice())?;
-        meta.insert("next_queue", self.image.next_queue.to_le_bytes().as_slice())?;
+        meta.insert(
+            "folded",
+            sealed_meta(self.key, "folded", &folded).as_slice(),
+        )?;
+        let next_queue = self.image.next_queue.to_le_bytes();
+        meta.insert(
+            "next_queue",
+            sealed_meta(self.key, "next_queue", &next_queue).as_slice(),
+        )?;
         Ok(())
     }
 
@@ -704,36 +720,80 @@ struct Fold {
     retained: BTreeSet<motemq_core::TopicName>,
 }
 
-/// Reads the body at `position`, from `bodies` or from the journal.
+/// Reads bodies, from `bodies` or from the journal; a page of the journal is checked once for all bodies in it.
+#[derive(Debug)]
+pub struct BodyReader<'a> {
+    db: &'a Database,
+    key: StoreKey,
+    /// The journal page last looked at: its first position and its actions.
+    page: Option<(u64, Vec<u8>)>,
+}
+
+impl<'a> BodyReader<'a> {
+    /// A reader of the present state.
+    #[must_use]
+    pub fn new(db: &'a Database, key: StoreKey) -> Self {
+        Self {
+            db,
+            key,
+            page: None,
+        }
+    }
+
+    /// The body at `position`.
+    ///
+    /// # Errors
+    /// When redb fails or the body is not there as it was written.
+    pub fn read(&mut self, position: u64) -> Result<Message, StoreError> {
+        let txn = self.db.begin_read()?;
+        if let Some(sealed) = txn.open_table(BODIES)?.get(position)? {
+            let bytes = self
+                .key
+                .open("bodies", &position.to_be_bytes(), sealed.value())?;
+            return read_message(bytes).map_err(at("bodies", position));
+        }
+        let missing = || StoreError::Corrupt {
+            table: "journal",
+            key: position.to_string(),
+            why: "the message is missing",
+        };
+        let journal = txn.open_table(JOURNAL)?;
+        let mut pages = journal.range(..=position)?.rev();
+        let (first, value) = pages.next().ok_or_else(missing)??;
+        let first = first.value();
+        if self.page.as_ref().is_none_or(|(known, _)| *known != first) {
+            let previous = match pages.next() {
+                Some(page) => page?
+                    .1
+                    .value()
+                    .first_chunk()
+                    .map_or(0, |tag| u64::from_le_bytes(*tag)),
+                None => read_folded(self.db, self.key)?.1,
+            };
+            let (tag, actions) = value.value().split_first_chunk().ok_or_else(missing)?;
+            if self.key.chain(previous, first, actions) != u64::from_le_bytes(*tag) {
+                return Err(broken_chain(first));
+            }
+            self.page = Some((first, actions.to_vec()));
+        }
+        let actions = self.page.as_ref().map_or(&[][..], |(_, actions)| actions);
+        let index = usize::try_from(position - first).map_err(|_| missing())?;
+        let bytes = page_actions(actions)
+            .nth(index)
+            .flatten()
+            .ok_or_else(missing)?;
+        read_action_message(bytes)
+            .map_err(at("journal", position))?
+            .ok_or_else(missing)
+    }
+}
+
+/// Reads the body at `position`.
 ///
 /// # Errors
-/// When redb fails or the body is not there as it was written.
+/// As [`BodyReader::read`].
 pub fn read_body(db: &Database, key: StoreKey, position: u64) -> Result<Message, StoreError> {
-    let txn = db.begin_read()?;
-    if let Some(sealed) = txn.open_table(BODIES)?.get(position)? {
-        let bytes = key.open("bodies", &position.to_be_bytes(), sealed.value())?;
-        return read_message(bytes).map_err(at("bodies", position));
-    }
-    let missing = || StoreError::Corrupt {
-        table: "journal",
-        key: position.to_string(),
-        why: "the message is missing",
-    };
-    let journal = txn.open_table(JOURNAL)?;
-    let page = journal
-        .range(..=position)?
-        .next_back()
-        .ok_or_else(missing)?;
-    let (first, value) = page?;
-    let index = usize::try_from(position - first.value()).map_err(|_| missing())?;
-    let actions = value.value().get(8..).unwrap_or_default();
-    let bytes = page_actions(actions)
-        .nth(index)
-        .flatten()
-        .ok_or_else(missing)?;
-    read_action_message(bytes)
-        .map_err(at("journal", position))?
-        .ok_or_else(missing)
+    BodyReader::new(db, key).read(position)
 }
 
 /// The actions of a page (without its tag); `None` for one that the page cuts off.
@@ -777,8 +837,43 @@ fn meta_array<const N: usize>(db: &Database, name: &'static str) -> Result<[u8; 
         .map_err(|_| corrupt("it has another length"))
 }
 
-fn meta_u32(db: &Database, name: &'static str) -> Result<u32, StoreError> {
-    Ok(u32::from_le_bytes(meta_array(db, name)?))
+/// A value of `meta` that is sealed, as all but `format` and `key` are.
+fn meta_open<const N: usize>(
+    db: &Database,
+    key: StoreKey,
+    name: &'static str,
+) -> Result<[u8; N], StoreError> {
+    let txn = db.begin_read()?;
+    let meta = txn.open_table(META)?;
+    let sealed = meta.get(name)?;
+    let sealed = sealed.as_ref().map_or(&[][..], |value| value.value());
+    let value = key.open("meta", name.as_bytes(), sealed)?;
+    value.try_into().map_err(|_| StoreError::Corrupt {
+        table: "meta",
+        key: name.to_owned(),
+        why: "it has another length",
+    })
+}
+
+fn sealed_meta(key: StoreKey, name: &str, value: &[u8]) -> Vec<u8> {
+    let mut sealed = value.to_vec();
+    key.seal("meta", name.as_bytes(), &mut sealed);
+    sealed
+}
+
+/// The last position folded, and the tag of its page.
+fn read_folded(db: &Database, key: StoreKey) -> Result<(u64, u64), StoreError> {
+    let folded: [u8; 16] = meta_open(db, key, "folded")?;
+    let (position, tag) = folded.split_at(8);
+    Ok((u64_of(position), u64_of(tag)))
+}
+
+fn broken_chain(first: u64) -> StoreError {
+    StoreError::Corrupt {
+        table: "journal",
+        key: first.to_string(),
+        why: "the tag does not follow from the page before",
+    }
 }
 
 fn u64_of(bytes: &[u8]) -> u64 {

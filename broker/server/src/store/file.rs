@@ -101,7 +101,7 @@ impl StorageBackend for StoreFile {
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), io::Error> {
-        Ok(self.file.read_exact_at(out, offset)?)
+        self.file.read_exact_at(out, offset)
     }
 
     fn set_len(&self, len: u64) -> Result<(), io::Error> {
@@ -114,7 +114,7 @@ impl StorageBackend for StoreFile {
     }
 
     fn sync_data(&self) -> Result<(), io::Error> {
-        Ok(self.file.sync_data()?)
+        self.file.sync_data()
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> Result<(), io::Error> {
@@ -122,7 +122,7 @@ impl StorageBackend for StoreFile {
         if end > self.room.written.fetch_max(end, Ordering::AcqRel) {
             self.reserve();
         }
-        Ok(self.file.write_all_at(data, offset)?)
+        self.file.write_all_at(data, offset)
     }
 }
 

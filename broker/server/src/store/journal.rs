@@ -9,7 +9,7 @@
 //! Lock order: queue, then nothing.
 
 use super::StoreError;
-use super::engine::{Engine, EngineOptions, read_body};
+use super::engine::{BodyReader, Engine, EngineOptions};
 use super::file::{FileLimits, FileRoom, StoreFile};
 use super::tables::StoreKey;
 use arc_swap::ArcSwap;
@@ -81,7 +81,6 @@ pub const COMMIT_BUCKETS_US: [u64; 10] = [
 #[derive(Debug)]
 pub struct RedbJournal {
     shared: Arc<Shared>,
-    reads: mpsc::Sender<BacklogRequest>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -101,6 +100,11 @@ struct Shared {
     clock: fn() -> Duration,
     /// Called once, when the store has failed for good.
     on_failure: OnFailure,
+    /// Ends with `stop`, and with it the reader.
+    reads: Mutex<Option<mpsc::Sender<BacklogRequest>>>,
+    /// Keeps other processes out. The last field: it is let go after the database is closed.
+    #[expect(dead_code, reason = "held, never read")]
+    lock: File,
 }
 
 struct OnFailure(Box<dyn Fn(&StoreError) + Send + Sync>);
@@ -155,13 +159,14 @@ impl RedbJournal {
         create_private_dir(data_dir)?;
         let path = data_dir.join("store.redb");
         let lock = lock_file(data_dir)?;
-        if !path.exists() {
+        if !path.try_exists().map_err(io_error(&path))? {
             create(&path, options, key)?;
         }
         let room = FileRoom::new(options.file);
-        let db = open_database(&path, options, &room)?;
+        let db = open_database(&path, options, &room, Existing::Required)?;
         let (engine, boot) = Engine::open(&db, options.engine)?;
         let image = engine.image().clone();
+        let (reads, requests) = mpsc::channel();
         let shared = Arc::new(Shared {
             path,
             options,
@@ -175,14 +180,12 @@ impl RedbJournal {
             failed: AtomicBool::new(false),
             clock,
             on_failure: OnFailure(Box::new(on_failure)),
+            reads: Mutex::new(Some(reads)),
+            lock,
         });
-        let (reads, requests) = mpsc::channel();
         let writer = spawn("store-writer", {
             let shared = shared.clone();
-            move || {
-                shared.write(engine);
-                drop(lock);
-            }
+            move || shared.write(engine)
         })?;
         let reader = spawn("store-reader", {
             let shared = shared.clone();
@@ -190,7 +193,6 @@ impl RedbJournal {
         })?;
         let journal = Arc::new(Self {
             shared,
-            reads,
             threads: Mutex::new(vec![writer, reader]),
         });
         Ok(Opened {
@@ -212,14 +214,18 @@ impl RedbJournal {
         &self.shared.counters
     }
 
-    /// Commits what waits and ends the writer. The reader ends with the journal.
+    /// Commits what waits, ends both threads and closes the file.
     pub fn stop(&self) {
         lock(&self.shared.queue).is_stopping = true;
         self.shared.arrived.notify_one();
-        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
-        if !threads.is_empty() {
-            // A writer that panicked has already failed every record.
-            let _ = threads.remove(0).join();
+        drop(lock(&self.shared.reads).take());
+        for thread in lock(&self.threads).drain(..) {
+            // A thread that panicked has nothing left to finish.
+            let _ = thread.join();
+        }
+        self.shared.failed.store(true, Ordering::Release);
+        if let Ok(placeholder) = placeholder_database() {
+            self.shared.db.store(Arc::new(placeholder));
         }
     }
 }
@@ -276,9 +282,9 @@ impl Journal for RedbJournal {
     }
 
     fn read_backlog(&self, request: BacklogRequest) {
-        if let Err(mpsc::SendError(request)) = self.reads.send(request) {
-            // The reader is gone only when the process is ending.
-            request.mailbox.handle_backlog(Vec::new());
+        // Without a reader the process is ending; the request is answered at the next start.
+        if let Some(reads) = &*lock(&self.shared.reads) {
+            let _ = reads.send(request);
         }
     }
 }
@@ -401,13 +407,23 @@ impl Shared {
     }
 
     /// Opens the database anew after redb has latched an error; says where the actions are if they were written after
-    /// all.
+    /// all. Waits as long as the disk is too full even for that.
     fn reopen(&self, engine: &mut Engine, actions: &[Action]) -> Result<Option<u64>, StoreError> {
-        std::thread::sleep(REOPEN_INTERVAL);
         let before = engine.last_position();
-        // redb allows one open database per file: the old one must be gone first.
-        self.db.store(Arc::new(placeholder_database()?));
-        let db = open_database(&self.path, self.options, &self.room)?;
+        let old = self.db.swap(Arc::new(placeholder_database()?));
+        // The reader may still use the old one; the file must have one owner.
+        while Arc::strong_count(&old) > 1 {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        drop(old);
+        let db = loop {
+            std::thread::sleep(REOPEN_INTERVAL);
+            match open_database(&self.path, self.options, &self.room, Existing::Required) {
+                Ok(db) => break db,
+                Err(error) if error.is_disk_full() => {}
+                Err(error) => return Err(error),
+            }
+        };
         *engine = Engine::load(&db, self.options.engine)?;
         self.db.store(Arc::new(db));
         let was_written = engine.last_position() == before + actions.len() as u64;
@@ -461,9 +477,10 @@ impl Shared {
     fn read(&self, requests: &mpsc::Receiver<BacklogRequest>) {
         while let Ok(request) = requests.recv() {
             let db = self.db.load_full();
+            let mut reader = BodyReader::new(&db, self.key);
             let mut bodies = Vec::with_capacity(request.wanted.len());
             for (sequence, position) in request.wanted {
-                let body = match read_body(&db, self.key, position) {
+                let body = match reader.read(position) {
                     Ok(message) => Some(Arc::new(message)),
                     Err(error) => {
                         tracing::error!(%error, position, "a queued message cannot be read back");
@@ -499,9 +516,9 @@ fn weight(record: &Record) -> usize {
     RECORD_BYTES + record.message().map_or(0, |message| message.size_bytes())
 }
 
-fn lock(queue: &Mutex<Queue>) -> MutexGuard<'_, Queue> {
-    // The writer is the only one that runs long code, and not under this lock.
-    queue.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing that can panic runs under these locks.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, StoreError> {
@@ -517,28 +534,49 @@ fn create(path: &Path, options: StoreOptions, key: [u8; 16]) -> Result<(), Store
     if unfinished.exists() {
         std::fs::remove_file(&unfinished).map_err(io_error(&unfinished))?;
     }
-    let db = open_database(&unfinished, options, &FileRoom::new(options.file))?;
+    let db = open_database(
+        &unfinished,
+        options,
+        &FileRoom::new(options.file),
+        Existing::None,
+    )?;
     Engine::create(&db, key)?;
     drop(db);
     std::fs::rename(&unfinished, path).map_err(io_error(path))?;
-    let dir = path.parent().unwrap_or(Path::new("."));
+    let dir = path.parent().unwrap_or_else(|| Path::new("."));
     let dir_file = File::open(dir).map_err(io_error(dir))?;
     dir_file.sync_all().map_err(io_error(dir))
+}
+
+/// Whether the file must be there already.
+#[derive(Copy, Clone, PartialEq, Eq)]
+enum Existing {
+    Required,
+    None,
 }
 
 fn open_database(
     path: &Path,
     options: StoreOptions,
     room: &Arc<FileRoom>,
+    existing: Existing,
 ) -> Result<Database, StoreError> {
     let mut how = File::options();
-    how.read(true).write(true).create(true).truncate(false);
+    how.read(true)
+        .write(true)
+        .create_new(existing == Existing::None);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut how, 0o600);
     let file = how.open(path).map_err(io_error(path))?;
+    if existing == Existing::Required && file.metadata().map_err(io_error(path))?.len() == 0 {
+        // redb would make a new database of it: never start empty in place of what was there.
+        return Err(StoreError::Emptied(path.to_owned()));
+    }
     let backend = StoreFile::new(file, room.clone()).map_err(io_error(path))?;
     let mut builder = Database::builder();
     builder.set_cache_size(options.cache_bytes);
+    // Tags prove the rows that are there; this proves that none is missing.
+    builder.set_check_integrity_on_open(true);
     builder
         .create_with_backend(backend)
         .map_err(StoreError::from)
@@ -558,7 +596,15 @@ fn create_private_dir(dir: &Path) -> Result<(), StoreError> {
     builder.recursive(true);
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(dir).map_err(io_error(dir))
+    builder.create(dir).map_err(io_error(dir))?;
+    // The new folder's own entry must survive a power cut too.
+    let absolute = std::path::absolute(dir).map_err(io_error(dir))?;
+    for parent in absolute.ancestors().skip(1) {
+        if let Ok(parent) = File::open(parent) {
+            let _ = parent.sync_all();
+        }
+    }
+    Ok(())
 }
 
 /// Holds the folder for this process, as long as the file lives.

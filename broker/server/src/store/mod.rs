@@ -28,6 +28,11 @@ pub enum StoreError {
     /// redb failed.
     #[error("the store failed: {0}")]
     Database(Box<redb::Error>),
+    /// The store's file has no content.
+    #[error(
+        "{0} is empty, but a store was there: restore a backup, or remove the file to start with nothing"
+    )]
+    Emptied(PathBuf),
     /// Written by a release with another format.
     #[error(
         "the store has format {found}, this release knows format {known}: use the newer release, or restore a backup"
@@ -72,10 +77,18 @@ impl StoreError {
     pub fn is_disk_full(&self) -> bool {
         match self {
             Self::Database(error) => match &**error {
-                redb::Error::Io(error) => error.kind() == std::io::ErrorKind::StorageFull,
+                redb::Error::Io(error) => is_full(error),
                 _ => false,
             },
+            Self::Io { source, .. } => is_full(source),
             _ => false,
         }
     }
+}
+
+fn is_full(error: &std::io::Error) -> bool {
+    matches!(
+        error.kind(),
+        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded
+    )
 }
