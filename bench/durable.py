@@ -68,6 +68,7 @@ class Broker:
         conf.write_text(f'data_dir = "data"\n[log]\nlevel = "warn"\n[http]\nbind = ""\n'
                         f'[[listeners]]\nname = "m"\nbind = "127.0.0.1:{self.port}"\nanonymous = true\n')
         env = dict(os.environ, MOTEMQ_INJECT_SYNC_MS=str(sync_ms))
+        env.pop("MOTEMQ_BIN", None)
         self.p = subprocess.Popen([BIN, "run", "-c", str(conf)], env=env)
         for _ in range(200):
             try:

@@ -13,4 +13,5 @@ bin=${MOTEMQ_BIN:-$here/target/release/motemq}
     if [ -n "$cert" ]; then printf '[listeners.tls]\ncert = "%s"\nkey = "%s"\n' "$cert" "$key"; fi
     if [ "$variant" = mtls ]; then printf 'client_ca = "%s"\nclient_cert = "required"\n' "$ca"; fi
 } >"$dir/motemq.toml"
+unset MOTEMQ_BIN
 exec "$bin" run -c "$dir/motemq.toml"

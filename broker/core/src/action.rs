@@ -90,6 +90,8 @@ pub struct SessionRow {
     pub expiry: Expiry,
     /// When its last connection ended; `None` while connected.
     pub disconnected_at: Option<Timestamp>,
+    /// Deliveries of its queue below this sequence were sent; known only while disconnected.
+    pub sent_below: u64,
     /// The will to publish, if any.
     pub will: Option<Arc<Will>>,
 }

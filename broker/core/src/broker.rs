@@ -16,7 +16,7 @@ use crate::journal::{Journal, Room};
 use crate::limits::Limits;
 use crate::mailbox::{Fenced, Mailbox, Push};
 use crate::message::{ClientId, Expiry, Identity, Message, Origin};
-use crate::record::{Elidable, Record};
+use crate::record::{Elidable, Record, RecordState};
 use crate::retained::Retained;
 use crate::router::{Receivers, Router, Subscription};
 use crate::session::{Inbound, Session, SessionState};
@@ -27,6 +27,7 @@ use hashbrown::HashMap;
 use motemq_codec::{
     PacketId, QoS, ReasonCode, RetainHandling, SubscribeOptions, parse_subscription,
 };
+use std::collections::VecDeque;
 use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
@@ -38,7 +39,7 @@ pub struct Broker {
     journal: Arc<dyn Journal>,
     keeps: Keeps,
     counters: Counters,
-    sessions: Mutex<HashMap<ClientId, Arc<Session>, RandomState>>,
+    registry: Mutex<Registry>,
     deadlines: Mutex<Deadlines>,
     router: RwLock<Router>,
     /// Counts changes of the router; what was looked up before a change is stale.
@@ -49,6 +50,14 @@ pub struct Broker {
     stripe_hasher: RandomState,
     next_queue: AtomicU64,
     next_connection: AtomicU64,
+}
+
+/// The sessions, and those that have ended but not yet on disk.
+#[derive(Debug, Default)]
+struct Registry {
+    sessions: HashMap<ClientId, Arc<Session>, RandomState>,
+    /// Ends that may not be durable yet, oldest first: CONNACK of a new session of the same client waits for them.
+    endings: VecDeque<(ClientId, Arc<Record>)>,
 }
 
 /// Whether the broker has a store.
@@ -177,7 +186,7 @@ impl Broker {
             journal,
             keeps,
             counters: Counters::default(),
-            sessions: Mutex::default(),
+            registry: Mutex::default(),
             deadlines: Mutex::default(),
             router: RwLock::default(),
             generation: AtomicU64::new(1),
@@ -208,12 +217,15 @@ impl Broker {
             let queue = queues.remove(&row.queue).unwrap_or_default();
             let refs = queue.refs.into_values().collect();
             let limits = self.limits.clone();
-            let mailbox = Mailbox::restored(row.queue, limits, refs, queue.next_sequence);
+            let sent_below = row.disconnected_at.map(|_| row.sent_below);
+            let mailbox =
+                Mailbox::restored(row.queue, limits, refs, queue.next_sequence, sent_below);
             let mut state = SessionState::new(row.identity, row.expiry);
             state.epoch = row.epoch;
             state.is_stored = true;
             // A session connected at the crash counts as disconnected now (contracts section 5).
             state.disconnected_at = Some(row.disconnected_at.map_or(now, |at| at.min(now)));
+            state.sent_below = row.sent_below;
             state.will = row.will;
             let session = Session::new(row.client_id, mailbox, state);
             let known = subscriptions.remove(&row.queue).unwrap_or_default();
@@ -227,7 +239,9 @@ impl Broker {
             state.inbound = ids.map(|(_, id)| (*id, Inbound::Taken(None))).collect();
             self.set_deadline(&session, &mut state);
             drop(state);
-            lock(&self.sessions).insert(session.client_id().clone(), session);
+            lock(&self.registry)
+                .sessions
+                .insert(session.client_id().clone(), session);
         }
         let mut kept = write(&self.retained);
         for (_, message) in retained.into_values() {
@@ -276,7 +290,7 @@ impl Broker {
     /// Sessions, those of them connected, and the messages and bytes that wait in them.
     #[must_use]
     pub fn session_totals(&self) -> SessionTotals {
-        let sessions: Vec<_> = lock(&self.sessions).values().cloned().collect();
+        let sessions: Vec<_> = lock(&self.registry).sessions.values().cloned().collect();
         let mut totals = SessionTotals::default();
         for session in sessions {
             let (messages, bytes) = session.mailbox().depth();
@@ -450,14 +464,13 @@ impl Broker {
         now: Timestamp,
         tally: &mut Tally,
     ) -> Result<Attached, ReasonCode> {
-        let mut sessions = lock(&self.sessions);
+        let mut registry = lock(&self.registry);
         let is_durable = request.expiry.is_durable() && self.keeps == Keeps::Store;
         if is_durable && self.journal.room() == Room::Full {
             return Err(ReasonCode::QuotaExceeded);
         }
-        let mut ended = None;
         let mut present = None;
-        if let Some(old) = sessions.get(&request.client_id).cloned() {
+        if let Some(old) = registry.sessions.get(&request.client_id).cloned() {
             let mut state = old.lock();
             if state.identity != request.identity {
                 return Err(ReasonCode::NotAuthorized);
@@ -468,7 +481,7 @@ impl Broker {
             if goes_on {
                 present = Some(old.clone());
             } else {
-                ended = self.end(&mut sessions, &old, &mut state);
+                self.end(&mut registry, &old, &mut state);
             }
         }
         let session_present = present.is_some();
@@ -479,7 +492,7 @@ impl Broker {
         state.is_connected = true;
         state.disconnected_at = None;
         state.will = request.will;
-        let mut awaited = ended;
+        let mut awaited = registry.ending_of(&request.client_id);
         if is_durable || state.is_stored {
             state.is_stored = true;
             let record = Record::new(Action::SessionPut(state.row(&session)));
@@ -489,7 +502,7 @@ impl Broker {
         let epoch = state.epoch;
         session.mailbox().attach(epoch, is_durable);
         drop(state);
-        sessions.insert(request.client_id, session.clone());
+        registry.sessions.insert(request.client_id, session.clone());
         Ok(Attached {
             session,
             epoch,
@@ -518,7 +531,9 @@ impl Broker {
         let was_connected = state.is_connected;
         if was_connected {
             tally.takeovers += 1;
-            session.mailbox().detach(state.epoch, tally);
+            // Wakes the old owner, before its waker is forgotten.
+            session.mailbox().wakeup().fence(state.epoch + 1);
+            state.sent_below = session.mailbox().detach(state.epoch, tally);
             state.is_connected = false;
         }
         // Only a connection before the delay has passed cancels the will, whether or not the timer has run since.
@@ -533,7 +548,6 @@ impl Broker {
         }
         state.will = None;
         state.epoch += 1;
-        session.mailbox().wakeup().fence(state.epoch);
     }
 
     /// Ends the connection of `epoch`. A newer connection makes this a matter of no consequence.
@@ -546,12 +560,12 @@ impl Broker {
         now: Timestamp,
         tally: &mut Tally,
     ) {
-        let mut sessions = lock(&self.sessions);
+        let mut registry = lock(&self.registry);
         let mut state = session.lock();
         if state.epoch != epoch || !state.is_connected {
             return;
         }
-        session.mailbox().detach(epoch, tally);
+        state.sent_below = session.mailbox().detach(epoch, tally);
         state.is_connected = false;
         state.disconnected_at = Some(now);
         state.expiry = expiry.unwrap_or(state.expiry);
@@ -563,7 +577,7 @@ impl Broker {
             self.publish_will(session, &mut state, now, tally);
         }
         if ends {
-            let _ = self.end(&mut sessions, session, &mut state);
+            self.end(&mut registry, session, &mut state);
             return;
         }
         if state.is_stored {
@@ -574,14 +588,9 @@ impl Broker {
         self.set_deadline(session, &mut state);
     }
 
-    /// Removes a session and everything it owns; the record, if any, says when the store has forgotten it.
-    fn end(
-        &self,
-        sessions: &mut HashMap<ClientId, Arc<Session>, RandomState>,
-        session: &Arc<Session>,
-        state: &mut SessionState,
-    ) -> Option<Arc<Record>> {
-        sessions.remove(session.client_id());
+    /// Removes a session and everything it owns.
+    fn end(&self, registry: &mut Registry, session: &Arc<Session>, state: &mut SessionState) {
+        registry.sessions.remove(session.client_id());
         self.remove_deadline(session, state);
         let subscriptions = std::mem::take(&mut state.subscriptions);
         if !subscriptions.is_empty() {
@@ -594,12 +603,11 @@ impl Broker {
         state.inbound.clear();
         state.will = None;
         session.mailbox().clear();
-        state.is_stored.then(|| {
+        if state.is_stored {
             let queue = session.queue();
-            let record = Record::new(Action::SessionEnded { queue });
-            self.journal.submit(record.clone());
-            record
-        })
+            let record = self.submit(Action::SessionEnded { queue });
+            registry.note_ending(session.client_id().clone(), record);
+        }
     }
 
     fn publish_will(
@@ -638,7 +646,7 @@ impl Broker {
         loop {
             let due = lock(&self.deadlines).pop_due(now);
             let Some(session) = due else { break };
-            let mut sessions = lock(&self.sessions);
+            let mut registry = lock(&self.registry);
             let mut state = session.lock();
             if state.is_connected || state.deadline.is_none_or(|at| at > now) {
                 continue;
@@ -649,7 +657,7 @@ impl Broker {
                 self.publish_will(&session, &mut state, now, &mut tally);
             }
             if end_at.is_some_and(|at| at <= now) {
-                let _ = self.end(&mut sessions, &session, &mut state);
+                self.end(&mut registry, &session, &mut state);
             } else {
                 self.set_deadline(&session, &mut state);
             }
@@ -833,7 +841,33 @@ impl Broker {
     /// Ends every connection's hold, as if all clients had vanished; used by tests that stop a broker.
     #[must_use]
     pub fn session(&self, client_id: &str) -> Option<Arc<Session>> {
-        lock(&self.sessions).get(&ClientId::new(client_id)).cloned()
+        lock(&self.registry)
+            .sessions
+            .get(&ClientId::new(client_id))
+            .cloned()
+    }
+}
+
+impl Registry {
+    fn note_ending(&mut self, client_id: ClientId, record: Arc<Record>) {
+        self.forget_durable_endings();
+        self.endings.push_back((client_id, record));
+    }
+
+    fn forget_durable_endings(&mut self) {
+        while let Some((_, oldest)) = self.endings.front()
+            && oldest.state() == RecordState::Durable
+        {
+            self.endings.pop_front();
+        }
+    }
+
+    /// The newest end of a session of this client that is not durable.
+    fn ending_of(&mut self, client_id: &ClientId) -> Option<Arc<Record>> {
+        self.forget_durable_endings();
+        let mut endings = self.endings.iter().rev();
+        let (_, record) = endings.find(|(known, _)| known == client_id)?;
+        (record.state() != RecordState::Durable).then(|| record.clone())
     }
 }
 

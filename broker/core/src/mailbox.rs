@@ -151,7 +151,7 @@ struct Entry {
     qos: QoS,
     retain: bool,
     is_durable: bool,
-    /// Restored from the store; an earlier process may have sent it.
+    /// A process that crashed may have sent it, or not.
     maybe_sent: bool,
 }
 
@@ -200,29 +200,31 @@ impl Mailbox {
         limits: Arc<Limits>,
         refs: Vec<StoredRef>,
         next_sequence: u64,
+        sent_below: Option<u64>,
     ) -> Arc<Self> {
         let mailbox = Self::new(queue, limits);
         let mut state = lock(&mailbox.state);
         state.is_durable = true;
         state.next_sequence = next_sequence;
-        // Which deliveries were sent is not stored. A released one was; of the others as many as fit a window may have
-        // been, and carry DUP [MQTT5-3.3.1-1].
-        state.sent = refs
-            .iter()
-            .rposition(|stored| stored.is_released)
-            .map_or(0, |last| last + 1);
+        // A released delivery was sent. Of the others, those were that the session's row says; after a crash with the client
+        // connected, as many as fit a window may have been. They are sent again, with DUP [MQTT5-3.3.1-1].
+        let released = refs.iter().rposition(|stored| stored.is_released);
+        let sent = match sent_below {
+            Some(sent_below) => refs.partition_point(|stored| stored.sequence < sent_below),
+            None => refs
+                .len()
+                .min(usize::from(mailbox.limits.inflight_messages_max)),
+        };
+        state.sent = sent.max(released.map_or(0, |last| last + 1));
         state.queued_bytes = refs
             .iter()
             .skip(state.sent)
             .map(|stored| stored.bytes as usize)
             .sum();
-        let window = state.sent + usize::from(mailbox.limits.inflight_messages_max);
         state.entries = refs.into_iter().map(Entry::from_stored).collect();
-        state
-            .entries
-            .iter_mut()
-            .take(window)
-            .for_each(|entry| entry.maybe_sent = true);
+        for entry in state.entries.iter_mut().take(sent) {
+            entry.maybe_sent = sent_below.is_none();
+        }
         state.cold_from = Some(0);
         drop(state);
         mailbox
@@ -354,12 +356,16 @@ impl Mailbox {
         state.releases.clear();
     }
 
-    /// Takes the receiver of `epoch` off; QoS 0 deliveries that wait are dropped.
-    pub(crate) fn detach(&self, epoch: u64, tally: &mut Tally) {
+    /// Takes the receiver of `epoch` off; QoS 0 deliveries that wait are dropped. Says below which sequence all were sent.
+    pub(crate) fn detach(&self, epoch: u64, tally: &mut Tally) -> u64 {
         self.wakeup.clear(epoch);
         let mut state = lock(&self.state);
+        let sent_below = match state.entries.get(state.sent) {
+            Some(unsent) => unsent.sequence,
+            None => state.next_sequence,
+        };
         if state.epoch != epoch {
-            return;
+            return sent_below;
         }
         state.is_online = false;
         for _ in 0..state.volatile.len() {
@@ -370,6 +376,7 @@ impl Mailbox {
         state.unload();
         state.evict(self.limits.mailbox_memory_bytes);
         state.entries.shrink_to_fit();
+        sent_below
     }
 
     /// Empties the mailbox of a session that has ended.
@@ -405,7 +412,7 @@ impl Mailbox {
             return Err(Fenced);
         }
         let mut wanted = Vec::new();
-        let is_resent = state.resend(&window, &self.wakeup, &mut wanted, out);
+        let is_resent = self.resend(&mut state, &window, journal, tally, &mut wanted, out);
         // The window holds back neither PUBREL nor QoS 0 [MQTT5-4.9.0-3].
         state.take_releases(&self.wakeup, out);
         state.take_volatile(&window, &self.wakeup, tally, out);
@@ -422,6 +429,63 @@ impl Mailbox {
             });
         }
         Ok(())
+    }
+
+    /// Sends again what an earlier connection left unsettled. `true` when nothing of that is left to send.
+    fn resend(
+        &self,
+        state: &mut State,
+        window: &Window,
+        journal: &dyn Journal,
+        tally: &mut Tally,
+        wanted: &mut Vec<(u64, u64)>,
+        out: &mut Vec<Outgoing>,
+    ) -> bool {
+        while state.resent < state.sent {
+            if out.len() >= window.count_max || state.in_flight >= usize::from(window.inflight_max)
+            {
+                return false;
+            }
+            let index = state.resent;
+            let Some(entry) = state.entries.get_mut(index) else {
+                return true;
+            };
+            match &entry.phase {
+                Phase::Settled => {
+                    state.resent += 1;
+                    continue;
+                }
+                Phase::AwaitingRelease(record) => {
+                    if record.holds_back(&self.wakeup) {
+                        return false;
+                    }
+                    entry.phase = Phase::Released;
+                    out.push(Outgoing::PubRel(packet_id(entry.sequence)));
+                }
+                Phase::Released => out.push(Outgoing::PubRel(packet_id(entry.sequence))),
+                Phase::Publish => match entry.message(&self.wakeup) {
+                    // A QoS 2 exchange that may have begun is finished, expired or not [MQTT5-4.3.3-13].
+                    Available::Now(message)
+                        if entry.maybe_sent
+                            && entry.qos == QoS::AtLeastOnce
+                            && message.is_expired(window.now) =>
+                    {
+                        let expired = Settlement::Dropped(DropReason::Expired);
+                        state.settle(index, self.queue, expired, journal, tally);
+                        continue;
+                    }
+                    Available::Now(message) => out.push(entry.publish(message, true)),
+                    Available::Later => return false,
+                    Available::InStore => {
+                        state.want_from(index, usize::MAX, wanted);
+                        return false;
+                    }
+                },
+            }
+            state.resent += 1;
+            state.in_flight += 1;
+        }
+        true
     }
 
     fn take_new(
@@ -454,7 +518,7 @@ impl Mailbox {
                 state.drop_unsent(self.queue, expired, journal, tally);
                 continue;
             }
-            out.push(entry.publish(message, entry.maybe_sent));
+            out.push(entry.publish(message, false));
             state.queued_bytes = state.queued_bytes.saturating_sub(entry.bytes as usize);
             state.sent += 1;
             state.resent = state.sent;
@@ -652,7 +716,7 @@ impl State {
             if next
                 .barrier
                 .as_ref()
-                .is_some_and(|record| record.wait(wakeup))
+                .is_some_and(|record| record.holds_back(wakeup))
             {
                 return;
             }
@@ -678,49 +742,6 @@ impl State {
         }
     }
 
-    /// Sends again what an earlier connection left unsettled. `true` when nothing of that is left to send.
-    fn resend(
-        &mut self,
-        window: &Window,
-        wakeup: &Arc<Wakeup>,
-        wanted: &mut Vec<(u64, u64)>,
-        out: &mut Vec<Outgoing>,
-    ) -> bool {
-        while self.resent < self.sent {
-            if out.len() >= window.count_max || self.in_flight >= usize::from(window.inflight_max) {
-                return false;
-            }
-            let Some(entry) = self.entries.get_mut(self.resent) else {
-                return true;
-            };
-            match &entry.phase {
-                Phase::Settled => {
-                    self.resent += 1;
-                    continue;
-                }
-                Phase::AwaitingRelease(record) => {
-                    if record.wait(wakeup) {
-                        return false;
-                    }
-                    entry.phase = Phase::Released;
-                    out.push(Outgoing::PubRel(packet_id(entry.sequence)));
-                }
-                Phase::Released => out.push(Outgoing::PubRel(packet_id(entry.sequence))),
-                Phase::Publish => match entry.message(wakeup) {
-                    Available::Now(message) => out.push(entry.publish(message, true)),
-                    Available::Later => return false,
-                    Available::InStore => {
-                        self.want_from(self.resent, usize::MAX, wanted);
-                        return false;
-                    }
-                },
-            }
-            self.resent += 1;
-            self.in_flight += 1;
-        }
-        true
-    }
-
     fn take_releases(&mut self, wakeup: &Arc<Wakeup>, out: &mut Vec<Outgoing>) {
         while let Some(sequence) = self.releases.front().copied() {
             // What this connection has not sent yet, `resend` will.
@@ -729,7 +750,7 @@ impl State {
                 && let Some(entry) = self.entries.get_mut(index)
                 && let Phase::AwaitingRelease(record) = &entry.phase
             {
-                if record.wait(wakeup) {
+                if record.holds_back(wakeup) {
                     return;
                 }
                 entry.phase = Phase::Released;

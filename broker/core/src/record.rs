@@ -201,6 +201,12 @@ impl Record {
         true
     }
 
+    /// Whether what waits for this record must wait on: until it is durable or elided, and for good once it has failed.
+    #[must_use]
+    pub(crate) fn holds_back(&self, wakeup: &Arc<Wakeup>) -> bool {
+        self.wait(wakeup) || matches!(self.state(), RecordState::Failed(_))
+    }
+
     /// Takes the action for writing; `None` when the record was elided.
     #[must_use]
     pub fn begin_writing(&self) -> Option<Action> {

@@ -31,6 +31,8 @@ pub(crate) struct SessionState {
     pub(crate) is_stored: bool,
     pub(crate) is_connected: bool,
     pub(crate) disconnected_at: Option<Timestamp>,
+    /// Deliveries below this sequence were sent; set when a connection ends.
+    pub(crate) sent_below: u64,
     pub(crate) subscriptions: BTreeMap<Box<str>, (SubscribeOptions, Option<u32>)>,
     pub(crate) will: Option<Arc<Will>>,
     pub(crate) inbound: BTreeMap<PacketId, Inbound>,
@@ -90,6 +92,7 @@ impl SessionState {
             is_stored: false,
             is_connected: false,
             disconnected_at: None,
+            sent_below: 0,
             subscriptions: BTreeMap::new(),
             will: None,
             inbound: BTreeMap::new(),
@@ -112,6 +115,7 @@ impl SessionState {
             epoch: self.epoch,
             expiry: self.expiry,
             disconnected_at: self.disconnected_at,
+            sent_below: self.sent_below,
             will: self.will.clone(),
         })
     }

@@ -95,7 +95,8 @@ fn main() -> ExitCode {
 }
 
 fn load(args: &ConfigArgs) -> Result<Config, ExitCode> {
-    let ours = ["MOTEMQ_CONFIG", INJECT_SYNC];
+    // MOTEMQ_BIN names the binary for the scripts of this repository.
+    let ours = ["MOTEMQ_CONFIG", "MOTEMQ_BIN", INJECT_SYNC];
     let environment = std::env::vars()
         .filter(|(name, _)| name.starts_with("MOTEMQ_") && !ours.contains(&name.as_str()))
         .filter(|(name, _)| !name.starts_with("MOTEMQ_SIM_"));
@@ -145,6 +146,7 @@ fn run(args: &RunArgs) -> ExitCode {
         config.log.level = "warn".to_owned();
     }
     init_log(&config);
+    init_panics();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build();
@@ -199,6 +201,28 @@ async fn serve(config: Config, setup: Option<dev::DevSetup>) -> ExitCode {
         () = running.stop() => ExitCode::SUCCESS,
         _ = interrupt.recv() => ExitCode::from(INTERRUPTED_TWICE),
     }
+}
+
+/// A panic ends its connection only; one that met a lock poisoned by an earlier panic ends the process, because the state
+/// behind that lock may be broken and the store is crash-safe (contracts section 6).
+fn init_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic
+            .location()
+            .map(ToString::to_string)
+            .unwrap_or_default();
+        let is_poisoned_lock = panic
+            .location()
+            .is_some_and(|at| at.file().ends_with("core/src/sync.rs"));
+        tracing::error!(
+            place,
+            what = panic.payload_as_str(),
+            "this is a bug of the broker"
+        );
+        if is_poisoned_lock {
+            std::process::exit(1);
+        }
+    }));
 }
 
 fn init_log(config: &Config) {

@@ -19,7 +19,7 @@
 //!   7 subscribed      varint queue, varint n, n x (text filter, subscription)
 //!   8 unsubscribed    varint queue, varint n, n x text filter
 //! session   1, varint queue, text client id, identity kind (0 anonymous, 1 user, 2 certificate), [text name],
-//!           varint epoch, u32 expiry, flags (bit 0 disconnected, 1 will), [varint disconnected_ms],
+//!           varint epoch, u32 expiry, flags (bit 0 disconnected, 1 will), [varint disconnected_ms, varint sent below],
 //!           [message, varint delay, flag, [varint expiry]]
 //! subscription  1, options (bits 0-1 QoS, 2 no local, 3 as published, 4-5 handling), flag, [varint id]
 //! ```
@@ -261,6 +261,7 @@ pub fn write_session(row: &SessionRow, out: &mut Vec<u8>) {
     out.push(u8::from(row.disconnected_at.is_some()) | u8::from(row.will.is_some()) << 1);
     if let Some(at) = row.disconnected_at {
         write_varint(at.as_ms(), out);
+        write_varint(row.sent_below, out);
     }
     if let Some(will) = &row.will {
         write_message(&will.message, out);
@@ -545,9 +546,9 @@ impl<'a> Reader<'a> {
         let epoch = self.varint()?;
         let expiry = Expiry::from_seconds(u32::from_le_bytes(self.array()?));
         let flags = self.byte()?;
-        let disconnected_at = match flags & 1 {
-            0 => None,
-            _ => Some(Timestamp::from_ms(self.varint()?)),
+        let (disconnected_at, sent_below) = match flags & 1 {
+            0 => (None, 0),
+            _ => (Some(Timestamp::from_ms(self.varint()?)), self.varint()?),
         };
         let will = match flags & 2 {
             0 => None,
@@ -564,6 +565,7 @@ impl<'a> Reader<'a> {
             epoch,
             expiry,
             disconnected_at,
+            sent_below,
             will,
         })
     }
@@ -709,6 +711,7 @@ mod tests {
             epoch: 3,
             expiry: Expiry::AfterSeconds(3600),
             disconnected_at: Some(Timestamp::from_ms(5)),
+            sent_below: 17,
             will: Some(Arc::new(Will {
                 message: message(),
                 message_expiry_s: Some(7),
