@@ -466,9 +466,6 @@ impl Broker {
     ) -> Result<Attached, ReasonCode> {
         let mut registry = lock(&self.registry);
         let is_durable = request.expiry.is_durable() && self.keeps == Keeps::Store;
-        if is_durable && self.journal.room() == Room::Full {
-            return Err(ReasonCode::QuotaExceeded);
-        }
         let mut present = None;
         if let Some(old) = registry.sessions.get(&request.client_id).cloned() {
             let mut state = old.lock();
@@ -483,6 +480,10 @@ impl Broker {
             } else {
                 self.end(&mut registry, &old, &mut state);
             }
+        }
+        // What exists may go on, and so drain; a new session would take room.
+        if present.is_none() && is_durable && self.journal.room() == Room::Full {
+            return Err(ReasonCode::QuotaExceeded);
         }
         let session_present = present.is_some();
         let session = present.unwrap_or_else(|| self.create(&request));

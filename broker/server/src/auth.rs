@@ -4,6 +4,7 @@
 //! always, the key that would change the outcome. Passwords are verified off the connection tasks, a bounded number at a
 //! time, because each costs 19 MiB and about 20 ms.
 
+use crate::audit::AuditLimit;
 use crate::config::{AnonymousAccess, ListenerConfig};
 use crate::password::{self, PasswordFile, PasswordFileError};
 use motemq_codec::ReasonCode;
@@ -68,12 +69,15 @@ impl Authenticator {
             PeerCertificate::None => {}
             PeerCertificate::Name(name) => return accepted(Identity::Certificate(name.clone())),
             PeerCertificate::Unusable => {
-                tracing::warn!(
-                    client = request.client_id,
-                    peer = %peer.address,
-                    listener = listener.name,
-                    "refused client: its certificate has expired or holds no usable name; see identity in [listeners.tls]"
-                );
+                if let Some(suppressed) = REFUSALS.admit() {
+                    tracing::warn!(
+                        client = request.client_id,
+                        peer = %peer.address,
+                        listener = listener.name,
+                        suppressed,
+                        "refused client: its certificate has expired or holds no usable name; see identity in [listeners.tls]"
+                    );
+                }
                 return Verdict::Refused {
                     code: ReasonCode::NotAuthorized,
                     reason: "the client certificate has expired or names nobody",
@@ -109,12 +113,15 @@ impl Authenticator {
         match check.await {
             Ok(password::Verdict::Accepted) => accepted(Identity::User(user.into())),
             Ok(password::Verdict::Refused | password::Verdict::UnknownUser) | Err(_) => {
-                tracing::info!(
-                    client = request.client_id,
-                    user,
-                    peer = %peer.address,
-                    "refused client: wrong user name or password. Set it with: motemq passwd add USER"
-                );
+                if let Some(suppressed) = REFUSALS.admit() {
+                    tracing::warn!(
+                        client = request.client_id,
+                        user,
+                        peer = %peer.address,
+                        suppressed,
+                        "refused client: wrong user name or password. Set it with: motemq passwd add USER"
+                    );
+                }
                 Verdict::Refused {
                     code: ReasonCode::BadUserNameOrPassword,
                     reason: "wrong user name or password",
@@ -141,13 +148,16 @@ impl Authenticator {
                 "the client sent no user name; anonymous access is off in this listener"
             }
         };
-        tracing::warn!(
-            client = request.client_id,
-            peer = %peer.address,
-            listener = name,
-            hint,
-            "refused client: not authorized"
-        );
+        if let Some(suppressed) = REFUSALS.admit() {
+            tracing::warn!(
+                client = request.client_id,
+                peer = %peer.address,
+                listener = name,
+                hint,
+                suppressed,
+                "refused client: not authorized"
+            );
+        }
         Verdict::Refused {
             code: ReasonCode::NotAuthorized,
             reason: "not authorized: send a user name and password that this broker knows",
@@ -170,5 +180,7 @@ fn accepted(identity: Identity) -> Verdict {
     }
 }
 
+/// Refused clients in the log.
+static REFUSALS: AuditLimit = AuditLimit::new();
 /// Password checks that run at the same time.
 const CHECKS_AT_ONCE: usize = 2;

@@ -6,10 +6,11 @@
 //!
 //! Does not know: MQTT rules, TLS.
 
+use crate::audit::AuditLimit;
 use crate::auth::Peer;
 use crate::clock;
 use crate::server::{Listener, Server};
-use motemq_core::{Close, Connection, ConnectionRules, Event, Room, Timestamp, Verdict};
+use motemq_core::{Close, Connection, ConnectionRules, Event, Room, Timestamp, Verdict, Violation};
 use std::cell::RefCell;
 use std::future::Future;
 use std::pin::Pin;
@@ -332,6 +333,17 @@ impl<S> Drop for Driver<S> {
         match (client, close) {
             (Some(client), Close::Violation(violation)) => {
                 tracing::info!(client = client.as_str(), reason, "client disconnected");
+                if let Violation::PublishRefused(code) = violation
+                    && let Some(suppressed) = REFUSALS.admit()
+                {
+                    tracing::warn!(
+                        client = client.as_str(),
+                        code = *code as u8,
+                        room = ?self.server.broker().room(),
+                        suppressed,
+                        "a publish was refused and MQTT 3.1.1 cannot say so: 144 a topic with too many levels (limits.topic_levels_max), 135 a topic with $, 151 a limit of [limits] or a full store"
+                    );
+                }
                 tracing::debug!(client = client.as_str(), peer = %self.peer.address, %violation, "protocol violation");
             }
             (Some(client), _) => {
@@ -363,6 +375,8 @@ thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
+/// Refused publishes in the log.
+static REFUSALS: AuditLimit = AuditLimit::new();
 /// Bytes read in one go.
 const INPUT_BYTES: usize = 64 << 10;
 /// Deliveries are encoded up to this many bytes before they are written.

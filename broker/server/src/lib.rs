@@ -3,6 +3,7 @@
 //! [`server::start`] is what `main` and the tests call. The rules of MQTT are in `motemq-core`, the bytes in
 //! `motemq-codec`; here are sockets, TLS, files, threads and the clock.
 
+mod audit;
 pub mod auth;
 pub mod clock;
 pub mod config;

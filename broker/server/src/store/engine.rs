@@ -706,6 +706,18 @@ impl Engine {
     }
 }
 
+/// Bytes of the file that redb can use again without growing it.
+///
+/// # Errors
+/// When redb fails.
+pub fn free_bytes(db: &Database, file_bytes: u64) -> Result<u64, StoreError> {
+    let txn = db.begin_write()?;
+    let stats = txn.stats()?;
+    let used = stats.allocated_pages() * stats.page_size() as u64;
+    txn.abort()?;
+    Ok(file_bytes.saturating_sub(used))
+}
+
 /// The keys that a fold must bring up to date.
 #[derive(Debug, Default)]
 struct Fold {

@@ -30,7 +30,10 @@ pub struct FileRoom {
     allocated: AtomicU64,
     /// The highest byte written.
     written: AtomicU64,
-    is_full: AtomicBool,
+    /// The reserve is allocated on the disk.
+    has_disk: AtomicBool,
+    /// As much as the reserve is free inside the file.
+    has_inside: AtomicBool,
 }
 
 impl FileRoom {
@@ -41,19 +44,39 @@ impl FileRoom {
             limits,
             allocated: AtomicU64::new(0),
             written: AtomicU64::new(0),
-            is_full: AtomicBool::new(false),
+            has_disk: AtomicBool::new(true),
+            has_inside: AtomicBool::new(false),
         })
     }
 
-    /// Whether the reserve is all that is left.
+    /// Whether the reserve is all that is left, on the disk and inside the file.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.is_full.load(Ordering::Acquire)
+        !self.has_disk() && !self.has_inside.load(Ordering::Acquire)
+    }
+
+    /// Whether the reserve is allocated on the disk; if not, somebody must watch what is free inside the file.
+    #[must_use]
+    pub fn has_disk(&self) -> bool {
+        self.has_disk.load(Ordering::Acquire)
+    }
+
+    /// Notes how many bytes are free inside the file. (redb never shrinks it, but uses it again.)
+    pub fn note_inside(&self, free_bytes: u64) {
+        let is_enough = free_bytes >= self.limits.reserve_bytes;
+        self.has_inside.store(is_enough, Ordering::Release);
     }
 
     /// Marks the store as full, after the disk refused a write.
     pub fn set_full(&self) {
-        self.is_full.store(true, Ordering::Release);
+        self.has_disk.store(false, Ordering::Release);
+        self.has_inside.store(false, Ordering::Release);
+    }
+
+    /// Bytes that may be written before what is free inside the file must be looked at again.
+    #[must_use]
+    pub fn check_bytes(&self) -> u64 {
+        self.limits.reserve_bytes / 8
     }
 }
 
@@ -91,7 +114,14 @@ impl StoreFile {
         if is_allocated {
             self.room.allocated.store(wanted, Ordering::Release);
         }
-        self.room.is_full.store(!is_allocated, Ordering::Release);
+        let had_disk = self.room.has_disk.swap(is_allocated, Ordering::AcqRel);
+        if had_disk && !is_allocated {
+            tracing::error!(
+                written,
+                reserve_bytes = self.room.limits.reserve_bytes,
+                "the disk (or persistence.store_bytes_max) has no room for the reserve: publishes that must be stored are refused with 0x97 unless the store has room inside"
+            );
+        }
     }
 }
 
@@ -123,20 +153,6 @@ impl StorageBackend for StoreFile {
             self.reserve();
         }
         self.file.write_all_at(data, offset)
-    }
-}
-
-/// A second handle of the same file, for trying to get the reserve back while the store is full.
-impl StoreFile {
-    /// Another handle of the same file and room.
-    ///
-    /// # Errors
-    /// When the system has no file descriptor left.
-    pub fn try_clone(&self) -> io::Result<Self> {
-        Ok(Self {
-            file: self.file.try_clone()?,
-            room: self.room.clone(),
-        })
     }
 }
 

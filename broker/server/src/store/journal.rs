@@ -9,7 +9,7 @@
 //! Lock order: queue, then nothing.
 
 use super::StoreError;
-use super::engine::{BodyReader, Engine, EngineOptions};
+use super::engine::{BodyReader, Engine, EngineOptions, free_bytes};
 use super::file::{FileLimits, FileRoom, StoreFile};
 use super::tables::StoreKey;
 use arc_swap::ArcSwap;
@@ -130,6 +130,15 @@ enum Item {
     Record(Arc<Record>),
     /// An action whose record already counts as durable (`durability = "relaxed"`).
     Action(Action),
+}
+
+/// When what is free was looked at.
+#[derive(Debug, Default)]
+struct RoomWatch {
+    /// Bytes written since.
+    bytes: u64,
+    /// The next look at the latest.
+    next: Duration,
 }
 
 /// A store that was opened.
@@ -291,7 +300,16 @@ impl Journal for RedbJournal {
 
 impl Shared {
     fn write(&self, mut engine: Engine) {
+        let mut watch = RoomWatch::default();
         while let Some(items) = self.next_batch() {
+            let bytes = items.iter().map(Item::weight).sum::<usize>();
+            if let Err(error) = self.watch_room(&mut watch, bytes as u64) {
+                self.give_up(&[], &error);
+                return;
+            }
+            if items.is_empty() {
+                continue;
+            }
             let mut written = Vec::with_capacity(items.len());
             let mut actions = Vec::with_capacity(items.len());
             for item in items {
@@ -329,7 +347,8 @@ impl Shared {
         }
     }
 
-    /// Waits for records; `None` when the store is to stop and nothing waits any more.
+    /// Waits for records; `None` when the store is to stop and nothing waits any more. None at all while the disk is full
+    /// means that a look at it is due.
     fn next_batch(&self) -> Option<Vec<Item>> {
         let mut queue = lock(&self.queue);
         while queue.items.is_empty() {
@@ -343,9 +362,7 @@ impl Shared {
                 .unwrap_or_else(PoisonError::into_inner);
             queue = guard;
             if queue.items.is_empty() && self.room.is_full() {
-                drop(queue);
-                self.reclaim();
-                queue = lock(&self.queue);
+                return Some(Vec::new());
             }
         }
         queue.is_writer_idle = false;
@@ -377,9 +394,6 @@ impl Shared {
     fn commit(&self, engine: &mut Engine, actions: &[Action]) -> Result<u64, StoreError> {
         loop {
             let started = (self.clock)();
-            if self.room.is_full() {
-                self.reclaim();
-            }
             let elapsed = || (self.clock)().saturating_sub(started);
             let result = engine.commit(&self.db.load(), actions, &elapsed);
             match result {
@@ -430,13 +444,42 @@ impl Shared {
         Ok(was_written.then_some(before + 1))
     }
 
-    /// Tries to get the reserve back.
-    fn reclaim(&self) {
-        let file = File::options().read(true).write(true).open(&self.path);
-        let opened = file.and_then(|file| StoreFile::new(file, self.room.clone()));
-        if opened.is_ok() && !self.room.is_full() {
-            tracing::info!(store = %self.path.display(), "the disk has room again");
+    /// While the disk does not hold the reserve: tries to get it, else looks whether the file itself has room. Both cost time,
+    /// so they are done when enough was written since, or a second has passed, and not most of the time.
+    fn watch_room(&self, watch: &mut RoomWatch, bytes: u64) -> Result<(), StoreError> {
+        if self.room.has_disk() {
+            return Ok(());
         }
+        watch.bytes += bytes;
+        let started = (self.clock)();
+        let is_due = watch.bytes >= self.room.check_bytes() || started >= watch.next;
+        if !is_due {
+            return Ok(());
+        }
+        let was_full = self.room.is_full();
+        let file = File::options().read(true).write(true).open(&self.path);
+        let file = file.map_err(io_error(&self.path))?;
+        let file_bytes = file.metadata().map_err(io_error(&self.path))?.len();
+        StoreFile::new(file, self.room.clone()).map_err(io_error(&self.path))?;
+        if !self.room.has_disk() {
+            self.room
+                .note_inside(free_bytes(&self.db.load(), file_bytes)?);
+        }
+        let ended = (self.clock)();
+        *watch = RoomWatch {
+            bytes: 0,
+            next: ended + RESERVE_INTERVAL.max((ended - started) * 20),
+        };
+        let store = self.path.display();
+        match (was_full, self.room.is_full()) {
+            (false, true) => tracing::error!(
+                %store,
+                "the disk (or persistence.store_bytes_max) is full: publishes that must be stored are refused with 0x97"
+            ),
+            (true, false) => tracing::info!(%store, "the store has room again"),
+            _ => {}
+        }
+        Ok(())
     }
 
     fn count(&self, engine: &Engine, records: usize, duration: Duration) {

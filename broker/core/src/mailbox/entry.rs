@@ -1,0 +1,174 @@
+//! One delivery in a mailbox: where its body is, how far it has come, and how its end is reported.
+//!
+//! Does not know: the queue around it.
+
+use super::{Outgoing, Settlement};
+use crate::action::{Action, QueueId};
+use crate::counters::Tally;
+use crate::image::StoredRef;
+use crate::journal::Journal;
+use crate::message::Message;
+use crate::record::{Record, RecordState, SettleNeeds};
+use crate::wakeup::Wakeup;
+use motemq_codec::{PacketId, QoS};
+use std::sync::Arc;
+
+#[derive(Debug)]
+pub(super) struct Volatile {
+    pub(super) message: Arc<Message>,
+    pub(super) barrier: Option<Arc<Record>>,
+    pub(super) retain: bool,
+    pub(super) subscription_ids: Option<Arc<[u32]>>,
+}
+
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) sequence: u64,
+    pub(super) body: Body,
+    pub(super) subscription_ids: Option<Arc<[u32]>>,
+    pub(super) phase: Phase,
+    pub(super) bytes: u32,
+    pub(super) qos: QoS,
+    pub(super) retain: bool,
+    pub(super) is_durable: bool,
+    /// A process that crashed may have sent it, or not.
+    pub(super) maybe_sent: bool,
+}
+
+#[derive(Debug)]
+pub(super) enum Body {
+    /// Not in any record.
+    Live(Arc<Message>),
+    /// In a record that may still be on its way to the disk.
+    Recorded(Arc<Record>),
+    /// In the store, at this position.
+    Stored(u64),
+    /// Read back from this position.
+    Loaded(Arc<Message>, u64),
+    /// Ended; nothing left.
+    Gone,
+}
+
+#[derive(Debug)]
+pub(super) enum Phase {
+    /// Not sent, or sent and not answered.
+    Publish,
+    /// PUBREC received, its record on the way to the disk.
+    AwaitingRelease(Arc<Record>),
+    /// PUBREL may be, or was, sent.
+    Released,
+    /// Ended; waits for its elders to end.
+    Settled,
+}
+
+pub(super) enum Available {
+    Now(Arc<Message>),
+    /// The receiver will be woken.
+    Later,
+    InStore,
+}
+
+impl Entry {
+    pub(super) fn from_stored(stored: StoredRef) -> Self {
+        Self {
+            sequence: stored.sequence,
+            body: Body::Stored(stored.position),
+            subscription_ids: stored.subscription_ids,
+            phase: if stored.is_released {
+                Phase::Released
+            } else {
+                Phase::Publish
+            },
+            bytes: stored.bytes,
+            qos: stored.qos,
+            retain: stored.retain,
+            is_durable: true,
+            maybe_sent: false,
+        }
+    }
+
+    pub(super) fn message(&self, wakeup: &Arc<Wakeup>) -> Available {
+        match &self.body {
+            Body::Live(message) | Body::Loaded(message, _) => Available::Now(message.clone()),
+            Body::Recorded(record) => {
+                if record.is_barrier() && record.wait(wakeup) {
+                    return Available::Later;
+                }
+                match (record.state(), record.message()) {
+                    (RecordState::Failed(_), _) | (_, None) => Available::Later,
+                    (_, Some(message)) => Available::Now(message.clone()),
+                }
+            }
+            Body::Stored(_) => Available::InStore,
+            Body::Gone => Available::Later,
+        }
+    }
+
+    pub(super) fn publish(&self, message: Arc<Message>, dup: bool) -> Outgoing {
+        Outgoing::Publish {
+            message,
+            packet_id: Some(packet_id(self.sequence)),
+            qos: self.qos,
+            dup,
+            retain: self.retain,
+            subscription_ids: self.subscription_ids.clone(),
+        }
+    }
+}
+
+/// What must still be known of an entry when it ends.
+#[derive(Copy, Clone)]
+pub(super) struct Ended {
+    pub(super) sequence: u64,
+    pub(super) bytes: usize,
+    pub(super) is_durable: bool,
+}
+
+impl Ended {
+    pub(super) fn of(entry: &Entry) -> Self {
+        Self {
+            sequence: entry.sequence,
+            bytes: entry.bytes as usize,
+            is_durable: entry.is_durable,
+        }
+    }
+
+    pub(super) fn report(
+        self,
+        body: Body,
+        queue: QueueId,
+        outcome: Settlement,
+        journal: &dyn Journal,
+        tally: &mut Tally,
+    ) {
+        if let Settlement::Dropped(reason) = outcome {
+            tally.drop_message(reason);
+        }
+        if !self.is_durable {
+            return;
+        }
+        let needs = match body {
+            Body::Recorded(record) => record.settle(queue, self.sequence),
+            _ => SettleNeeds::Action,
+        };
+        if needs == SettleNeeds::Action {
+            journal.submit(Record::new(Action::Settle {
+                queue,
+                sequence: self.sequence,
+            }));
+        }
+    }
+}
+
+/// The packet id of a delivery: its sequence modulo 65,535, plus 1.
+pub(super) fn packet_id(sequence: u64) -> PacketId {
+    let id = u16::try_from(sequence % SEQUENCE_SPAN).unwrap_or(0) + 1;
+    #[expect(
+        clippy::expect_used,
+        reason = "the remainder is at most 65,534, so this is 1 to 65,535"
+    )]
+    PacketId::new(id).expect("not zero")
+}
+
+/// Packet ids repeat after so many deliveries.
+pub(super) const SEQUENCE_SPAN: u64 = 65_535;

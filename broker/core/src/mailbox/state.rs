@@ -1,0 +1,297 @@
+//! What a mailbox holds under its lock: the queues, the in-flight window, and what of it is in memory.
+//!
+//! Invariant: the first `sent` entries were sent at least once, the first `resent` of them on this connection; a settled
+//! entry leaves when its elders have. Does not know: the journal beyond reporting an end, who waits.
+
+use super::entry::{Body, Ended, Entry, Phase, SEQUENCE_SPAN, Volatile, packet_id};
+use super::{Outgoing, Push, Settlement, Window};
+use crate::action::QueueId;
+use crate::counters::{DropReason, Tally};
+use crate::journal::{Journal, NO_POSITION};
+use crate::limits::{Limits, QueueFull};
+use crate::wakeup::Wakeup;
+use motemq_codec::{PacketId, QoS};
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+#[derive(Debug, Default)]
+pub(super) struct State {
+    pub(super) epoch: u64,
+    /// A connection is attached.
+    pub(super) is_online: bool,
+    /// The session outlives its connection and is kept in the store.
+    pub(super) is_durable: bool,
+    /// The receiver must be disconnected: its queue overflowed under that policy.
+    pub(super) overflowed: bool,
+    /// QoS 0 deliveries.
+    pub(super) volatile: VecDeque<Volatile>,
+    pub(super) volatile_bytes: usize,
+    /// QoS 1 and 2 deliveries by sequence; the first `sent` were sent at least once.
+    pub(super) entries: VecDeque<Entry>,
+    pub(super) sent: usize,
+    /// Of the first `sent`, those before this index were sent on this connection.
+    pub(super) resent: usize,
+    /// Unsettled deliveries sent on this connection.
+    pub(super) in_flight: usize,
+    /// PUBRELs that wait for their record, in the order of the PUBRECs [MQTT5-4.6.0-4].
+    pub(super) releases: VecDeque<u64>,
+    pub(super) next_sequence: u64,
+    /// Of the unsent entries.
+    pub(super) queued_bytes: usize,
+    /// Bodies of durable entries held in memory.
+    pub(super) memory_bytes: usize,
+    /// Entries from this sequence on give up their body once it is stored.
+    pub(super) cold_from: Option<u64>,
+    pub(super) is_loading: bool,
+}
+
+impl State {
+    pub(super) fn is_full(&self, limits: &Limits, bytes: usize) -> bool {
+        self.entries.len() - self.sent >= limits.queue_messages_max
+            || self.queued_bytes + bytes > limits.queue_bytes_max
+    }
+
+    pub(super) fn push_volatile(
+        &mut self,
+        push: Push<'_>,
+        limits: &Limits,
+        tally: &mut Tally,
+    ) -> bool {
+        if !self.is_online {
+            tally.drop_message(DropReason::OfflineQoS0);
+            return false;
+        }
+        let bytes = push.message.size_bytes();
+        while self.volatile.len() >= limits.queue_messages_max
+            || self.volatile_bytes + bytes > limits.queue_bytes_max
+        {
+            tally.drop_message(DropReason::QueueFull);
+            match self.volatile.front() {
+                Some(oldest) if limits.queue_full == QueueFull::DropOldest => {
+                    self.volatile_bytes -= oldest.message.size_bytes();
+                    self.volatile.pop_front();
+                }
+                _ => return false,
+            }
+        }
+        self.volatile_bytes += bytes;
+        self.volatile.push_back(Volatile {
+            message: push.message.clone(),
+            barrier: push.record.filter(|record| record.is_barrier()).cloned(),
+            retain: push.retain,
+            subscription_ids: push.subscription_ids,
+        });
+        true
+    }
+
+    pub(super) fn take_volatile(
+        &mut self,
+        window: &Window,
+        wakeup: &Arc<Wakeup>,
+        tally: &mut Tally,
+        out: &mut Vec<Outgoing>,
+    ) {
+        while out.len() < window.count_max
+            && let Some(next) = self.volatile.front()
+        {
+            if next
+                .barrier
+                .as_ref()
+                .is_some_and(|record| record.holds_back(wakeup))
+            {
+                return;
+            }
+            let Some(next) = self.volatile.pop_front() else {
+                return;
+            };
+            self.volatile_bytes -= next.message.size_bytes();
+            if next.message.is_expired(window.now) {
+                tally.drop_message(DropReason::Expired);
+                continue;
+            }
+            out.push(Outgoing::Publish {
+                message: next.message,
+                packet_id: None,
+                qos: QoS::AtMostOnce,
+                dup: false,
+                retain: next.retain,
+                subscription_ids: next.subscription_ids,
+            });
+        }
+        if self.volatile.is_empty() && self.volatile.capacity() > VOLATILE_KEPT {
+            self.volatile = VecDeque::new();
+        }
+    }
+
+    pub(super) fn take_releases(&mut self, wakeup: &Arc<Wakeup>, out: &mut Vec<Outgoing>) {
+        while let Some(sequence) = self.releases.front().copied() {
+            // What this connection has not sent yet, `resend` will.
+            if let Some(index) = self.index_of(sequence)
+                && index < self.resent
+                && let Some(entry) = self.entries.get_mut(index)
+                && let Phase::AwaitingRelease(record) = &entry.phase
+            {
+                if record.holds_back(wakeup) {
+                    return;
+                }
+                entry.phase = Phase::Released;
+                out.push(Outgoing::PubRel(packet_id(sequence)));
+            }
+            self.releases.pop_front();
+        }
+    }
+
+    /// Lists stored deliveries from `index` on, as many as fit the memory for bodies.
+    pub(super) fn want_from(&self, index: usize, bytes_max: usize, wanted: &mut Vec<(u64, u64)>) {
+        let mut bytes = 0;
+        for entry in self.entries.range(index..) {
+            match entry.body {
+                Body::Stored(position) => wanted.push((entry.sequence, position)),
+                Body::Gone => continue,
+                _ => return,
+            }
+            bytes += entry.bytes as usize;
+            if wanted.len() >= BACKLOG_CHUNK || bytes >= bytes_max {
+                return;
+            }
+        }
+    }
+
+    pub(super) fn index_of(&self, sequence: u64) -> Option<usize> {
+        self.entries
+            .binary_search_by_key(&sequence, |entry| entry.sequence)
+            .ok()
+    }
+
+    /// The delivery that uses `packet_id` now.
+    pub(super) fn find(&self, packet_id: PacketId, qos: QoS) -> Option<usize> {
+        let oldest = self.entries.front()?.sequence;
+        let wanted = u64::from(packet_id.get()) - 1;
+        let sequence = oldest + (wanted + SEQUENCE_SPAN - oldest % SEQUENCE_SPAN) % SEQUENCE_SPAN;
+        let index = self.index_of(sequence)?;
+        let entry = self.entries.get(index)?;
+        (index < self.sent && entry.qos == qos && !matches!(entry.phase, Phase::Settled))
+            .then_some(index)
+    }
+
+    /// Ends a sent delivery.
+    pub(super) fn settle(
+        &mut self,
+        index: usize,
+        queue: QueueId,
+        outcome: Settlement,
+        journal: &dyn Journal,
+        tally: &mut Tally,
+    ) {
+        if index < self.resent {
+            self.in_flight = self.in_flight.saturating_sub(1);
+        }
+        let Some(entry) = self.entries.get_mut(index) else {
+            return;
+        };
+        entry.phase = Phase::Settled;
+        let body = std::mem::replace(&mut entry.body, Body::Gone);
+        let ended = Ended::of(entry);
+        self.forget_memory(&body, ended);
+        ended.report(body, queue, outcome, journal, tally);
+        self.pop_settled();
+    }
+
+    /// Ends the oldest delivery that was never sent.
+    pub(super) fn drop_unsent(
+        &mut self,
+        queue: QueueId,
+        outcome: Settlement,
+        journal: &dyn Journal,
+        tally: &mut Tally,
+    ) {
+        let Some(entry) = self.entries.remove(self.sent) else {
+            return;
+        };
+        let ended = Ended::of(&entry);
+        self.queued_bytes = self.queued_bytes.saturating_sub(ended.bytes);
+        self.forget_memory(&entry.body, ended);
+        ended.report(entry.body, queue, outcome, journal, tally);
+    }
+
+    /// Gives up an entry whose body is lost; the store has already reported it.
+    pub(super) fn forget(&mut self, index: usize) {
+        if index >= self.sent {
+            if let Some(entry) = self.entries.remove(index) {
+                self.queued_bytes = self.queued_bytes.saturating_sub(entry.bytes as usize);
+            }
+        } else if let Some(entry) = self.entries.get_mut(index) {
+            entry.phase = Phase::Settled;
+            entry.body = Body::Gone;
+            self.pop_settled();
+        }
+    }
+
+    pub(super) fn pop_settled(&mut self) {
+        while self.sent > 0
+            && self
+                .entries
+                .front()
+                .is_some_and(|entry| matches!(entry.phase, Phase::Settled))
+        {
+            self.entries.pop_front();
+            self.sent -= 1;
+            self.resent = self.resent.saturating_sub(1);
+        }
+    }
+
+    pub(super) fn forget_memory(&mut self, body: &Body, ended: Ended) {
+        let held = match body {
+            Body::Recorded(_) => ended.is_durable,
+            Body::Loaded(..) => true,
+            Body::Live(_) | Body::Stored(_) | Body::Gone => false,
+        };
+        if held {
+            self.memory_bytes = self.memory_bytes.saturating_sub(ended.bytes);
+        }
+    }
+
+    /// Lets bodies beyond the memory limit go once they can be read back.
+    pub(super) fn evict(&mut self, bytes_max: usize) {
+        if self.memory_bytes <= bytes_max {
+            return;
+        }
+        let last = self.entries.back().map_or(0, |entry| entry.sequence);
+        let from = *self.cold_from.get_or_insert(last);
+        let start = match self
+            .entries
+            .binary_search_by_key(&from, |entry| entry.sequence)
+        {
+            Ok(index) | Err(index) => index.max(self.sent),
+        };
+        for entry in self.entries.range_mut(start..) {
+            let Body::Recorded(record) = &entry.body else {
+                self.cold_from = Some(entry.sequence + 1);
+                continue;
+            };
+            match record.position() {
+                Some(position) if position != NO_POSITION && entry.is_durable => {
+                    entry.body = Body::Stored(position);
+                    self.memory_bytes = self.memory_bytes.saturating_sub(entry.bytes as usize);
+                    self.cold_from = Some(entry.sequence + 1);
+                }
+                _ => return,
+            }
+        }
+    }
+
+    /// Lets bodies that were read back go; the next connection reads them again.
+    pub(super) fn unload(&mut self) {
+        for entry in &mut self.entries {
+            if let Body::Loaded(_, position) = entry.body {
+                entry.body = Body::Stored(position);
+                self.memory_bytes = self.memory_bytes.saturating_sub(entry.bytes as usize);
+            }
+        }
+    }
+}
+
+/// Bodies asked for in one go.
+pub(super) const BACKLOG_CHUNK: usize = 512;
+/// Places for QoS 0 deliveries that an empty mailbox keeps allocated.
+pub(super) const VOLATILE_KEPT: usize = 64;
