@@ -1,0 +1,327 @@
+//! Sessions from the first CONNECT to their end: take-over, wills, expiry.
+//!
+//! Invariants: at most one connection holds a session; whoever held it before is fenced and woken. A will that is due is
+//! published before its session's end is recorded. Does not know: packets, who matches what.
+
+use super::{Broker, Keeps, PublishSource};
+use crate::action::{Action, QueueId, Will};
+use crate::counters::Tally;
+use crate::journal::Room;
+use crate::mailbox::Mailbox;
+use crate::message::{ClientId, Expiry, Identity, Origin};
+use crate::record::{Record, RecordState};
+use crate::session::{Session, SessionState};
+use crate::sync::{lock, write};
+use crate::time::Timestamp;
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
+use motemq_codec::ReasonCode;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// A session taken up by a connection.
+#[derive(Debug)]
+pub(crate) struct Attached {
+    /// The session.
+    pub(crate) session: Arc<Session>,
+    /// The connection's number in the session; a lower one is fenced.
+    pub(crate) epoch: u64,
+    /// An earlier session goes on [MQTT5-3.2.2-3].
+    pub(crate) session_present: bool,
+    /// CONNACK may leave when this is durable.
+    pub(crate) awaited: Option<Arc<Record>>,
+}
+
+/// What a client asks for when it connects.
+#[derive(Debug)]
+pub(crate) struct AttachRequest {
+    pub(crate) client_id: ClientId,
+    pub(crate) identity: Identity,
+    pub(crate) clean_start: bool,
+    pub(crate) expiry: Expiry,
+    pub(crate) will: Option<Arc<Will>>,
+}
+
+/// How a connection ended.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Ending {
+    /// DISCONNECT with 0x00: the will is discarded [MQTT5-3.14.4-3].
+    Normal,
+    /// Anything else: the will is published [MQTT5-3.1.2-8].
+    WithWill,
+}
+
+/// The sessions, and those that have ended but not yet on disk.
+#[derive(Debug, Default)]
+pub(super) struct Registry {
+    pub(super) sessions: HashMap<ClientId, Arc<Session>, RandomState>,
+    /// Ends that may not be durable yet, oldest first: CONNACK of a new session of the same client waits for them.
+    endings: VecDeque<(ClientId, Arc<Record>)>,
+}
+
+impl Broker {
+    /// Takes up or creates the session of a client; an older connection of it is fenced first.
+    ///
+    /// # Errors
+    /// 0x87 when the session belongs to another identity; 0x97 when the store has no room for another session.
+    pub(crate) fn attach(
+        &self,
+        request: AttachRequest,
+        now: Timestamp,
+        tally: &mut Tally,
+    ) -> Result<Attached, ReasonCode> {
+        let mut registry = lock(&self.registry);
+        let is_durable = request.expiry.is_durable() && self.keeps == Keeps::Store;
+        let mut present = None;
+        if let Some(old) = registry.sessions.get(&request.client_id).cloned() {
+            let mut state = old.lock();
+            if state.identity != request.identity {
+                return Err(ReasonCode::NotAuthorized);
+            }
+            let has_ended = due_times(&state).1.is_some_and(|at| at <= now);
+            let goes_on = !request.clean_start && state.expiry.is_durable() && !has_ended;
+            self.displace(&old, &mut state, goes_on, now, tally);
+            if goes_on {
+                present = Some(old.clone());
+            } else {
+                self.end(&mut registry, &old, &mut state);
+            }
+        }
+        // What exists may go on, and so drain; a new session would take room.
+        if present.is_none() && is_durable && self.journal.room() == Room::Full {
+            return Err(ReasonCode::QuotaExceeded);
+        }
+        let session_present = present.is_some();
+        let session = present.unwrap_or_else(|| self.create(&request));
+        let mut state = session.lock();
+        state.epoch += 1;
+        state.expiry = request.expiry;
+        state.is_connected = true;
+        state.disconnected_at = None;
+        state.will = request.will;
+        let mut awaited = registry.ending_of(&request.client_id);
+        if is_durable || state.is_stored {
+            state.is_stored = true;
+            let record = Record::new(Action::SessionPut(state.row(&session)));
+            self.journal.submit(record.clone());
+            awaited = Some(record);
+        }
+        let epoch = state.epoch;
+        session.mailbox().attach(epoch, is_durable);
+        drop(state);
+        registry.sessions.insert(request.client_id, session.clone());
+        Ok(Attached {
+            session,
+            epoch,
+            session_present,
+            awaited,
+        })
+    }
+
+    fn create(&self, request: &AttachRequest) -> Arc<Session> {
+        let queue = QueueId::session(self.next_queue.fetch_add(1, Ordering::Relaxed));
+        let mailbox = Mailbox::new(queue, self.limits.clone());
+        let state = SessionState::new(request.identity.clone(), request.expiry);
+        Session::new(request.client_id.clone(), mailbox, state)
+    }
+
+    /// Ends the hold of an older connection, and publishes or cancels its will [MQTT5-3.1.4-3] [MQTT5-3.1.3-9].
+    fn displace(
+        &self,
+        session: &Arc<Session>,
+        state: &mut SessionState,
+        goes_on: bool,
+        now: Timestamp,
+        tally: &mut Tally,
+    ) {
+        self.remove_deadline(session, state);
+        let was_connected = state.is_connected;
+        if was_connected {
+            tally.takeovers += 1;
+            // Wakes the old owner, before its waker is forgotten.
+            session.mailbox().wakeup().fence(state.epoch + 1);
+            state.sent_below = session.mailbox().detach(state.epoch, tally);
+            state.is_connected = false;
+        }
+        // Only a connection before the delay has passed cancels the will, whether or not the timer has run since.
+        let since = state.disconnected_at.unwrap_or(now);
+        let is_due = !goes_on
+            || state
+                .will
+                .as_ref()
+                .is_some_and(|will| since.plus_s(will.delay_s) <= now);
+        if is_due {
+            self.publish_will(session, state, now, tally);
+        }
+        state.will = None;
+        state.epoch += 1;
+    }
+
+    /// Ends the connection of `epoch`. A newer connection makes this a matter of no consequence.
+    pub(crate) fn detach(
+        &self,
+        session: &Arc<Session>,
+        epoch: u64,
+        ending: Ending,
+        expiry: Option<Expiry>,
+        now: Timestamp,
+        tally: &mut Tally,
+    ) {
+        let mut registry = lock(&self.registry);
+        let mut state = session.lock();
+        if state.epoch != epoch || !state.is_connected {
+            return;
+        }
+        state.sent_below = session.mailbox().detach(epoch, tally);
+        state.is_connected = false;
+        state.disconnected_at = Some(now);
+        state.expiry = expiry.unwrap_or(state.expiry);
+        if ending == Ending::Normal {
+            state.will = None;
+        }
+        let ends = !state.expiry.is_durable();
+        if ends || state.will.as_ref().is_some_and(|will| will.delay_s == 0) {
+            self.publish_will(session, &mut state, now, tally);
+        }
+        if ends {
+            self.end(&mut registry, session, &mut state);
+            return;
+        }
+        if state.is_stored {
+            // Not awaited: if it is lost, the session merely counts as disconnected at the restart.
+            let row = state.row(session);
+            self.journal.submit(Record::new(Action::SessionPut(row)));
+        }
+        self.set_deadline(session, &mut state);
+    }
+
+    /// Removes a session and everything it owns.
+    fn end(&self, registry: &mut Registry, session: &Arc<Session>, state: &mut SessionState) {
+        registry.sessions.remove(session.client_id());
+        self.remove_deadline(session, state);
+        let subscriptions = std::mem::take(&mut state.subscriptions);
+        if !subscriptions.is_empty() {
+            let mut router = write(&self.router);
+            for filter in subscriptions.keys() {
+                router.unsubscribe(filter, session.queue());
+            }
+            self.generation.fetch_add(1, Ordering::Release);
+        }
+        state.inbound.clear();
+        state.will = None;
+        session.mailbox().clear();
+        if state.is_stored {
+            let queue = session.queue();
+            let record = self.submit(Action::SessionEnded { queue });
+            registry.note_ending(session.client_id().clone(), record);
+        }
+    }
+
+    fn publish_will(
+        &self,
+        session: &Session,
+        state: &mut SessionState,
+        now: Timestamp,
+        tally: &mut Tally,
+    ) {
+        let Some(will) = state.will.take() else {
+            return;
+        };
+        let mut message = will.message.clone();
+        message.origin = Origin::Will;
+        message.received_at = now;
+        message.expires_at = will.message_expiry_s.map(|seconds| now.plus_s(seconds));
+        let receivers = self.receivers(message.topic.as_str(), Some(session.queue()));
+        let source = PublishSource {
+            inbound: None,
+            will_of: state.is_stored.then(|| session.queue()),
+        };
+        tally.wills_published += 1;
+        // A refused will (the store or the retained limit is full) is counted as a refused publish.
+        let _ = self.publish(&Arc::new(message), &receivers, source, tally);
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) has something to do.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Timestamp> {
+        lock(&self.deadlines).next()
+    }
+
+    /// Publishes wills and ends sessions whose time has come.
+    pub fn handle_timeout(&self, now: Timestamp) {
+        let mut tally = Tally::default();
+        loop {
+            let due = lock(&self.deadlines).pop_due(now);
+            let Some(session) = due else { break };
+            let mut registry = lock(&self.registry);
+            let mut state = session.lock();
+            if state.is_connected || state.deadline.is_none_or(|at| at > now) {
+                continue;
+            }
+            state.deadline = None;
+            let (will_at, end_at) = due_times(&state);
+            if will_at.is_some_and(|at| at <= now) || end_at.is_some_and(|at| at <= now) {
+                self.publish_will(&session, &mut state, now, &mut tally);
+            }
+            if end_at.is_some_and(|at| at <= now) {
+                self.end(&mut registry, &session, &mut state);
+            } else {
+                self.set_deadline(&session, &mut state);
+            }
+        }
+        self.counters.add(&mut tally);
+    }
+
+    pub(super) fn set_deadline(&self, session: &Arc<Session>, state: &mut SessionState) {
+        let (will_at, end_at) = due_times(state);
+        state.deadline = will_at.into_iter().chain(end_at).min();
+        if let Some(at) = state.deadline {
+            lock(&self.deadlines).add(at, session);
+        }
+    }
+
+    fn remove_deadline(&self, session: &Session, state: &mut SessionState) {
+        if let Some(at) = state.deadline.take() {
+            lock(&self.deadlines).remove(at, session.queue());
+        }
+    }
+}
+
+impl Registry {
+    fn note_ending(&mut self, client_id: ClientId, record: Arc<Record>) {
+        self.forget_durable_endings();
+        self.endings.push_back((client_id, record));
+    }
+
+    fn forget_durable_endings(&mut self) {
+        while let Some((_, oldest)) = self.endings.front()
+            && oldest.state() == RecordState::Durable
+        {
+            self.endings.pop_front();
+        }
+    }
+
+    /// The newest end of a session of this client that is not durable.
+    fn ending_of(&mut self, client_id: &ClientId) -> Option<Arc<Record>> {
+        self.forget_durable_endings();
+        let mut endings = self.endings.iter().rev();
+        let (_, record) = endings.find(|(known, _)| known == client_id)?;
+        (record.state() != RecordState::Durable).then(|| record.clone())
+    }
+}
+
+/// When the will is due, and when the session ends: the will at the latest then [MQTT5-3.1.2-8].
+fn due_times(state: &SessionState) -> (Option<Timestamp>, Option<Timestamp>) {
+    let Some(since) = state.disconnected_at else {
+        return (None, None);
+    };
+    let will_at = state.will.as_ref().map(|will| since.plus_s(will.delay_s));
+    let end_at = match state.expiry {
+        Expiry::WithConnection => Some(since),
+        Expiry::AfterSeconds(seconds) => Some(since + Duration::from_secs(seconds.into())),
+        Expiry::Never => None,
+    };
+    (will_at, end_at)
+}

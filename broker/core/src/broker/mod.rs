@@ -1,0 +1,304 @@
+//! The only place that knows sessions, router, retained messages and journal together; and the publish seam.
+//!
+//! Invariants:
+//! - A publish crosses to its receivers in the caller's task: match, append to the mailboxes, submit one record.
+//! - Nothing that must be durable is reported as done before its record is; the caller waits for [`Receipt`]'s record.
+//! - A session's subscriptions are in the router before anyone is told that it is present.
+//! - QoS 0 without retain, and receivers that are not durable, cause no record.
+//!
+//! Does not know: packets, sockets, clocks.
+
+mod lifecycle;
+mod publish;
+mod subscribe;
+
+pub(crate) use lifecycle::{AttachRequest, Ending};
+pub(crate) use subscribe::{Replay, Wish};
+
+use crate::action::{Action, QueueId, StoredSubscription};
+use crate::counters::Counters;
+use crate::deadline::Deadlines;
+use crate::image::Image;
+use crate::journal::{Journal, Room};
+use crate::limits::Limits;
+use crate::mailbox::Mailbox;
+use crate::message::{ClientId, Message};
+use crate::record::Record;
+use crate::retained::Retained;
+use crate::router::{Receivers, Router, Subscription};
+use crate::session::{Inbound, Session, SessionState};
+use crate::sync::{lock, read, write};
+use crate::time::Timestamp;
+use foldhash::fast::RandomState;
+use lifecycle::Registry;
+use motemq_codec::{PacketId, ReasonCode};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, RwLock};
+
+/// The broker.
+pub struct Broker {
+    limits: Arc<Limits>,
+    journal: Arc<dyn Journal>,
+    keeps: Keeps,
+    counters: Counters,
+    registry: Mutex<Registry>,
+    deadlines: Mutex<Deadlines>,
+    router: RwLock<Router>,
+    /// Counts changes of the router; what was looked up before a change is stale.
+    generation: AtomicU64,
+    retained: RwLock<Retained>,
+    /// One publish to a retained topic at a time, so that memory and journal agree on the last one.
+    retained_stripes: Box<[Mutex<()>]>,
+    stripe_hasher: RandomState,
+    next_queue: AtomicU64,
+    next_connection: AtomicU64,
+}
+
+/// Whether the broker has a store.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+enum Keeps {
+    Store,
+    Nothing,
+}
+
+/// What a publish brings along besides the message.
+#[derive(Copy, Clone, Debug, Default)]
+pub struct PublishSource {
+    /// The durable publisher's QoS 2 packet id.
+    pub inbound: Option<(QueueId, PacketId)>,
+    /// The stored session whose will this is.
+    pub will_of: Option<QueueId>,
+}
+
+/// The answer to a publish.
+#[derive(Clone, Debug)]
+pub enum Receipt {
+    /// Accepted; acknowledge with `code` when `awaited` (if any) is durable or elided.
+    Accepted {
+        /// 0x00, or 0x10 when nobody subscribes.
+        code: ReasonCode,
+        /// The record to wait for.
+        awaited: Option<Arc<Record>>,
+    },
+    /// Not accepted, and nothing of it happened.
+    Refused(ReasonCode),
+    /// The store has failed: no answer may be given.
+    Unavailable,
+}
+
+impl Broker {
+    /// A broker that keeps its facts in `journal` and starts with what `image` holds. `boot` counts the starts of the
+    /// store, so that message ids stay unique.
+    #[must_use]
+    pub fn new(
+        limits: Arc<Limits>,
+        journal: Arc<dyn Journal>,
+        image: Image,
+        boot: u32,
+        now: Timestamp,
+    ) -> Self {
+        let broker = Self::build(limits, journal, Keeps::Store, boot);
+        broker.restore(image, now);
+        broker
+    }
+
+    /// A broker that keeps nothing on disk.
+    #[must_use]
+    pub fn without_store(limits: Arc<Limits>) -> Self {
+        Self::build(
+            limits,
+            Arc::new(crate::journal::NoJournal),
+            Keeps::Nothing,
+            0,
+        )
+    }
+
+    fn build(limits: Arc<Limits>, journal: Arc<dyn Journal>, keeps: Keeps, boot: u32) -> Self {
+        Self {
+            limits,
+            journal,
+            keeps,
+            counters: Counters::default(),
+            registry: Mutex::default(),
+            deadlines: Mutex::default(),
+            router: RwLock::default(),
+            generation: AtomicU64::new(1),
+            retained: RwLock::default(),
+            retained_stripes: (0..STRIPES).map(|_| Mutex::default()).collect(),
+            stripe_hasher: RandomState::default(),
+            next_queue: AtomicU64::new(1),
+            next_connection: AtomicU64::new((u64::from(boot) << 32) + 1),
+        }
+    }
+
+    fn restore(&self, image: Image, now: Timestamp) {
+        let Image {
+            sessions,
+            mut subscriptions,
+            mut queues,
+            inbound,
+            retained,
+            next_queue,
+        } = image;
+        self.next_queue.store(next_queue.max(1), Ordering::Relaxed);
+        for row in sessions.into_values() {
+            if !row.expiry.is_durable() {
+                self.journal
+                    .submit(Record::new(Action::SessionEnded { queue: row.queue }));
+                continue;
+            }
+            let queue = queues.remove(&row.queue).unwrap_or_default();
+            let refs = queue.refs.into_values().collect();
+            let limits = self.limits.clone();
+            let sent_below = row.disconnected_at.map(|_| row.sent_below);
+            let mailbox =
+                Mailbox::restored(row.queue, limits, refs, queue.next_sequence, sent_below);
+            let mut state = SessionState::new(row.identity, row.expiry);
+            state.epoch = row.epoch;
+            state.is_stored = true;
+            // A session connected at the crash counts as disconnected now (contracts section 5).
+            state.disconnected_at = Some(row.disconnected_at.map_or(now, |at| at.min(now)));
+            state.sent_below = row.sent_below;
+            state.will = row.will;
+            let session = Session::new(row.client_id, mailbox, state);
+            let known = subscriptions.remove(&row.queue).unwrap_or_default();
+            let mut state = session.lock();
+            for stored in known.into_values() {
+                self.route(&session, &stored);
+                let options = (stored.options, stored.subscription_id);
+                state.subscriptions.insert(stored.filter, options);
+            }
+            let ids = inbound.range((row.queue, PACKET_ID_MIN)..=(row.queue, PACKET_ID_MAX));
+            state.inbound = ids.map(|(_, id)| (*id, Inbound::Taken(None))).collect();
+            self.set_deadline(&session, &mut state);
+            drop(state);
+            lock(&self.registry)
+                .sessions
+                .insert(session.client_id().clone(), session);
+        }
+        let mut kept = write(&self.retained);
+        for (_, message) in retained.into_values() {
+            // What was accepted under an earlier limit stays.
+            let _ = kept.set(message, &UNLIMITED);
+        }
+    }
+
+    fn route(&self, session: &Session, stored: &StoredSubscription) -> bool {
+        let subscription = Subscription {
+            mailbox: session.mailbox().clone(),
+            options: stored.options,
+            subscription_id: stored.subscription_id,
+        };
+        write(&self.router).subscribe(&stored.filter, subscription)
+    }
+
+    /// The limits in force.
+    #[must_use]
+    pub fn limits(&self) -> &Arc<Limits> {
+        &self.limits
+    }
+
+    /// What was counted so far.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    pub(crate) fn journal(&self) -> &dyn Journal {
+        &*self.journal
+    }
+
+    /// Whether the journal takes more; connections stop reading while it does not.
+    #[must_use]
+    pub fn room(&self) -> Room {
+        self.journal.room()
+    }
+
+    /// A number for a new connection, unique over restarts of the store.
+    #[must_use]
+    pub fn next_connection(&self) -> u64 {
+        self.next_connection.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Sessions, those of them connected, and the messages and bytes that wait in them.
+    #[must_use]
+    pub fn session_totals(&self) -> SessionTotals {
+        let sessions: Vec<_> = lock(&self.registry).sessions.values().cloned().collect();
+        let mut totals = SessionTotals::default();
+        for session in sessions {
+            let (messages, bytes) = session.mailbox().depth();
+            totals.sessions += 1;
+            totals.connected += usize::from(session.lock().is_connected);
+            totals.queued_messages += messages;
+            totals.queued_bytes += bytes;
+        }
+        totals
+    }
+
+    /// Subscriptions in the router.
+    #[must_use]
+    pub fn subscriptions(&self) -> usize {
+        read(&self.router).len()
+    }
+
+    /// Retained messages and their bytes.
+    #[must_use]
+    pub fn retained_size(&self) -> (usize, usize) {
+        read(&self.retained).size()
+    }
+
+    /// The retained message of a topic.
+    #[must_use]
+    pub fn retained(&self, topic: &str) -> Option<Arc<Message>> {
+        read(&self.retained).get(topic).cloned()
+    }
+
+    /// The generation of the subscription table; receivers looked up under another one are stale.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// Looks up who receives `topic`. Read [`generation`](Self::generation) before, to know how long it holds.
+    #[must_use]
+    pub fn receivers(&self, topic: &str, publisher: Option<QueueId>) -> Receivers {
+        read(&self.router).receivers(topic, publisher)
+    }
+
+    pub(crate) fn submit(&self, action: Action) -> Arc<Record> {
+        let record = Record::new(action);
+        self.journal.submit(record.clone());
+        record
+    }
+
+    /// Ends every connection's hold, as if all clients had vanished; used by tests that stop a broker.
+    #[must_use]
+    pub fn session(&self, client_id: &str) -> Option<Arc<Session>> {
+        lock(&self.registry)
+            .sessions
+            .get(&ClientId::new(client_id))
+            .cloned()
+    }
+}
+
+/// Sums over the sessions.
+#[derive(Copy, Clone, Debug, Default)]
+pub struct SessionTotals {
+    /// Sessions, connected or not.
+    pub sessions: usize,
+    /// Sessions with a connection.
+    pub connected: usize,
+    /// Messages waiting to be sent.
+    pub queued_messages: usize,
+    /// Their bytes.
+    pub queued_bytes: usize,
+}
+
+const STRIPES: u64 = 64;
+const PACKET_ID_MIN: PacketId = const { PacketId::new(1).unwrap() };
+const PACKET_ID_MAX: PacketId = const { PacketId::new(u16::MAX).unwrap() };
+static UNLIMITED: std::sync::LazyLock<Limits> = std::sync::LazyLock::new(|| Limits {
+    retained_messages_max: usize::MAX,
+    retained_bytes_max: usize::MAX,
+    ..Limits::default()
+});

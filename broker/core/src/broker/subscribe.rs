@@ -1,0 +1,182 @@
+//! SUBSCRIBE and UNSUBSCRIBE: the router, the session's own list and the journal, in that order, under the session's lock.
+
+use super::Broker;
+use crate::action::{Action, StoredSubscription};
+use crate::journal::Room;
+use crate::mailbox::Fenced;
+use crate::message::Message;
+use crate::record::Record;
+use crate::session::{Session, SessionState};
+use crate::sync::{read, write};
+use crate::time::Timestamp;
+use motemq_codec::{QoS, ReasonCode, RetainHandling, SubscribeOptions, parse_subscription};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// One filter of a SUBSCRIBE.
+#[derive(Copy, Clone, Debug)]
+pub(crate) struct Wish<'a> {
+    pub(crate) filter: &'a str,
+    pub(crate) options: SubscribeOptions,
+    pub(crate) subscription_id: Option<u32>,
+}
+
+/// A retained message to send for a new subscription.
+#[derive(Clone, Debug)]
+pub(crate) struct Replay {
+    pub(crate) message: Arc<Message>,
+    pub(crate) qos: QoS,
+    pub(crate) subscription_id: Option<u32>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Subscribed {
+    pub(crate) codes: Vec<ReasonCode>,
+    pub(crate) replay: Vec<Replay>,
+    pub(crate) awaited: Option<Arc<Record>>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Unsubscribed {
+    pub(crate) codes: Vec<ReasonCode>,
+    pub(crate) awaited: Option<Arc<Record>>,
+}
+
+impl Broker {
+    /// Adds subscriptions; a code per wish, in order [MQTT5-3.8.4-6].
+    pub(crate) fn subscribe(
+        &self,
+        session: &Arc<Session>,
+        epoch: u64,
+        wishes: &[Wish<'_>],
+        qos_max: QoS,
+        now: Timestamp,
+    ) -> Result<Subscribed, Fenced> {
+        let mut state = session.lock();
+        if state.epoch != epoch {
+            return Err(Fenced);
+        }
+        let mut result = Subscribed::default();
+        let mut stored = Vec::new();
+        let mut replays = Vec::new();
+        for wish in wishes {
+            if let Err(code) = self.check_wish(wish, &state) {
+                result.codes.push(code);
+                continue;
+            }
+            let mut options = wish.options;
+            options.qos = options.qos.min(qos_max);
+            let subscription = StoredSubscription {
+                filter: wish.filter.into(),
+                options,
+                subscription_id: wish.subscription_id,
+            };
+            self.route(session, &subscription);
+            let before = state
+                .subscriptions
+                .insert(wish.filter.into(), (options, wish.subscription_id));
+            // [MQTT5-3.3.1-9] [MQTT5-3.3.1-10] [MQTT5-3.3.1-11]
+            let wants_retained = match options.retain_handling {
+                RetainHandling::SendAlways => true,
+                RetainHandling::SendIfNew => before.is_none(),
+                RetainHandling::DoNotSend => false,
+            };
+            if wants_retained {
+                replays.push((wish.filter, options.qos, wish.subscription_id));
+            }
+            stored.push(subscription);
+            result.codes.push(granted(options.qos));
+        }
+        if !stored.is_empty() {
+            self.generation.fetch_add(1, Ordering::Release);
+        }
+        if state.is_stored && !stored.is_empty() {
+            let action = Action::Subscribed {
+                queue: session.queue(),
+                subscriptions: stored,
+            };
+            result.awaited = Some(self.submit(action));
+        }
+        drop(state);
+        let retained = read(&self.retained);
+        for (filter, qos, subscription_id) in replays {
+            for message in retained.matching(filter, now) {
+                result.replay.push(Replay {
+                    qos: message.qos.min(qos),
+                    message,
+                    subscription_id,
+                });
+            }
+        }
+        Ok(result)
+    }
+
+    fn check_wish(&self, wish: &Wish<'_>, state: &SessionState) -> Result<(), ReasonCode> {
+        let parsed = parse_subscription(wish.filter).map_err(|_| ReasonCode::TopicFilterInvalid)?;
+        if parsed.share.is_some() {
+            return Err(ReasonCode::SharedSubscriptionsNotSupported);
+        }
+        if wish.filter.split('/').count() > self.limits.topic_levels_max {
+            return Err(ReasonCode::TopicFilterInvalid);
+        }
+        if wish.filter.starts_with('$') && !is_readable_system_topic(wish.filter) {
+            return Err(ReasonCode::NotAuthorized);
+        }
+        let is_new = !state.subscriptions.contains_key(wish.filter);
+        if is_new && state.subscriptions.len() >= self.limits.subscriptions_max {
+            return Err(ReasonCode::QuotaExceeded);
+        }
+        if state.is_stored && self.journal.room() == Room::Full {
+            return Err(ReasonCode::QuotaExceeded);
+        }
+        Ok(())
+    }
+
+    /// Removes subscriptions; a code per filter, in order [MQTT5-3.11.3-1].
+    pub(crate) fn unsubscribe<'a>(
+        &self,
+        session: &Arc<Session>,
+        epoch: u64,
+        filters: impl Iterator<Item = &'a str>,
+    ) -> Result<Unsubscribed, Fenced> {
+        let mut state = session.lock();
+        if state.epoch != epoch {
+            return Err(Fenced);
+        }
+        let mut result = Unsubscribed::default();
+        let mut removed: Vec<Box<str>> = Vec::new();
+        for filter in filters {
+            if state.subscriptions.remove(filter).is_some() {
+                write(&self.router).unsubscribe(filter, session.queue());
+                removed.push(filter.into());
+                result.codes.push(ReasonCode::Success);
+            } else {
+                result.codes.push(ReasonCode::NoSubscriptionExisted);
+            }
+        }
+        if !removed.is_empty() {
+            self.generation.fetch_add(1, Ordering::Release);
+        }
+        if state.is_stored && !removed.is_empty() {
+            let action = Action::Unsubscribed {
+                queue: session.queue(),
+                filters: removed,
+            };
+            result.awaited = Some(self.submit(action));
+        }
+        Ok(result)
+    }
+}
+
+fn granted(qos: QoS) -> ReasonCode {
+    match qos {
+        QoS::AtMostOnce => ReasonCode::Success,
+        QoS::AtLeastOnce => ReasonCode::GrantedQoS1,
+        QoS::ExactlyOnce => ReasonCode::GrantedQoS2,
+    }
+}
+
+/// Whether clients may subscribe to this topic or filter with `$` (contracts section 7).
+fn is_readable_system_topic(filter: &str) -> bool {
+    filter == "$SYS" || filter.starts_with("$SYS/")
+}

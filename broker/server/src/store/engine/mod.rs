@@ -1,0 +1,272 @@
+//! Actions into redb and back: one commit at a time, without threads.
+//!
+//! A commit appends its actions as journal pages and folds a bounded number of the oldest ones into the tables. Folding
+//! writes the present state of every key that an old action touched, which may already include later actions; because
+//! every action is a set or a removal by key, replaying the later ones over it changes nothing. A message that is still
+//! queued when its page is folded moves to `bodies` under the same position; most are settled by then and never do.
+//!
+//! Invariants:
+//! - What is in the tables, plus the journal after `folded`, gives the [`Image`] of all committed actions.
+//! - A page and the positions in it are never seen unless the pages before it are.
+//! - Folding is bounded per commit until the journal holds half of its limit.
+
+mod body;
+mod fold;
+mod load;
+
+pub use body::{BodyReader, read_body};
+
+use super::StoreError;
+use super::layout::write_action;
+use super::tables::{JOURNAL, StoreKey};
+use motemq_core::{Action, Image};
+use redb::{Database, WriteTransaction};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::time::Duration;
+
+/// How the store commits and folds.
+#[derive(Copy, Clone, Debug)]
+pub struct EngineOptions {
+    /// Two-phase commits always; otherwise only where a single one would not do.
+    pub two_phase_commit: bool,
+    /// Bytes of journal pages beyond which folding has no bound.
+    pub journal_bytes_max: u64,
+    /// Actions folded per commit.
+    pub fold_rows_max: usize,
+    /// Time spent folding per commit.
+    pub fold_time_max: Duration,
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        Self {
+            two_phase_commit: false,
+            journal_bytes_max: 256 << 20,
+            fold_rows_max: 2000,
+            fold_time_max: Duration::from_millis(5),
+        }
+    }
+}
+
+/// The store's tables and what the writer must know of them.
+#[derive(Debug)]
+pub struct Engine {
+    options: EngineOptions,
+    key: StoreKey,
+    image: Image,
+    pages: VecDeque<Page>,
+    journal_bytes: u64,
+    /// The last position given out.
+    last: u64,
+    /// Tag of the last page.
+    chain: u64,
+    /// The last position folded, and the tag of its page.
+    folded: (u64, u64),
+    /// Live deliveries per body in `bodies`.
+    body_refs: HashMap<u64, u32>,
+    /// Bodies that nobody needs any more, to be removed with the next commit.
+    dead_bodies: Vec<u64>,
+    /// Chunks in `queues`.
+    chunks: HashSet<(u64, u64)>,
+}
+
+#[derive(Copy, Clone, Debug)]
+struct Page {
+    first: u64,
+    count: u64,
+    bytes: u64,
+    tag: u64,
+}
+
+/// What a commit did.
+#[derive(Debug)]
+pub struct Committed {
+    /// The position of the first action; the others follow.
+    pub first: u64,
+}
+
+impl Engine {
+    fn push_page(&mut self, first: u64, count: u64, bytes: u64, tag: u64) {
+        self.pages.push_back(Page {
+            first,
+            count,
+            bytes,
+            tag,
+        });
+        self.journal_bytes += bytes;
+        self.last = first + count - 1;
+        self.chain = tag;
+    }
+
+    /// Everything that is durable.
+    #[must_use]
+    pub fn image(&self) -> &Image {
+        &self.image
+    }
+
+    /// The key of this store's tags, for readers.
+    #[must_use]
+    pub fn key(&self) -> StoreKey {
+        self.key
+    }
+
+    /// The last position given out.
+    #[must_use]
+    pub fn last_position(&self) -> u64 {
+        self.last
+    }
+
+    /// Bytes of journal pages not yet folded.
+    #[must_use]
+    pub fn journal_bytes(&self) -> u64 {
+        self.journal_bytes
+    }
+
+    /// Makes `actions` durable, all or none, in order.
+    ///
+    /// `elapsed` says how long the commit has taken so far.
+    ///
+    /// # Errors
+    /// When redb fails; then nothing was changed here, and whether it was on disk is unknown.
+    pub fn commit(
+        &mut self,
+        db: &Database,
+        actions: &[Action],
+        elapsed: &dyn Fn() -> Duration,
+    ) -> Result<Committed, StoreError> {
+        let mut txn = db.begin_write()?;
+        if self.options.two_phase_commit {
+            txn.set_two_phase_commit(true);
+        }
+        let first = self.last + 1;
+        let written = self.append(&txn, actions)?;
+        let fold = self.fold(&txn, elapsed)?;
+        txn.commit()?;
+        for page in written {
+            self.push_page(page.first, page.count, page.bytes, page.tag);
+        }
+        self.finish_fold(fold);
+        let folded = self.folded.0;
+        for (position, action) in (first..).zip(actions) {
+            let (body_refs, dead_bodies) = (&mut self.body_refs, &mut self.dead_bodies);
+            self.image.apply(position, action, &mut |freed| {
+                if freed <= folded
+                    && let Some(refs) = body_refs.get_mut(&freed)
+                {
+                    *refs -= 1;
+                    if *refs == 0 {
+                        body_refs.remove(&freed);
+                        dead_bodies.push(freed);
+                    }
+                }
+            });
+        }
+        Ok(Committed { first })
+    }
+
+    fn append(&self, txn: &WriteTransaction, actions: &[Action]) -> Result<Vec<Page>, StoreError> {
+        let mut journal = txn.open_table(JOURNAL)?;
+        let mut pages = Vec::new();
+        let mut chain = self.chain;
+        let mut first = self.last + 1;
+        let mut rest = actions;
+        let mut value = Vec::new();
+        while !rest.is_empty() {
+            value.clear();
+            value.extend([0; 8]);
+            let mut count = 0;
+            while let Some((action, others)) = rest.split_first()
+                && (count == 0 || value.len() < PAGE_BYTES)
+            {
+                let start = value.len();
+                value.extend([0; 4]);
+                write_action(action, &mut value);
+                let length = (value.len() - start - 4) as u32;
+                value[start..start + 4].copy_from_slice(&length.to_le_bytes());
+                count += 1;
+                rest = others;
+            }
+            let tag = self.key.chain(chain, first, &value[8..]);
+            value[..8].copy_from_slice(&tag.to_le_bytes());
+            journal.insert(first, value.as_slice())?;
+            pages.push(Page {
+                first,
+                count,
+                bytes: value.len() as u64,
+                tag,
+            });
+            chain = tag;
+            first += count;
+        }
+        Ok(pages)
+    }
+}
+
+/// Bytes of the file that redb can use again without growing it.
+///
+/// # Errors
+/// When redb fails.
+pub fn free_bytes(db: &Database, file_bytes: u64) -> Result<u64, StoreError> {
+    let txn = db.begin_write()?;
+    let stats = txn.stats()?;
+    let used = stats.allocated_pages() * stats.page_size() as u64;
+    txn.abort()?;
+    Ok(file_bytes.saturating_sub(used))
+}
+
+/// The actions of a page (without its tag); `None` for one that the page cuts off.
+fn page_actions(mut page: &[u8]) -> impl Iterator<Item = Option<&[u8]>> {
+    std::iter::from_fn(move || {
+        if page.is_empty() {
+            return None;
+        }
+        let action = page.split_first_chunk().and_then(|(length, rest)| {
+            let length = usize::try_from(u32::from_le_bytes(*length)).ok()?;
+            rest.split_at_checked(length)
+        });
+        page = action.map_or(&[], |(_, rest)| rest);
+        Some(action.map(|(action, _)| action))
+    })
+}
+
+fn at<E: std::fmt::Display>(
+    table: &'static str,
+    key: impl ToString,
+) -> impl FnOnce(E) -> StoreError {
+    move |error| StoreError::Unreadable {
+        table,
+        key: key.to_string(),
+        why: error.to_string(),
+    }
+}
+
+fn sealed_meta(key: StoreKey, name: &str, value: &[u8]) -> Vec<u8> {
+    let mut sealed = value.to_vec();
+    key.seal("meta", name.as_bytes(), &mut sealed);
+    sealed
+}
+
+fn broken_chain(first: u64) -> StoreError {
+    StoreError::Corrupt {
+        table: "journal",
+        key: first.to_string(),
+        why: "the tag does not follow from the page before",
+    }
+}
+
+fn pair_key(first: u64, second: u64) -> [u8; 16] {
+    (u128::from(first) << 64 | u128::from(second)).to_be_bytes()
+}
+
+fn filter_key(queue: u64, filter: &str) -> Vec<u8> {
+    let mut key = queue.to_be_bytes().to_vec();
+    key.extend(filter.as_bytes());
+    key
+}
+
+/// The format that this release writes.
+const FORMAT: u32 = 1;
+/// Deliveries per chunk of a queue.
+const CHUNK: u64 = 512;
+/// A journal page is closed when it holds this many bytes.
+const PAGE_BYTES: usize = 64 << 10;
