@@ -55,6 +55,8 @@ pub struct Connection {
     number: u64,
     version: ProtocolVersion,
     last_received: Timestamp,
+    /// Bytes that were shown before and not consumed: only what comes on top is a sign of life.
+    shown: usize,
     phase: Phase,
     /// Set once: nothing is taken or sent any more.
     closed: Option<Close>,
@@ -142,6 +144,7 @@ impl Connection {
             number: broker.next_connection(),
             version: ProtocolVersion::V3_1_1,
             last_received: now,
+            shown: 0,
             phase: Phase::AwaitConnect,
             closed: None,
             tally: Tally::default(),
@@ -156,7 +159,9 @@ impl Connection {
         now: Timestamp,
         out: &mut Vec<u8>,
     ) -> (Progress, Option<Event>) {
-        self.last_received = now;
+        if bytes.len() > self.shown {
+            self.last_received = now;
+        }
         let mut consumed = 0;
         let mut event = None;
         let needed = loop {
@@ -185,6 +190,7 @@ impl Connection {
                 Err(error) => self.reject_bytes(error, out),
             }
         };
+        self.shown = bytes.len() - consumed;
         self.tally.bytes_in += consumed as u64;
         (Progress { consumed, needed }, event)
     }
