@@ -8,7 +8,7 @@ use crate::password;
 use motemq_certs::{Authority, CertsError, Created};
 use rand::RngExt as _;
 use std::io::Write as _;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -19,6 +19,8 @@ pub struct DevSetup {
     authority: &'static str,
     lan_password: String,
     data_dir: PathBuf,
+    plain: SocketAddr,
+    tls: SocketAddr,
 }
 
 /// `--dev` cannot prepare its files.
@@ -63,11 +65,18 @@ pub fn prepare(config: &mut Config) -> Result<DevSetup, DevError> {
     let password_file = data_dir.join("dev-users");
     let lan_password = lan_password(&data_dir, &password_file)?;
     config.auth.password_file = Some(password_file);
+    // `--set listeners.mqtt.bind=...` moves both: TLS is 7000 ports above, as 8883 is above 1883.
+    let plain = config
+        .listeners
+        .iter()
+        .find(|listener| listener.name == "mqtt");
+    let bind = plain.map_or_else(|| ListenerConfig::default().bind, |listener| listener.bind);
+    let tls_bind = SocketAddr::new(bind.ip(), bind.port().wrapping_add(TLS_PORT_DISTANCE));
     config.listeners = vec![
-        listener("mqtt", 1883, None),
+        listener("mqtt", bind, None),
         listener(
             "mqtts",
-            8883,
+            tls_bind,
             Some(TlsConfig {
                 cert: server_cert,
                 key: server_key,
@@ -86,6 +95,8 @@ pub fn prepare(config: &mut Config) -> Result<DevSetup, DevError> {
         },
         lan_password,
         data_dir,
+        plain: bind,
+        tls: tls_bind,
     })
 }
 
@@ -97,20 +108,27 @@ impl DevSetup {
         let (local, lan) = ("localhost", lan_address());
         let host = lan.map_or_else(|| local.to_owned(), |address| address.to_string());
         let password = &self.lan_password;
+        let port = match self.plain.port() {
+            1883 => String::new(),
+            port => format!(" -p {port}"),
+        };
         let http = http.map_or_else(
             || "off".to_owned(),
             |address| format!("http://{address}/metrics"),
         );
         format!(
             "MoteMQ {version}  dev mode: clients on this machine need no password, others do
-  mqtt   0.0.0.0:1883   mosquitto_sub -t 'hello/#' -v
-                        mosquitto_pub -t hello/world -m hi
-         from the LAN   mosquitto_pub -h {host} -u {DEV_USER} -P {password} -t hello/lan -m hi
-  mqtts  0.0.0.0:8883   mosquitto_pub -h {local} -p 8883 --cafile {pki}/ca.crt --cert {pki}/device.crt --key {pki}/device.key -t hello/tls -m hi
-         from the LAN   mosquitto_pub -h {host} -p 8883 --cafile ca.crt -u {DEV_USER} -P {password} -t hello/lan -m hi
+  mqtt   {plain}   mosquitto_sub{port} -t 'hello/#' -v
+                        mosquitto_pub{port} -t hello/world -m hi
+         from the LAN   mosquitto_pub -h {host}{port} -u {DEV_USER} -P {password} -t hello/lan -m hi
+  mqtts  {tls}   mosquitto_pub -h {local} -p {tls_port} --cafile {pki}/ca.crt --cert {pki}/device.crt --key {pki}/device.key -t hello/tls -m hi
+         from the LAN   mosquitto_pub -h {host} -p {tls_port} --cafile ca.crt -u {DEV_USER} -P {password} -t hello/lan -m hi
   http   {http}
   data   {data}   certificates {pki} (CA {authority}); delete the folder to start over
 ready in {ms} ms (Ctrl-C stops)",
+            plain = self.plain,
+            tls = self.tls,
+            tls_port = self.tls.port(),
             version = env!("CARGO_PKG_VERSION"),
             authority = self.authority,
             data = self.data_dir.display(),
@@ -119,10 +137,10 @@ ready in {ms} ms (Ctrl-C stops)",
     }
 }
 
-fn listener(name: &str, port: u16, tls: Option<TlsConfig>) -> ListenerConfig {
+fn listener(name: &str, bind: SocketAddr, tls: Option<TlsConfig>) -> ListenerConfig {
     ListenerConfig {
         name: name.to_owned(),
-        bind: SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)),
+        bind,
         anonymous: AnonymousAccess::Loopback,
         tls,
         ..ListenerConfig::default()
@@ -207,6 +225,8 @@ fn file_error(path: &Path) -> impl FnOnce(std::io::Error) -> DevError {
     move |source| DevError::File { path, source }
 }
 
+/// From the port of the plain listener to that of the TLS listener.
+const TLS_PORT_DISTANCE: u16 = 7000;
 /// The user that clients from the network log in as.
 const DEV_USER: &str = "dev";
 /// The name in the device certificate.

@@ -4,7 +4,7 @@
 
 use clap::{Args, Parser, Subcommand};
 use motemq::config::{self, Config, LogFormat, Sources};
-use motemq::server::{INJECT_SYNC, Stop};
+use motemq::server::{INJECT_SYNC, StartError, Stop};
 use motemq::{clock, dev, password, server};
 use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
@@ -163,6 +163,10 @@ fn run(args: &RunArgs) -> ExitCode {
 async fn serve(config: Config, setup: Option<dev::DevSetup>) -> ExitCode {
     let running = match server::start(config).await {
         Ok(running) => running,
+        Err(error @ StartError::Bind { .. }) if setup.is_some() => {
+            eprintln!("motemq: {error}: for example --set listeners.mqtt.bind=0.0.0.0:11883");
+            return ExitCode::FAILURE;
+        }
         Err(error) => return fail(&error),
     };
     match &setup {
@@ -226,8 +230,13 @@ fn init_panics() {
 }
 
 fn init_log(config: &Config) {
+    // rustls warns about clients that connect by address; that is their business.
+    let level = match config.log.level.contains('=') {
+        true => config.log.level.clone(),
+        false => format!("{},rustls=error", config.log.level),
+    };
     let filter = EnvFilter::try_from_default_env()
-        .or_else(|_| EnvFilter::try_new(&config.log.level))
+        .or_else(|_| EnvFilter::try_new(&level))
         .unwrap_or_else(|_| EnvFilter::new("info"));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)

@@ -1,0 +1,34 @@
+# `just` lists the recipes. Everything here is an ordinary command that also works by itself.
+
+_default:
+    @just --list
+
+# What must pass before a commit: format, lints, licences, tests.
+check: fmt clippy deny test
+
+fmt:
+    cargo fmt --all --check
+
+clippy:
+    cargo clippy --workspace --all-targets -- -D warnings
+
+# Needs `cargo install cargo-deny --locked`.
+deny:
+    cargo deny check
+
+test:
+    cargo test --workspace
+
+# The tests that need mosquitto-clients, paho-mqtt and the release build, such as the kill -9 ledger.
+external:
+    cargo build --release
+    cargo test --workspace -- --ignored external
+
+# Time of decode and encode, then instruction counts against bench/instructions.json (needs valgrind).
+bench:
+    cargo bench -p motemq-codec
+    scripts/instructions.py check
+
+# Everything that CI runs.
+ci:
+    bash .ci/run

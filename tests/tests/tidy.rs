@@ -1,0 +1,316 @@
+//! Holds the source tree to its own rules: crate graph, module docs, citations, leftovers.
+//!
+//! Reads files and `cargo metadata`, compiles nothing. A failure names file and line. Does not know: formatting and lints
+//! (rustfmt and clippy have those), `deploy/motemq.toml` (checked where the configuration is read).
+
+#![expect(clippy::unwrap_used, reason = "tests may fail by panicking")]
+
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+#[test]
+fn the_crates_depend_on_each_other_as_designed() {
+    let graph = crate_graph("normal");
+    let of = |name: &str| graph.get(name).cloned().unwrap_or_default();
+    assert_eq!(of("motemq-codec"), set(&[]));
+    assert_eq!(of("motemq-core"), set(&["motemq-codec"]));
+    assert_eq!(of("motemq-certs"), set(&[]));
+    assert_eq!(
+        of("motemq"),
+        set(&["motemq-certs", "motemq-codec", "motemq-core"])
+    );
+    // The simulator must not share a mistake with the broker.
+    assert!(of("motemq-sim").is_subset(&set(&["motemq-certs"])));
+    let tests = of("motemq-tests");
+    assert!(
+        tests.is_subset(&set(&["motemq", "motemq-core", "motemq-codec"])),
+        "{tests:?}"
+    );
+    assert_eq!(graph.len(), 6, "a new crate needs its line here: {graph:?}");
+}
+
+#[test]
+fn development_dependencies_do_not_close_the_gap_to_the_simulator() {
+    let graph = crate_graph("dev");
+    for name in ["motemq-codec", "motemq-core", "motemq-certs", "motemq-sim"] {
+        assert_eq!(graph.get(name), Some(&set(&[])), "{name}");
+    }
+    let tests = graph.get("motemq-tests").cloned().unwrap_or_default();
+    assert!(tests.is_subset(&set(&["motemq-certs"])), "{tests:?}");
+}
+
+#[test]
+fn mqttbytes_is_the_simulators_codec_and_not_the_brokers() {
+    let users: Vec<String> = packages()
+        .iter()
+        .filter(|package| dependencies(package, "normal").contains("mqttbytes"))
+        .map(|package| text(&package["name"]))
+        .collect();
+    assert_eq!(users, ["motemq-sim"]);
+}
+
+#[test]
+fn every_dependency_comes_from_crates_io() {
+    let lock = fs::read_to_string(root().join("Cargo.lock")).unwrap();
+    let sources = lock.lines().filter(|line| line.starts_with("source = "));
+    let official = "source = \"registry+https://github.com/rust-lang/crates.io-index\"";
+    let other: Vec<&str> = sources.filter(|line| *line != official).collect();
+    assert!(other.is_empty(), "{other:?}");
+}
+
+#[test]
+fn every_module_says_what_it_promises() {
+    let without: Vec<PathBuf> = sources()
+        .into_iter()
+        .filter(|source| !source.is_unit_tests() && !source.text.starts_with("//!"))
+        .map(|source| source.path)
+        .collect();
+    assert!(without.is_empty(), "no //! at the top of {without:?}");
+}
+
+#[test]
+fn every_cited_statement_exists() {
+    let known = statement_ids();
+    assert_eq!(known.len(), 369);
+    let mut wrong = Vec::new();
+    for source in sources() {
+        for (number, line) in source.lines() {
+            let cited = citations(line).into_iter();
+            let unknown = cited.filter(|id| !known.contains(id));
+            wrong.extend(unknown.map(|id| format!("{}:{number}: {id}", source.path.display())));
+        }
+    }
+    assert!(wrong.is_empty(), "no such statement:\n{}", wrong.join("\n"));
+}
+
+/// A number to read, until every id must be cited by a test or excused.
+#[test]
+fn cited_statements_are_counted() {
+    let known = statement_ids();
+    let (mut cited, mut tested) = (BTreeSet::new(), BTreeSet::new());
+    for source in sources() {
+        cited.extend(citations(&source.text));
+        tested.extend(citations(source.test_code()));
+    }
+    println!(
+        "statements: {} in all, {} cited, {} cited by tests, {} not cited",
+        known.len(),
+        cited.len(),
+        tested.len(),
+        known.difference(&cited).count()
+    );
+    assert!(tested.is_subset(&cited));
+}
+
+#[test]
+fn there_is_no_commented_out_code() {
+    let found = find_lines(is_commented_out_code);
+    assert!(
+        found.is_empty(),
+        "code in comments (or a comment that ends like code):\n{}",
+        found.join("\n")
+    );
+}
+
+#[test]
+fn nothing_is_left_to_do() {
+    let macros = ["todo", "unimplemented", "dbg"].map(|name| format!("{name}!("));
+    let found = find_lines(|line| macros.iter().any(|name| line.contains(name)));
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+/// Inside the broker everything is MQTT 5; a file more that asks for the version is a design decision.
+#[test]
+fn the_core_asks_for_the_protocol_version_in_few_files() {
+    let files: Vec<PathBuf> = sources()
+        .into_iter()
+        .filter(|source| source.path.starts_with("broker/core/src"))
+        .filter(|source| source.text.contains("ProtocolVersion"))
+        .map(|source| source.path)
+        .collect();
+    assert!(files.len() <= 3, "{files:?}");
+}
+
+#[test]
+fn the_links_in_the_documents_lead_somewhere() {
+    let mut broken = Vec::new();
+    for document in ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"] {
+        let text = fs::read_to_string(root().join(document)).unwrap();
+        let targets = text
+            .split("](")
+            .skip(1)
+            .filter_map(|rest| rest.split_once(')'));
+        let local = targets
+            .map(|(target, _)| target.split('#').next().unwrap_or_default())
+            .filter(|target| !target.contains("://") && !target.is_empty());
+        broken.extend(
+            local
+                .filter(|target| !root().join(target).exists())
+                .map(|target| format!("{document}: {target}")),
+        );
+    }
+    assert!(broken.is_empty(), "{broken:?}");
+}
+
+#[test]
+fn the_checks_see_what_they_look_for() {
+    assert!(is_commented_out_code(
+        ["    //", "let x = 1;"].join(" ").as_str()
+    ));
+    assert!(is_commented_out_code(["//", "}"].concat().as_str()));
+    assert!(!is_commented_out_code("    /// An `if x {` in a document;"));
+    assert!(!is_commented_out_code(
+        "// Prose that ends with a full stop."
+    ));
+    assert!(!is_commented_out_code("let url = \"mqtt://host\";"));
+    let cited = ["[MQTT5-", "3.8.4-8] and [MQTT3-", "6.0-1] [MQTT-", "1.2]"].concat();
+    assert_eq!(
+        citations(&cited),
+        ["MQTT5-3.8.4-8", "MQTT3-6.0-1", "MQTT-1.2"]
+    );
+}
+
+/// The dependencies of a kind among the workspace's own crates.
+fn crate_graph(kind: &str) -> BTreeMap<String, BTreeSet<String>> {
+    let packages = packages();
+    let ours: BTreeSet<String> = packages
+        .iter()
+        .map(|package| text(&package["name"]))
+        .collect();
+    let own = |package| &dependencies(package, kind) & &ours;
+    packages
+        .iter()
+        .map(|package| (text(&package["name"]), own(package)))
+        .collect()
+}
+
+fn dependencies(package: &Value, kind: &str) -> BTreeSet<String> {
+    let all = package["dependencies"].as_array().unwrap();
+    let kind_of = |dependency: &Value| {
+        let kind = dependency["kind"].as_str();
+        kind.unwrap_or("normal").to_owned()
+    };
+    all.iter()
+        .filter(|dependency| kind_of(dependency) == kind)
+        .map(|dependency| text(&dependency["name"]))
+        .collect()
+}
+
+fn packages() -> Vec<Value> {
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--format-version=1", "--no-deps", "--offline"])
+        .current_dir(root())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "cargo metadata failed");
+    let metadata: Value = serde_json::from_slice(&output.stdout).unwrap();
+    metadata["packages"].as_array().unwrap().clone()
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap().to_owned()
+}
+
+fn set(names: &[&str]) -> BTreeSet<String> {
+    names.iter().map(|name| (*name).to_owned()).collect()
+}
+
+/// A file of ours.
+struct Source {
+    /// From the workspace's root.
+    path: PathBuf,
+    text: String,
+}
+
+impl Source {
+    fn lines(&self) -> impl Iterator<Item = (usize, &str)> {
+        (1..).zip(self.text.lines())
+    }
+
+    /// A `mod tests` in a file of its own.
+    fn is_unit_tests(&self) -> bool {
+        self.path.ends_with("tests.rs")
+    }
+
+    /// What of the file runs only in tests.
+    fn test_code(&self) -> &str {
+        let in_tests = self
+            .path
+            .components()
+            .any(|part| part.as_os_str() == "tests");
+        if in_tests || self.is_unit_tests() {
+            return &self.text;
+        }
+        let start = self.text.find("#[cfg(test)]\nmod ");
+        start.map_or("", |start| &self.text[start..])
+    }
+}
+
+fn sources() -> Vec<Source> {
+    let mut files = Vec::new();
+    for folder in ["broker", "certs", "device-sim", "tests"] {
+        collect(&root().join(folder), &mut files);
+    }
+    files.sort();
+    assert!(files.len() > 80, "only {} files found", files.len());
+    files
+        .into_iter()
+        .map(|file| Source {
+            text: fs::read_to_string(&file).unwrap(),
+            path: file.strip_prefix(root()).unwrap().to_owned(),
+        })
+        .collect()
+}
+
+fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() && !path.ends_with("target") {
+            collect(&path, files);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+}
+
+fn find_lines(is_wrong: impl Fn(&str) -> bool) -> Vec<String> {
+    let mut found = Vec::new();
+    for source in sources() {
+        let wrong = source.lines().filter(|(_, line)| is_wrong(line));
+        found.extend(wrong.map(|(number, line)| {
+            let place = source.path.display();
+            format!("{place}:{number}: {}", line.trim())
+        }));
+    }
+    found
+}
+
+fn is_commented_out_code(line: &str) -> bool {
+    let Some(comment) = line.trim().strip_prefix("//") else {
+        return false;
+    };
+    let is_plain = !comment.starts_with(['/', '!']);
+    is_plain && (comment.ends_with([';', '{', '}']) || comment.trim_start().starts_with("#["))
+}
+
+/// The ids in `[MQTT5-…]`, in order; whatever else stands in such brackets comes out too and is unknown.
+fn citations(text: &str) -> Vec<String> {
+    let starts = text.split("[MQTT").skip(1);
+    let ids = starts.filter_map(|rest| rest.split_once(']'));
+    ids.filter(|(id, _)| id.bytes().all(|b| b.is_ascii_digit() || b".-".contains(&b)))
+        .map(|(id, _)| format!("MQTT{id}"))
+        .collect()
+}
+
+fn statement_ids() -> BTreeSet<String> {
+    let list = root().join("tests/data/statement-ids.txt");
+    let list = fs::read_to_string(list).unwrap();
+    list.lines().map(str::to_owned).collect()
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
