@@ -459,7 +459,14 @@ impl Shared {
         let was_full = self.room.is_full();
         let file = File::options().read(true).write(true).open(&self.path);
         let file = file.map_err(io_error(&self.path))?;
-        let file_bytes = file.metadata().map_err(io_error(&self.path))?.len();
+        let metadata = file.metadata().map_err(io_error(&self.path))?;
+        // What is beyond the cap, or has no blocks on the disk, is no room: redb lengthens the file sparsely.
+        let on_disk = std::os::unix::fs::MetadataExt::blocks(&metadata) * 512;
+        let cap = match self.options.file.store_bytes_max {
+            0 => u64::MAX,
+            cap => cap,
+        };
+        let file_bytes = metadata.len().min(on_disk).min(cap);
         StoreFile::new(file, self.room.clone()).map_err(io_error(&self.path))?;
         if !self.room.has_disk() {
             self.room
