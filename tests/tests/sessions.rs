@@ -1425,3 +1425,18 @@ fn a_slow_reader_is_served_later() {
     bench.set_slow(slow, false);
     assert_eq!(bench.payloads(slow), ["1", "2", "3"]);
 }
+
+/// A CONNECT that is refused for lack of room changes nothing: the living connection and its session stay.
+#[test]
+fn a_connect_refused_by_a_full_disk_takes_nothing_over() {
+    let mut bench = Bench::default();
+    let old = bench.connect(&Hello::clean("a"));
+    bench.journal.set_room(Some(Room::Full));
+    let new = bench.open(V5);
+    bench.send_bytes(new, &Hello::durable("a").bytes());
+    let full = ReasonCode::QuotaExceeded;
+    assert_eq!(bench.take(new), Some(Got::ConnAck(false, full)));
+    assert_eq!(bench.closed(old), None);
+    bench.send(old, &Packet::PingReq);
+    assert_eq!(bench.take(old), Some(Got::PingResp));
+}

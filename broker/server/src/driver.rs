@@ -41,7 +41,8 @@ pub(crate) struct Driver<S> {
     connect_by: Timestamp,
     /// What is left to write after the end must be gone by then.
     close_by: Option<Timestamp>,
-    stop: Pin<Box<dyn Future<Output = ()> + Send>>,
+    /// Until the client is connected; then the server wakes it through its session.
+    stop: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     is_counted: bool,
 }
 
@@ -59,7 +60,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             qos_max: listener.qos_max(),
         };
         let connection = Connection::new(rules, server.broker(), now);
-        let stop = Box::pin(server.stopped());
+        let stop: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(server.stopped());
         Self {
             socket,
             connection,
@@ -74,7 +75,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             timer_at: None,
             connect_by,
             close_by: None,
-            stop,
+            stop: Some(stop),
             is_counted: false,
         }
     }
@@ -105,6 +106,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             let was_blocked = self.is_blocked(output);
             let read = self.poll_read(cx, output);
             self.note_connected();
+            // Once more: a client that connects while the server stops is not among those it wakes.
+            self.poll_stop(cx, output);
             let now = clock::now();
             let more = output.len() < OUTPUT_HIGH
                 && self
@@ -137,7 +140,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     }
 
     fn poll_stop(&mut self, cx: &mut Context<'_>, output: &mut Vec<u8>) {
-        if self.connection.closed().is_none() && self.stop.as_mut().poll(cx).is_ready() {
+        let is_stopping = match &mut self.stop {
+            Some(stop) => stop.as_mut().poll(cx).is_ready(),
+            None => self.server.is_stopping(),
+        };
+        if is_stopping {
             self.connection.close(Close::ServerShutdown, output);
         }
     }
@@ -305,6 +312,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
         if let Some(client) = self.connection.client_id() {
             self.is_counted = true;
+            self.stop = None;
             self.server.note_authenticated();
             self.listener.note_connected();
             tracing::info!(

@@ -18,7 +18,8 @@ use rand::RngExt as _;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
@@ -36,6 +37,8 @@ pub struct Server {
     unauthenticated_max: usize,
     connect_timeout: Duration,
     stop: watch::Sender<Stop>,
+    /// As `stop`, for connections to look at.
+    is_stopping: AtomicBool,
     connections: Mutex<tokio::task::JoinSet<()>>,
     panics: AtomicU64,
 }
@@ -165,6 +168,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         unauthenticated_max: config.limits.unauthenticated_max as usize,
         connect_timeout: Duration::from_secs(config.limits.connect_timeout_s.into()),
         stop,
+        is_stopping: AtomicBool::new(false),
         connections: Mutex::default(),
         panics: AtomicU64::new(0),
     });
@@ -234,6 +238,8 @@ impl Running {
             }
             is_first
         });
+        self.server.is_stopping.store(true, Ordering::Release);
+        self.server.broker().wake_all();
         self.tasks.shutdown().await;
         let mut connections = std::mem::take(&mut *self.server.lock_connections());
         let drain = async { while connections.join_next().await.is_some() {} };
@@ -299,6 +305,12 @@ impl Server {
             Ok(stop) => *stop,
             Err(_) => Stop::Asked,
         }
+    }
+
+    /// Whether the server is to stop.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.is_stopping.load(Ordering::Acquire)
     }
 
     /// Ends when the server is to stop.
@@ -477,6 +489,21 @@ async fn serve(
     address: SocketAddr,
 ) {
     let _open = Counted::new(&listener.open);
+    // Boxed apart, so that a connection keeps neither the state of its handshake nor room for a TLS stream it has not.
+    let prepared = Box::pin(prepare(&server, &listener, acceptor, stream, address));
+    if let Some(driver) = prepared.await {
+        driver.await;
+    }
+}
+
+/// The handshakes below MQTT: first byte, TLS, the name in the certificate.
+async fn prepare(
+    server: &Arc<Server>,
+    listener: &Arc<Listener>,
+    acceptor: Option<TlsAcceptor>,
+    stream: TcpStream,
+    address: SocketAddr,
+) -> Option<Pin<Box<dyn Future<Output = ()> + Send>>> {
     let started = clock::now();
     let connect_by = started + server.connect_timeout;
     // Latency matters more than segment count for packets of this size.
@@ -488,7 +515,7 @@ async fn serve(
     );
     let count = Counted::new(&server.unauthenticated);
     if !matches!(peeked.await, Ok(Ok(1..))) {
-        return;
+        return None;
     }
     let Some(acceptor) = acceptor else {
         // From here on the driver counts.
@@ -497,7 +524,10 @@ async fn serve(
             address,
             certificate: PeerCertificate::None,
         };
-        return Driver::new(stream, server.clone(), listener.clone(), peer, connect_by).await;
+        let (server, listener) = (server.clone(), listener.clone());
+        return Some(Box::pin(Driver::new(
+            stream, server, listener, peer, connect_by,
+        )));
     };
     let handshake = tokio::time::timeout(server.connect_timeout, acceptor.accept(stream)).await;
     let stream = match handshake {
@@ -505,9 +535,9 @@ async fn serve(
         Ok(Err(error)) => {
             tracing::debug!(listener = listener.config.name, peer = %address, %error, "TLS handshake failed");
             listener.refused.fetch_add(1, Ordering::Relaxed);
-            return;
+            return None;
         }
-        Err(_) => return,
+        Err(_) => return None,
     };
     std::mem::forget(count);
     let kind = listener
@@ -529,7 +559,10 @@ async fn serve(
         address,
         certificate,
     };
-    Driver::new(stream, server.clone(), listener.clone(), peer, connect_by).await;
+    let (server, listener) = (server.clone(), listener.clone());
+    Some(Box::pin(Driver::new(
+        stream, server, listener, peer, connect_by,
+    )))
 }
 
 /// Publishes wills and ends sessions on time, to a tenth of a second.

@@ -74,7 +74,12 @@ impl Broker {
     ) -> Result<Attached, ReasonCode> {
         let mut registry = lock(&self.registry);
         let is_durable = request.expiry.is_durable() && self.keeps == Keeps::Store;
+        // What exists may go on, and so drain; a new session would take room. Refused before anything is taken over.
+        let refuses_new = is_durable && self.journal.room() == Room::Full;
         let mut present = None;
+        if refuses_new && !registry.sessions.contains_key(&request.client_id) {
+            return Err(ReasonCode::QuotaExceeded);
+        }
         if let Some(old) = registry.sessions.get(&request.client_id).cloned() {
             let mut state = old.lock();
             if state.identity != request.identity {
@@ -82,16 +87,15 @@ impl Broker {
             }
             let has_ended = due_times(&state).1.is_some_and(|at| at <= now);
             let goes_on = !request.clean_start && state.expiry.is_durable() && !has_ended;
+            if refuses_new && !goes_on {
+                return Err(ReasonCode::QuotaExceeded);
+            }
             self.displace(&old, &mut state, goes_on, now, tally);
             if goes_on {
                 present = Some(old.clone());
             } else {
                 self.end(&mut registry, &old, &mut state);
             }
-        }
-        // What exists may go on, and so drain; a new session would take room.
-        if present.is_none() && is_durable && self.journal.room() == Room::Full {
-            return Err(ReasonCode::QuotaExceeded);
         }
         let session_present = present.is_some();
         let session = present.unwrap_or_else(|| self.create(&request));

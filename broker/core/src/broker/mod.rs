@@ -272,7 +272,15 @@ impl Broker {
         record
     }
 
-    /// Ends every connection's hold, as if all clients had vanished; used by tests that stop a broker.
+    /// Wakes every connection, to look at what does not come through its mailbox.
+    pub fn wake_all(&self) {
+        let sessions: Vec<_> = lock(&self.registry).sessions.values().cloned().collect();
+        for session in sessions {
+            session.mailbox().wakeup().wake();
+        }
+    }
+
+    /// The session of a client.
     #[must_use]
     pub fn session(&self, client_id: &str) -> Option<Arc<Session>> {
         lock(&self.registry)
