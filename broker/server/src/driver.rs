@@ -33,6 +33,8 @@ pub(crate) struct Driver<S> {
     input_needed: usize,
     /// What the socket has not taken yet.
     output: Vec<u8>,
+    /// The socket has taken bytes that it may still hold.
+    is_unflushed: bool,
     /// The check of the credentials, while it runs.
     check: Option<Pin<Box<dyn Future<Output = Verdict> + Send>>>,
     timer: Pin<Box<Sleep>>,
@@ -70,6 +72,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             input: Vec::new(),
             input_needed: 0,
             output: Vec::new(),
+            is_unflushed: false,
             check: None,
             timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
             timer_at: None,
@@ -249,8 +252,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         if written > 0 {
             self.connection.count_sent(written);
             output.drain(..written);
-            if let Poll::Ready(Err(error)) = Pin::new(&mut self.socket).poll_flush(cx) {
-                return Err(error);
+            self.is_unflushed = true;
+        }
+        if self.is_unflushed {
+            // TLS may have taken bytes that the socket has not: they must be pushed again when it is writable.
+            match Pin::new(&mut self.socket).poll_flush(cx) {
+                Poll::Ready(Ok(())) => self.is_unflushed = false,
+                Poll::Ready(Err(error)) => return Err(error),
+                Poll::Pending => {}
             }
         }
         result

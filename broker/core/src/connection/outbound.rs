@@ -161,6 +161,7 @@ impl Connection {
             epoch: active.epoch,
             inflight_max: active.inflight_max,
             count_max: DELIVERIES_CHUNK,
+            bytes_max: BYTES_CHUNK,
             now,
         };
         let mut outgoing = std::mem::take(&mut active.outgoing);
@@ -270,6 +271,8 @@ impl Connection {
 
 /// Deliveries taken from the mailbox in one go.
 const DELIVERIES_CHUNK: usize = 256;
+/// No further delivery is taken once these have so many bytes.
+const BYTES_CHUNK: usize = 64 << 10;
 /// Retained messages moved into the mailbox in one go.
 const REPLAY_CHUNK: usize = 256;
 /// The largest packet of the wire format; a client that takes it needs no check.

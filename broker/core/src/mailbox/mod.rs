@@ -80,7 +80,29 @@ pub(crate) struct Window {
     pub(crate) inflight_max: u16,
     /// At most so many deliveries in one go.
     pub(crate) count_max: usize,
+    /// No further delivery once so many bytes are taken.
+    pub(crate) bytes_max: usize,
     pub(crate) now: Timestamp,
+}
+
+/// What one call of [`Mailbox::take`] has taken so far.
+#[derive(Debug)]
+struct Batch<'a> {
+    out: &'a mut Vec<Outgoing>,
+    bytes: usize,
+}
+
+impl Batch<'_> {
+    fn is_full(&self, window: &Window) -> bool {
+        self.out.len() >= window.count_max || self.bytes >= window.bytes_max
+    }
+
+    fn push(&mut self, outgoing: Outgoing) {
+        if let Outgoing::Publish { message, .. } = &outgoing {
+            self.bytes += message.size_bytes();
+        }
+        self.out.push(outgoing);
+    }
 }
 
 /// The receiver's connection is not the newest one of its session any more.
@@ -338,12 +360,13 @@ impl Mailbox {
             return Err(Fenced);
         }
         let mut wanted = Vec::new();
-        let is_resent = self.resend(&mut state, &window, journal, tally, &mut wanted, out);
+        let mut batch = Batch { out, bytes: 0 };
+        let is_resent = self.resend(&mut state, &window, journal, tally, &mut wanted, &mut batch);
         // The window holds back neither PUBREL nor QoS 0 [MQTT5-4.9.0-3].
-        state.take_releases(&self.wakeup, out);
-        state.take_volatile(&window, &self.wakeup, tally, out);
+        state.take_releases(&self.wakeup, &mut batch);
+        state.take_volatile(&window, &self.wakeup, tally, &mut batch);
         if is_resent {
-            self.take_new(&mut state, &window, journal, tally, &mut wanted, out);
+            self.take_new(&mut state, &window, journal, tally, &mut wanted, &mut batch);
         }
         let request = !wanted.is_empty() && !state.is_loading;
         state.is_loading |= request;
@@ -365,11 +388,10 @@ impl Mailbox {
         journal: &dyn Journal,
         tally: &mut Tally,
         wanted: &mut Vec<(u64, u64)>,
-        out: &mut Vec<Outgoing>,
+        batch: &mut Batch<'_>,
     ) -> bool {
         while state.resent < state.sent {
-            if out.len() >= window.count_max || state.in_flight >= usize::from(window.inflight_max)
-            {
+            if batch.is_full(window) || state.in_flight >= usize::from(window.inflight_max) {
                 return false;
             }
             let index = state.resent;
@@ -386,9 +408,9 @@ impl Mailbox {
                         return false;
                     }
                     entry.phase = Phase::Released;
-                    out.push(Outgoing::PubRel(packet_id(entry.sequence)));
+                    batch.push(Outgoing::PubRel(packet_id(entry.sequence)));
                 }
-                Phase::Released => out.push(Outgoing::PubRel(packet_id(entry.sequence))),
+                Phase::Released => batch.push(Outgoing::PubRel(packet_id(entry.sequence))),
                 Phase::Publish => match entry.message(&self.wakeup) {
                     // A QoS 2 exchange that may have begun is finished, expired or not [MQTT5-4.3.3-13].
                     Available::Now(message)
@@ -400,7 +422,7 @@ impl Mailbox {
                         state.settle(index, self.queue, expired, journal, tally);
                         continue;
                     }
-                    Available::Now(message) => out.push(entry.publish(message, true)),
+                    Available::Now(message) => batch.push(entry.publish(message, true)),
                     Available::Later => return false,
                     Available::InStore => {
                         state.want_from(index, usize::MAX, wanted);
@@ -421,9 +443,9 @@ impl Mailbox {
         journal: &dyn Journal,
         tally: &mut Tally,
         wanted: &mut Vec<(u64, u64)>,
-        out: &mut Vec<Outgoing>,
+        batch: &mut Batch<'_>,
     ) {
-        while out.len() < window.count_max && state.in_flight < usize::from(window.inflight_max) {
+        while !batch.is_full(window) && state.in_flight < usize::from(window.inflight_max) {
             let oldest = state.entries.front().map_or(0, |entry| entry.sequence);
             let Some(entry) = state.entries.get(state.sent) else {
                 return;
@@ -444,7 +466,7 @@ impl Mailbox {
                 state.drop_unsent(self.queue, expired, journal, tally);
                 continue;
             }
-            out.push(entry.publish(message, false));
+            batch.push(entry.publish(message, false));
             state.queued_bytes = state.queued_bytes.saturating_sub(entry.bytes as usize);
             state.sent += 1;
             state.resent = state.sent;

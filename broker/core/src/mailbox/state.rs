@@ -4,7 +4,7 @@
 //! entry leaves when its elders have. Does not know: the journal beyond reporting an end, who waits.
 
 use super::entry::{Body, Ended, Entry, Phase, SEQUENCE_SPAN, Volatile, packet_id};
-use super::{Outgoing, Push, Settlement, Window};
+use super::{Batch, Outgoing, Push, Settlement, Window};
 use crate::action::QueueId;
 use crate::counters::{DropReason, Tally};
 use crate::journal::{Journal, NO_POSITION};
@@ -89,9 +89,9 @@ impl State {
         window: &Window,
         wakeup: &Arc<Wakeup>,
         tally: &mut Tally,
-        out: &mut Vec<Outgoing>,
+        batch: &mut Batch<'_>,
     ) {
-        while out.len() < window.count_max
+        while !batch.is_full(window)
             && let Some(next) = self.volatile.front()
         {
             if next
@@ -109,7 +109,7 @@ impl State {
                 tally.drop_message(DropReason::Expired);
                 continue;
             }
-            out.push(Outgoing::Publish {
+            batch.push(Outgoing::Publish {
                 message: next.message,
                 packet_id: None,
                 qos: QoS::AtMostOnce,
@@ -123,7 +123,7 @@ impl State {
         }
     }
 
-    pub(super) fn take_releases(&mut self, wakeup: &Arc<Wakeup>, out: &mut Vec<Outgoing>) {
+    pub(super) fn take_releases(&mut self, wakeup: &Arc<Wakeup>, batch: &mut Batch<'_>) {
         while let Some(sequence) = self.releases.front().copied() {
             // What this connection has not sent yet, `resend` will.
             if let Some(index) = self.index_of(sequence)
@@ -135,7 +135,7 @@ impl State {
                     return;
                 }
                 entry.phase = Phase::Released;
-                out.push(Outgoing::PubRel(packet_id(sequence)));
+                batch.push(Outgoing::PubRel(packet_id(sequence)));
             }
             self.releases.pop_front();
         }

@@ -1,0 +1,241 @@
+//! The whole server in this process, on port 0, with real sockets: what only a transport can get wrong.
+
+use motemq::config::{
+    AnonymousAccess, ClientCert, Config, HttpConfig, Identity, ListenerConfig, TlsConfig,
+};
+use motemq::server::{Running, start};
+use motemq_certs::Authority;
+use motemq_codec::{Decoded, Packet, ProtocolVersion, decode};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+#[test]
+fn a_tls_client_that_stops_reading_for_a_while_gets_everything() {
+    // TLS keeps what the socket did not take. It was pushed again only when something new was sent, so the last bytes for a
+    // slow client could wait for ever.
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path());
+    let mut reader = server.tls_client(dir.path());
+    reader.write_all(&connect("reader")).unwrap();
+    expect(&mut reader, &[0x20, 2, 0, 0]);
+    reader.write_all(&[0x82, 6, 0, 1, 0, 1, b't', 0]).unwrap();
+    expect(&mut reader, &[0x90, 3, 0, 1, 0]);
+    let mut publisher = TcpStream::connect(server.address("mqtt")).unwrap();
+    publisher.write_all(&connect("publisher")).unwrap();
+    expect(&mut publisher, &[0x20, 2, 0, 0]);
+    for number in 0..MESSAGES {
+        publisher.write_all(&publish(number)).unwrap();
+    }
+    // The answer says that all of them have been handed over.
+    publisher.write_all(&[0xc0, 0]).unwrap();
+    expect(&mut publisher, &[0xd0, 0]);
+    let mut received = Vec::new();
+    let mut expected = 0;
+    while expected < MESSAGES {
+        let mut bytes = [0; 16384];
+        let count = reader
+            .read(&mut bytes)
+            .expect("the rest must come by itself");
+        received.extend_from_slice(&bytes[..count]);
+        let mut done = 0;
+        while let Ok(Decoded::Packet { packet, length }) =
+            decode(&received[done..], ProtocolVersion::V3_1_1, usize::MAX)
+        {
+            let Packet::Publish(publish) = packet else {
+                panic!("expected a PUBLISH, got {packet:?}");
+            };
+            assert_eq!(publish.payload[..4], expected.to_be_bytes());
+            expected += 1;
+            done += length;
+        }
+        received.drain(..done);
+    }
+    server.stop();
+}
+
+#[test]
+fn a_stop_tells_version_5_clients_and_keeps_what_was_acknowledged() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path());
+    let mut client = TcpStream::connect(server.address("mqtt")).unwrap();
+    // Version 5, clean start 0, session expiry 100 s.
+    let properties = [5, 0x11, 0, 0, 0, 100];
+    let mut body = vec![0, 4, b'M', b'Q', b'T', b'T', 5, 0, 0, 0];
+    body.extend(properties);
+    body.extend([0, 1, b'c']);
+    client.write_all(&packet(0x10, &body)).unwrap();
+    let mut head = [0; 2];
+    client.read_exact(&mut head).unwrap();
+    let mut rest = vec![0; usize::from(head[1])];
+    client.read_exact(&mut rest).unwrap();
+    assert_eq!((head[0], rest[1]), (0x20, 0));
+    // Subscribes to its own topic at QoS 1 and publishes, but never acknowledges the delivery.
+    client
+        .write_all(&[0x82, 7, 0, 1, 0, 0, 1, b't', 1])
+        .unwrap();
+    expect(&mut client, &[0x90, 4, 0, 1, 0, 1]);
+    client
+        .write_all(&[0x32, 7, 0, 1, b't', 0, 9, 0, b'x'])
+        .unwrap();
+    let mut answers = [0; 9 + 4];
+    client.read_exact(&mut answers).unwrap();
+    assert!(
+        answers.windows(4).any(|bytes| bytes == [0x40, 2, 0, 9]),
+        "{answers:02x?}"
+    );
+    server.stop();
+    // [MQTT5-3.14.0-1] allows it only after CONNACK; 0x8B says that the server is going.
+    let mut last = Vec::new();
+    client.read_to_end(&mut last).unwrap();
+    assert_eq!(last.first(), Some(&0xe0));
+    assert_eq!(last.get(2), Some(&0x8b));
+
+    let server = Server::start(dir.path());
+    let session = server.running().server().broker().session("c");
+    let session = session.expect("the session was durable");
+    // Sent once, so not among what waits to be sent for the first time; it is sent again when the client is back.
+    assert_eq!(session.mailbox().depth().0, 0);
+    assert_eq!(server.running().server().broker().subscriptions(), 1);
+    server.stop();
+}
+
+/// A server with a plain and a TLS listener, and the runtime it runs on.
+struct Server {
+    runtime: tokio::runtime::Runtime,
+    running: Option<Running>,
+}
+
+impl Server {
+    fn start(dir: &Path) -> Self {
+        let (authority, _) = Authority::open_or_create(&dir.join("pki"), "test").unwrap();
+        let (cert, key) = (dir.join("server.crt"), dir.join("server.key"));
+        if !cert.exists() {
+            let issued = authority.issue_server(&["localhost".to_owned()]).unwrap();
+            issued.write(&cert, &key).unwrap();
+        }
+        let tls = TlsConfig {
+            cert,
+            key,
+            client_ca: None,
+            client_cert: ClientCert::None,
+            identity: Identity::None,
+            record_bytes_max: 16384,
+        };
+        let config = Config {
+            data_dir: Some(dir.join("data")),
+            listeners: vec![listener("mqtt", None), listener("mqtts", Some(tls))],
+            http: HttpConfig {
+                bind: None,
+                metrics_bind: None,
+            },
+            ..Config::default()
+        };
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap();
+        let running = runtime.block_on(start(config)).unwrap();
+        Self {
+            runtime,
+            running: Some(running),
+        }
+    }
+
+    fn running(&self) -> &Running {
+        self.running.as_ref().unwrap()
+    }
+
+    fn address(&self, name: &str) -> SocketAddr {
+        let addresses = self.running().addresses();
+        let (_, address) = addresses.iter().find(|(known, _)| known == name).unwrap();
+        SocketAddr::from(([127, 0, 0, 1], address.port()))
+    }
+
+    fn tls_client(&self, dir: &Path) -> StreamOwned<ClientConnection, TcpStream> {
+        let mut roots = RootCertStore::empty();
+        let ca = CertificateDer::from_pem_file(dir.join("pki/ca.crt")).unwrap();
+        roots.add(ca).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let name = "localhost".try_into().unwrap();
+        let connection = ClientConnection::new(Arc::new(config), name).unwrap();
+        let socket = TcpStream::connect(self.address("mqtts")).unwrap();
+        socket
+            .set_read_timeout(Some(Duration::from_secs(20)))
+            .unwrap();
+        StreamOwned::new(connection, socket)
+    }
+
+    fn stop(mut self) {
+        self.runtime.block_on(self.running.take().unwrap().stop());
+    }
+}
+
+fn listener(name: &str, tls: Option<TlsConfig>) -> ListenerConfig {
+    ListenerConfig {
+        name: name.to_owned(),
+        bind: SocketAddr::from(([127, 0, 0, 1], 0)),
+        anonymous: AnonymousAccess::Allowed,
+        tls,
+        ..ListenerConfig::default()
+    }
+}
+
+fn connect(client_id: &str) -> Vec<u8> {
+    let mut body = vec![
+        0,
+        4,
+        b'M',
+        b'Q',
+        b'T',
+        b'T',
+        4,
+        2,
+        0,
+        0,
+        0,
+        client_id.len() as u8,
+    ];
+    body.extend(client_id.as_bytes());
+    packet(0x10, &body)
+}
+
+fn publish(number: u32) -> Vec<u8> {
+    let mut body = vec![0, 1, b't'];
+    body.extend(number.to_be_bytes());
+    body.resize(PAYLOAD_BYTES, 0);
+    packet(0x30, &body)
+}
+
+fn packet(head: u8, body: &[u8]) -> Vec<u8> {
+    let mut packet = vec![head];
+    let mut length = body.len();
+    while length >= 0x80 {
+        packet.push((length & 0x7f) as u8 | 0x80);
+        length >>= 7;
+    }
+    packet.push(length as u8);
+    packet.extend(body);
+    packet
+}
+
+fn expect(stream: &mut impl Read, expected: &[u8]) {
+    let mut bytes = vec![0; expected.len()];
+    stream.read_exact(&mut bytes).unwrap();
+    assert_eq!(bytes, expected);
+}
+
+/// More than the buffers of both sockets hold, less than the queue limit.
+const MESSAGES: u32 = 1500;
+const PAYLOAD_BYTES: usize = 8000;
