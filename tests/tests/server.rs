@@ -1,4 +1,8 @@
 //! The whole server in this process, on port 0, with real sockets: what only a transport can get wrong.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on must stop at once"
+)]
 
 use motemq::config::{
     AnonymousAccess, ClientCert, Config, HttpConfig, Identity, ListenerConfig, TlsConfig,
