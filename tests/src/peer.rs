@@ -453,11 +453,28 @@ impl Line {
         let mut out = Vec::new();
         self.machine.begin(Waker::noop(), &mut out);
         loop {
+            self.feed(broker, now, &mut out);
+            let was_paused = self.machine.is_paused();
+            while !self.is_slow && self.machine.poll_output(broker, now, 1000, &mut out) {}
+            // What had to wait for CONNACK, or for replies, is taken now.
+            if !was_paused || self.machine.is_paused() {
+                break;
+            }
+        }
+        self.read(&out);
+        if self.machine.closed().is_some() {
+            self.machine.finish(broker, now);
+            self.is_finished = true;
+        }
+    }
+
+    fn feed(&mut self, broker: &Broker, now: Timestamp, out: &mut Vec<u8>) {
+        loop {
             let shown = std::mem::take(&mut self.received);
             if shown.is_empty() {
                 break;
             }
-            let (done, event) = self.machine.handle_bytes(&shown, broker, now, &mut out);
+            let (done, event) = self.machine.handle_bytes(&shown, broker, now, out);
             self.received
                 .extend_from_slice(shown.get(done.consumed..).unwrap_or_default());
             if let Some(Event::Authenticate(_)) = event {
@@ -465,19 +482,13 @@ impl Line {
                     identity: Identity::Anonymous,
                     entropy: 7,
                 };
-                self.machine.handle_verdict(verdict, broker, now, &mut out);
-                self.machine.begin(Waker::noop(), &mut out);
+                self.machine.handle_verdict(verdict, broker, now, out);
+                self.machine.begin(Waker::noop(), out);
                 continue;
             }
             if done.consumed == 0 || self.machine.closed().is_some() {
                 break;
             }
-        }
-        while !self.is_slow && self.machine.poll_output(broker, now, 1000, &mut out) {}
-        self.read(&out);
-        if self.machine.closed().is_some() {
-            self.machine.finish(broker, now);
-            self.is_finished = true;
         }
     }
 

@@ -64,7 +64,8 @@ fn control_a_lying_fsync_is_noticed() {
 fn control_qos_2_delivered_before_its_id_is_durable_is_noticed() {
     check(
         Fault::QoS2DeliveredBeforeDurable,
-        &[Rule::Duplicate, Rule::Protocol],
+        // A PUBREC that is held back with it can slip out between two commits, and is then a promise broken as well.
+        &[Rule::Duplicate, Rule::Protocol, Rule::AcknowledgedLost],
     );
 }
 

@@ -10,7 +10,7 @@ use crate::audit::AuditLimit;
 use crate::auth::Peer;
 use crate::clock;
 use crate::server::{Listener, Server};
-use motemq_core::{Close, Connection, ConnectionRules, Event, Room, Timestamp, Verdict, Violation};
+use motemq_core::{Close, Connection, ConnectionRules, Event, Room, Timestamp, Verdict};
 use std::cell::RefCell;
 use std::future::Future;
 use std::pin::Pin;
@@ -274,11 +274,30 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             return Poll::Pending;
         }
         let closed = Pin::new(&mut self.socket).poll_shutdown(cx);
-        if now < close_by && closed.is_pending() {
+        let is_over = matches!(
+            self.connection.closed(),
+            Some(Close::Normal | Close::NormalWithWill | Close::Lost)
+        );
+        if now < close_by && (closed.is_pending() || !is_over && self.poll_discard(cx).is_pending())
+        {
             self.wake_at(cx, close_by, now);
             return Poll::Pending;
         }
         Poll::Ready(())
+    }
+
+    /// Reads to the end and throws it away: closing with unread bytes would reset the connection, and the client would not
+    /// see why it was thrown out.
+    fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut bytes = [0; 4096];
+        loop {
+            let mut read = ReadBuf::new(&mut bytes);
+            match Pin::new(&mut self.socket).poll_read(cx, &mut read) {
+                Poll::Ready(Ok(())) if !read.filled().is_empty() => {}
+                Poll::Ready(_) => return Poll::Ready(()),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
     }
 
     fn poll_timer(&mut self, cx: &mut Context<'_>, output: &mut Vec<u8>) {
@@ -349,19 +368,9 @@ impl<S> Drop for Driver<S> {
         let reason = close.label();
         match (client, close) {
             (Some(client), Close::Violation(violation)) => {
-                tracing::info!(client = client.as_str(), reason, "client disconnected");
-                if let Violation::PublishRefused(code) = violation
-                    && let Some(suppressed) = REFUSALS.admit()
-                {
-                    tracing::warn!(
-                        client = client.as_str(),
-                        code = *code as u8,
-                        room = ?self.server.broker().room(),
-                        suppressed,
-                        "a publish was refused and MQTT 3.1.1 cannot say so: 144 a topic with too many levels (limits.topic_levels_max), 135 a topic with $, 151 a limit of [limits] or a full store"
-                    );
+                if let Some(suppressed) = REFUSALS.admit() {
+                    tracing::warn!(client = client.as_str(), peer = %self.peer.address, reason, %violation, suppressed, "client disconnected for breaking a rule or a limit");
                 }
-                tracing::debug!(client = client.as_str(), peer = %self.peer.address, %violation, "protocol violation");
             }
             (Some(client), _) => {
                 tracing::info!(client = client.as_str(), reason, "client disconnected");
@@ -392,7 +401,7 @@ thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
-/// Refused publishes in the log.
+/// Clients that were thrown out, in the log.
 static REFUSALS: AuditLimit = AuditLimit::new();
 /// Bytes read in one go.
 const INPUT_BYTES: usize = 64 << 10;

@@ -12,6 +12,10 @@ use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
+/// glibc's keeps the 19 MiB of each password check in the arena of whichever thread made it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// MQTT broker for constrained devices; it never acknowledges what it could still lose.
 #[derive(Parser)]
 #[command(version, propagate_version = true)]
@@ -100,6 +104,11 @@ fn load(args: &ConfigArgs) -> Result<Config, ExitCode> {
     let environment = std::env::vars()
         .filter(|(name, _)| name.starts_with("MOTEMQ_") && !ours.contains(&name.as_str()))
         .filter(|(name, _)| !name.starts_with("MOTEMQ_SIM_"));
+    if args.config.is_none() && std::path::Path::new("motemq.toml").exists() {
+        eprintln!(
+            "note: there is a motemq.toml here, but it is not used: say so with -c motemq.toml"
+        );
+    }
     let sources = Sources {
         file: args.config.as_deref(),
         environment: environment.collect(),
@@ -166,6 +175,10 @@ async fn serve(config: Config, setup: Option<dev::DevSetup>) -> ExitCode {
         Err(error @ StartError::Bind { .. }) if setup.is_some() => {
             eprintln!("motemq: {error}: for example --set listeners.mqtt.bind=0.0.0.0:11883");
             return ExitCode::FAILURE;
+        }
+        Err(error @ (StartError::Tls { .. } | StartError::Passwords(_))) => {
+            eprintln!("motemq: {error}");
+            return ExitCode::from(CONFIG_INVALID);
         }
         Err(error) => return fail(&error),
     };

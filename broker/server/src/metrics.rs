@@ -47,6 +47,10 @@ fn describe() {
         "Clients refused at CONNECT, in the TLS handshake or by a limit, by listener."
     );
     describe_counter!(
+        "mqtt_broker_tls_handshakes_failed_total",
+        "TLS handshakes that failed, by listener."
+    );
+    describe_counter!(
         "mqtt_broker_connections_closed_total",
         "Connections ended, by listener and reason."
     );
@@ -147,6 +151,8 @@ fn connections(server: &Server) {
             .absolute(listener.accepted());
         counter!("mqtt_broker_connections_refused_total", "listener" => name.clone())
             .absolute(listener.refused());
+        counter!("mqtt_broker_tls_handshakes_failed_total", "listener" => name.clone())
+            .absolute(listener.tls_failed());
         for (reason, count) in listener.closed() {
             counter!("mqtt_broker_connections_closed_total", "listener" => name.clone(), "reason" => reason)
                 .absolute(count);

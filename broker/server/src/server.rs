@@ -2,6 +2,7 @@
 //!
 //! A connection's handshakes happen in its own task, under a deadline; the accept loop only counts and spawns.
 
+use crate::audit::AuditLimit;
 use crate::auth::{Authenticator, Peer, PeerCertificate};
 use crate::clock;
 use crate::config::{self, Config, ListenerConfig};
@@ -13,7 +14,7 @@ use crate::store::file::FileLimits;
 use crate::store::journal::{Opened, RedbJournal, StoreDurability, StoreOptions};
 use crate::tls;
 use motemq_codec::QoS;
-use motemq_core::{Broker, Close, Limits, QueueFull};
+use motemq_core::{Broker, Close, DropReason, Limits, QueueFull};
 use rand::RngExt as _;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -70,6 +71,7 @@ pub struct Listener {
     connected: AtomicUsize,
     accepted: AtomicU64,
     refused: AtomicU64,
+    tls_failed: AtomicU64,
     closed: Mutex<BTreeMap<&'static str, u64>>,
 }
 
@@ -91,7 +93,7 @@ pub enum StartError {
         source: tls::TlsError,
     },
     /// An address.
-    #[error("{what} cannot use {address}: {source}; stop what uses it, or set another bind")]
+    #[error("{what} cannot use {address}: {source}; {}", bind_advice(source))]
     Bind {
         /// What wanted the address.
         what: String,
@@ -100,6 +102,18 @@ pub enum StartError {
         /// What the system said.
         source: std::io::Error,
     },
+}
+
+fn bind_advice(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        std::io::ErrorKind::PermissionDenied => {
+            "ports below 1024 need a privilege (CAP_NET_BIND_SERVICE): grant it, or set another bind"
+        }
+        std::io::ErrorKind::AddrNotAvailable => {
+            "this machine has no such address: set another bind"
+        }
+        _ => "stop what uses it, or set another bind",
+    }
 }
 
 /// A server that runs.
@@ -185,6 +199,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         tasks.spawn(accept(server.clone(), listener.clone(), socket, acceptor));
     }
     tasks.spawn(watch_deadlines(server.clone()));
+    tasks.spawn(watch_losses(server.clone()));
     Ok(Running {
         server,
         tasks,
@@ -199,6 +214,12 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
 /// The first file that is missing or wrong.
 pub fn check(config: &Config) -> Result<(), StartError> {
     Authenticator::new(config.auth.password_file.as_deref())?;
+    if let Some(dir) = &config.data_dir
+        && dir.exists()
+        && !dir.is_dir()
+    {
+        return Err(StoreError::NotAFolder(dir.clone()).into());
+    }
     for listener in &config.listeners {
         if let Some(tls) = &listener.tls {
             tls::server_config(tls).map_err(|source| StartError::Tls {
@@ -336,6 +357,7 @@ impl Listener {
             connected: AtomicUsize::new(0),
             accepted: AtomicU64::new(0),
             refused: AtomicU64::new(0),
+            tls_failed: AtomicU64::new(0),
             closed: Mutex::default(),
         }
     }
@@ -381,6 +403,12 @@ impl Listener {
     #[must_use]
     pub fn refused(&self) -> u64 {
         self.refused.load(Ordering::Relaxed)
+    }
+
+    /// TLS handshakes that failed.
+    #[must_use]
+    pub fn tls_failed(&self) -> u64 {
+        self.tls_failed.load(Ordering::Relaxed)
     }
 
     /// Connections ended so far, by reason.
@@ -533,7 +561,10 @@ async fn prepare(
     let stream = match handshake {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
-            tracing::debug!(listener = listener.config.name, peer = %address, %error, "TLS handshake failed");
+            if let Some(suppressed) = TLS_FAILURES.admit() {
+                tracing::warn!(listener = listener.config.name, peer = %address, %error, suppressed, "TLS handshake failed");
+            }
+            listener.tls_failed.fetch_add(1, Ordering::Relaxed);
             listener.refused.fetch_add(1, Ordering::Relaxed);
             return None;
         }
@@ -578,6 +609,33 @@ async fn watch_deadlines(server: Arc<Server>) {
             None => DEADLINE_PAUSE_MAX,
         };
         tokio::time::sleep(pause.max(Duration::from_millis(1))).await;
+    }
+}
+
+/// Says in the log, now and then, that messages were dropped or refused: the metrics say it at once.
+async fn watch_losses(server: Arc<Server>) {
+    let mut known = [0; DropReason::ALL.len() + 1];
+    loop {
+        tokio::time::sleep(LOSSES_INTERVAL).await;
+        let counters = server.broker().counters();
+        let dropped = DropReason::ALL.map(|reason| counters.dropped(reason));
+        let refused = counters.publish_refused.load(Ordering::Relaxed);
+        let labels = DropReason::ALL.map(DropReason::label);
+        let kinds = labels.into_iter().chain(["refused"]);
+        for ((kind, now), known) in kinds
+            .zip(dropped.into_iter().chain([refused]))
+            .zip(&mut known)
+        {
+            if now > *known {
+                let messages = now - *known;
+                tracing::warn!(
+                    kind,
+                    messages,
+                    "messages dropped or refused: qos0_offline and expired are usual, queue_full is limits.queue_messages_max or queue_bytes_max of the receiver"
+                );
+                *known = now;
+            }
+        }
     }
 }
 
@@ -642,8 +700,12 @@ fn injected_sync_delay() -> Duration {
 
 /// The environment variable that slows commits down; not part of the configuration.
 pub const INJECT_SYNC: &str = "MOTEMQ_INJECT_SYNC_MS";
+/// Failed TLS handshakes in the log.
+static TLS_FAILURES: AuditLimit = AuditLimit::new();
 /// A socket that says nothing for so long is closed.
 const FIRST_BYTE_TIME: Duration = Duration::from_secs(10);
+/// How often losses are looked for.
+const LOSSES_INTERVAL: Duration = Duration::from_secs(10);
 /// Pause after a failed accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long a stop waits for the connections.

@@ -18,15 +18,17 @@ use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// A file cannot be read or holds no PEM of the right kind.
-    #[error("{path}: {why}")]
+    #[error("{what} {path}: {why}")]
     File {
+        /// The key that names it.
+        what: &'static str,
         /// The file.
         path: PathBuf,
         /// What is wrong.
         why: String,
     },
     /// rustls refuses the combination.
-    #[error("the certificate {path} cannot be used: {source}")]
+    #[error("the certificate {path} cannot be used, or not with its key: {source}")]
     Unusable {
         /// The certificate file.
         path: PathBuf,
@@ -40,8 +42,8 @@ pub enum TlsError {
 /// # Errors
 /// When a file is missing or wrong; the error names it.
 pub fn server_config(config: &TlsConfig) -> Result<Arc<ServerConfig>, TlsError> {
-    let certificates = read_certificates(&config.cert)?;
-    let key = PrivateKeyDer::from_pem_file(&config.key).map_err(file_error(&config.key))?;
+    let certificates = read_certificates("cert", &config.cert)?;
+    let key = PrivateKeyDer::from_pem_file(&config.key).map_err(file_error("key", &config.key))?;
     let unusable = |source| TlsError::Unusable {
         path: config.cert.clone(),
         source,
@@ -62,7 +64,7 @@ pub fn server_config(config: &TlsConfig) -> Result<Arc<ServerConfig>, TlsError> 
         (ClientCert::None, _) | (_, None) => builder.with_no_client_auth(),
         (wish, Some(path)) => {
             let mut roots = RootCertStore::empty();
-            for certificate in read_certificates(path)? {
+            for certificate in read_certificates("client_ca", path)? {
                 roots
                     .add(certificate)
                     .map_err(|source| TlsError::Unusable {
@@ -77,6 +79,7 @@ pub fn server_config(config: &TlsConfig) -> Result<Arc<ServerConfig>, TlsError> 
                 _ => verifier,
             };
             let verifier = verifier.build().map_err(|error| TlsError::File {
+                what: "client_ca",
                 path: path.clone(),
                 why: error.to_string(),
             })?;
@@ -92,13 +95,17 @@ pub fn server_config(config: &TlsConfig) -> Result<Arc<ServerConfig>, TlsError> 
     Ok(Arc::new(tls))
 }
 
-fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+fn read_certificates(
+    what: &'static str,
+    path: &Path,
+) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let certificates: Vec<_> = CertificateDer::pem_file_iter(path)
-        .map_err(file_error(path))?
+        .map_err(file_error(what, path))?
         .collect::<Result<_, _>>()
-        .map_err(file_error(path))?;
+        .map_err(file_error(what, path))?;
     if certificates.is_empty() {
         return Err(TlsError::File {
+            what,
             path: path.to_owned(),
             why: "holds no certificate in PEM".to_owned(),
         });
@@ -106,8 +113,9 @@ fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsErr
     Ok(certificates)
 }
 
-fn file_error<E: std::fmt::Display>(path: &Path) -> impl FnOnce(E) -> TlsError {
+fn file_error<E: std::fmt::Display>(what: &'static str, path: &Path) -> impl FnOnce(E) -> TlsError {
     move |error| TlsError::File {
+        what,
         path: path.to_owned(),
         why: error.to_string(),
     }

@@ -204,12 +204,17 @@ impl Link {
             self.flush(around, &mut out)?;
             if self.down_bytes < self.out_bytes_max && self.machine.closed().is_none() {
                 let budget = around.dice.pick(&[1, 64, 1000]);
+                let was_paused = self.machine.is_paused();
                 let more = self
                     .machine
                     .poll_output(around.broker, around.now, budget, &mut out);
                 self.flush(around, &mut out)?;
                 if more {
                     self.wake();
+                }
+                // What had to wait for CONNACK, or for replies, is taken now.
+                if was_paused && !self.machine.is_paused() {
+                    progress += 1;
                 }
             }
             if progress == 0 || self.machine.closed().is_some() {

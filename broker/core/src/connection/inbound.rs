@@ -4,7 +4,7 @@
 //! [MQTT5-4.3.3-10]; PUBCOMP promises that the id is free on disk too, so a PUBREL that repeats one still being removed
 //! waits for the same record. Does not know: who receives, what a record contains.
 
-use super::{Active, Close, Connection, Pending, Phase, Reply, Violation};
+use super::{Active, Answer, Close, Connection, Pending, Phase, Reply, Violation};
 use crate::action::Action;
 use crate::broker::{Broker, PublishSource, Receipt, Wish};
 use crate::counters::DropReason;
@@ -36,11 +36,14 @@ impl Connection {
         }
         let alias = self.resolve_alias(publish)?;
         let topic = alias.as_deref().unwrap_or(publish.topic);
-        let refusal = match self.topic_refusal(topic) {
-            Some((code, _)) => Some(code),
-            None => (publish.payload.len() > self.limits.payload_bytes_max as usize)
-                .then_some(ReasonCode::QuotaExceeded),
-        };
+        let is_too_large = publish.payload.len() > self.limits.payload_bytes_max as usize;
+        let too_large = (
+            ReasonCode::QuotaExceeded,
+            "the payload is above limits.payload_bytes_max",
+        );
+        let refusal = self
+            .topic_refusal(topic)
+            .or_else(|| is_too_large.then_some(too_large));
         let receive_maximum = usize::from(self.limits.receive_maximum.get());
         let version = self.version;
         let Some(active) = self.active() else {
@@ -54,9 +57,10 @@ impl Connection {
                 return Err(Violation::ReceiveMaximumExceeded);
             }
         }
-        if let Some(code) = refusal {
+        if let Some((code, reason)) = refusal {
             self.tally.publish_refused += 1;
-            return self.answer(publish, code, None, out);
+            let reason = Some(reason);
+            return self.answer(publish, Answer { code, reason }, None, out);
         }
         match publish.packet_id {
             Some(packet_id) if publish.qos == QoS::ExactlyOnce => {
@@ -135,7 +139,7 @@ impl Connection {
         if let Some(Inbound::Taken(record)) = state.inbound.get(&packet_id) {
             let record = record.clone();
             drop(state);
-            return self.answer(publish, ReasonCode::Success, record, out);
+            return self.answer(publish, ReasonCode::Success.into(), record, out);
         }
         let source = PublishSource {
             inbound: state.is_stored.then(|| (session.queue(), packet_id)),
@@ -199,8 +203,8 @@ impl Connection {
         out: &mut Vec<u8>,
     ) -> Result<(), Violation> {
         match receipt {
-            Receipt::Accepted { code, awaited } => self.answer(publish, code, awaited, out),
-            Receipt::Refused(code) => self.answer(publish, code, None, out),
+            Receipt::Accepted { code, awaited } => self.answer(publish, code.into(), awaited, out),
+            Receipt::Refused(code) => self.answer(publish, code.into(), None, out),
             Receipt::Unavailable => {
                 self.close(Close::StoreFailed, out);
                 Ok(())
@@ -212,15 +216,16 @@ impl Connection {
     fn answer(
         &mut self,
         publish: &Publish<'_>,
-        code: ReasonCode,
+        answer: Answer,
         awaited: Option<Arc<Record>>,
         out: &mut Vec<u8>,
     ) -> Result<(), Violation> {
         let Some(packet_id) = publish.packet_id else {
             return Ok(());
         };
-        if code.is_error() && self.version != ProtocolVersion::V5 {
-            return Err(Violation::PublishRefused(code));
+        if answer.code.is_error() && self.version != ProtocolVersion::V5 {
+            let reason = answer.reason.unwrap_or("refused");
+            return Err(Violation::PublishRefused(answer.code, reason));
         }
         if let Some(active) = self.active()
             && publish.qos == QoS::AtLeastOnce
@@ -228,8 +233,8 @@ impl Connection {
             active.unacknowledged += 1;
         }
         let reply = match publish.qos {
-            QoS::ExactlyOnce => Reply::PubRec(packet_id, code),
-            _ => Reply::PubAck(packet_id, code),
+            QoS::ExactlyOnce => Reply::PubRec(packet_id, answer),
+            _ => Reply::PubAck(packet_id, answer),
         };
         self.reply(reply, awaited, out);
         Ok(())

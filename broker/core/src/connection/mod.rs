@@ -111,11 +111,30 @@ struct Pending {
 #[derive(Debug)]
 enum Reply {
     ConnAck(Box<handshake::Welcome>),
-    PubAck(PacketId, ReasonCode),
-    PubRec(PacketId, ReasonCode),
+    PubAck(PacketId, Answer),
+    PubRec(PacketId, Answer),
     PubComp(PacketId, ReasonCode),
     SubAck(PacketId, Vec<u8>, Vec<Replay>),
     UnsubAck(PacketId, Vec<u8>),
+}
+
+/// The answer to a publish: a reason code and, for a refusal, what would change it.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+struct Answer {
+    code: ReasonCode,
+    reason: Option<&'static str>,
+}
+
+impl From<ReasonCode> for Answer {
+    fn from(code: ReasonCode) -> Self {
+        let reason = match code {
+            ReasonCode::QuotaExceeded => {
+                Some("a queue (limits.queue_full), the retained messages or the store has no room")
+            }
+            _ => None,
+        };
+        Self { code, reason }
+    }
 }
 
 /// What [`Connection::handle_bytes`] did.
@@ -205,9 +224,12 @@ impl Connection {
         }
     }
 
-    /// 3.1.1 has no Receive Maximum; its clients are simply not read any further.
+    /// What follows CONNECT is handled when CONNACK is out, so that nothing can precede or replace it [MQTT5-3.2.0-1]. 3.1.1 has
+    /// no Receive Maximum; its clients are simply not read any further.
     fn is_stalled(&self, active: &Active) -> bool {
-        active.replies.len() >= usize::from(self.limits.receive_maximum.get()).max(REPLIES_MIN)
+        !active.is_announced
+            || active.replies.len()
+                >= usize::from(self.limits.receive_maximum.get()).max(REPLIES_MIN)
     }
 
     fn handle_packet(

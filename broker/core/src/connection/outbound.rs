@@ -3,7 +3,7 @@
 //! Invariants: never more than about `out_bytes_max` beyond what the transport has taken; a delivery too large for the
 //! client ends as if delivered [MQTT5-3.1.2-25]. Does not know: who published.
 
-use super::{Close, Connection, Pending, Phase, Reply};
+use super::{Answer, Close, Connection, Pending, Phase, Reply};
 use crate::broker::Broker;
 use crate::counters::DropReason;
 use crate::mailbox::{Outgoing, Window};
@@ -71,21 +71,21 @@ impl Connection {
         let Phase::Active(active) = &mut self.phase else {
             return;
         };
-        let (kind, packet_id, code) = match reply {
-            Reply::PubAck(packet_id, code) => {
+        let (kind, packet_id, answer) = match reply {
+            Reply::PubAck(packet_id, answer) => {
                 active.unacknowledged = active.unacknowledged.saturating_sub(1);
-                (AckKind::PubAck, packet_id, code)
+                (AckKind::PubAck, packet_id, answer)
             }
-            Reply::PubRec(packet_id, code) => {
-                if code.is_error() {
+            Reply::PubRec(packet_id, answer) => {
+                if answer.code.is_error() {
                     active.exchanges.retain(|known| *known != packet_id);
                 }
-                (AckKind::PubRec, packet_id, code)
+                (AckKind::PubRec, packet_id, answer)
             }
             Reply::PubComp(packet_id, code) => {
                 active.exchanges.retain(|known| *known != packet_id);
                 active.session.lock().finish_removal(packet_id);
-                (AckKind::PubComp, packet_id, code)
+                (AckKind::PubComp, packet_id, code.into())
             }
             Reply::ConnAck(welcome) => return self.welcome(&welcome, out),
             Reply::SubAck(packet_id, codes, replay) => {
@@ -113,25 +113,20 @@ impl Connection {
             Some(RecordState::Elided) => self.tally.acks_elided += 1,
             Some(_) => self.tally.acks_fsynced += 1,
         }
-        let mut ack = Ack::new(packet_id, code);
-        ack.reason_string = self.reason_string(code);
+        let mut ack = Ack::new(packet_id, answer.code);
+        ack.reason_string = self.reason_string(answer);
         let _ = ack.encode(kind, self.version, out);
     }
 
     /// Says what to do about a refusal, if the client wants to know [MQTT5-3.1.2-29] and has room [MQTT5-3.4.2-2].
-    fn reason_string(&self, code: ReasonCode) -> Option<&'static str> {
+    fn reason_string(&self, answer: Answer) -> Option<&'static str> {
         let Phase::Active(active) = &self.phase else {
             return None;
         };
-        if !active.problem_information || active.packet_bytes_max < ROOM_FOR_REASON {
-            return None;
-        }
-        match code {
-            ReasonCode::NotAuthorized => Some("topics that start with $ are the broker's own"),
-            ReasonCode::TopicNameInvalid => Some("more levels than limits.topic_levels_max"),
-            ReasonCode::QuotaExceeded => Some("a limit of the broker is reached; its log names it"),
-            _ => None,
-        }
+        let has_room = active.packet_bytes_max >= ROOM_FOR_REASON;
+        answer
+            .reason
+            .filter(|_| active.problem_information && has_room)
     }
 
     /// Moves retained messages for new subscriptions into the mailbox while it is nearly empty.

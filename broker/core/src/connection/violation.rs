@@ -27,7 +27,7 @@ pub enum Violation {
     /// DISCONNECT sets a session expiry where CONNECT had none [MQTT5-3.14.2-2].
     ExpiryFromZero,
     /// A publish was refused and the protocol version has no way to say so [MQTT3-3.3.5-2].
-    PublishRefused(ReasonCode),
+    PublishRefused(ReasonCode, &'static str),
     /// Nothing arrived for one and a half times the keep-alive [MQTT5-3.1.2-22].
     KeepAliveTimeout,
 }
@@ -47,7 +47,7 @@ impl Violation {
             Self::QoSNotSupported => ReasonCode::QoSNotSupported,
             Self::TopicAliasTooLarge => ReasonCode::TopicAliasInvalid,
             Self::ReceiveMaximumExceeded => ReasonCode::ReceiveMaximumExceeded,
-            Self::PublishRefused(code) => *code,
+            Self::PublishRefused(code, _) => *code,
             Self::KeepAliveTimeout => ReasonCode::KeepAliveTimeout,
         }
     }
@@ -70,9 +70,7 @@ impl fmt::Display for Violation {
             Self::ExpiryFromZero => {
                 f.write_str("DISCONNECT sets a session expiry, CONNECT had none")
             }
-            Self::PublishRefused(code) => {
-                write!(f, "a publish was refused with reason 0x{:02x}", *code as u8)
-            }
+            Self::PublishRefused(_, reason) => write!(f, "a publish was refused: {reason}"),
             Self::KeepAliveTimeout => f.write_str("nothing arrived within the keep-alive"),
         }
     }

@@ -28,6 +28,9 @@ pub enum StoreError {
     /// redb failed.
     #[error("the store failed: {0}")]
     Database(Box<redb::Error>),
+    /// `data_dir` is something else.
+    #[error("data_dir {0} is not a folder")]
+    NotAFolder(PathBuf),
     /// The store's file has no content.
     #[error(
         "{0} is empty, but a store was there: restore a backup, or remove the file to start with nothing"
