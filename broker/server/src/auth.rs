@@ -11,7 +11,7 @@ use motemq_codec::ReasonCode;
 use motemq_core::{ConnectRequest, Identity, Verdict};
 use rand::RngExt as _;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 
@@ -19,6 +19,8 @@ use tokio::sync::Semaphore;
 #[derive(Debug)]
 pub struct Authenticator {
     passwords: Option<Arc<PasswordFile>>,
+    /// Where they come from, for hints.
+    path: PathBuf,
     checks: Arc<Semaphore>,
 }
 
@@ -54,6 +56,9 @@ impl Authenticator {
             .map(Arc::new);
         Ok(Self {
             passwords,
+            path: password_file
+                .unwrap_or_else(|| Path::new("users"))
+                .to_owned(),
             checks: Arc::new(Semaphore::new(CHECKS_AT_ONCE)),
         })
     }
@@ -117,9 +122,10 @@ impl Authenticator {
                     tracing::warn!(
                         client = request.client_id,
                         user,
+                        file = %self.path.display(),
                         peer = %peer.address,
                         suppressed,
-                        "refused client: wrong user name or password. Set it with: motemq passwd add USER"
+                        "refused client: wrong user name or password. Set it with: motemq passwd add USER -f FILE"
                     );
                 }
                 Verdict::Refused {

@@ -612,29 +612,30 @@ async fn watch_deadlines(server: Arc<Server>) {
     }
 }
 
-/// Says in the log, now and then, that messages were dropped or refused: the metrics say it at once.
+/// Says in the log, now and then, that messages were lost to a limit: the metrics say it at once. Expiry, refusals by the
+/// receiver and QoS 0 for absent clients are no losses.
 async fn watch_losses(server: Arc<Server>) {
-    let mut known = [0; DropReason::ALL.len() + 1];
+    let mut known = [0; 4];
     loop {
         tokio::time::sleep(LOSSES_INTERVAL).await;
         let counters = server.broker().counters();
-        let dropped = DropReason::ALL.map(|reason| counters.dropped(reason));
-        let refused = counters.publish_refused.load(Ordering::Relaxed);
-        let labels = DropReason::ALL.map(DropReason::label);
-        let kinds = labels.into_iter().chain(["refused"]);
-        for ((kind, now), known) in kinds
-            .zip(dropped.into_iter().chain([refused]))
-            .zip(&mut known)
-        {
-            if now > *known {
-                let messages = now - *known;
-                tracing::warn!(
-                    kind,
-                    messages,
-                    "messages dropped or refused: qos0_offline and expired are usual, queue_full is limits.queue_messages_max or queue_bytes_max of the receiver"
-                );
-                *known = now;
-            }
+        let now = [
+            counters.dropped(DropReason::QueueFull),
+            counters.dropped(DropReason::TooLarge),
+            counters.dropped(DropReason::Unreadable),
+            counters.publish_refused.load(Ordering::Relaxed),
+        ];
+        if now != known {
+            let [queue_full, too_large, unreadable, refused] =
+                std::array::from_fn(|kind| now[kind] - known[kind]);
+            tracing::warn!(
+                queue_full,
+                too_large,
+                unreadable,
+                refused,
+                "messages were dropped or refused: queue_full is limits.queue_messages_max or queue_bytes_max of a receiver, too_large a receiver's own maximum, refused a limit of the publisher or the store"
+            );
+            known = now;
         }
     }
 }
