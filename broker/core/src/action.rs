@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 /// The durable owner of a backlog. Never reused within a store.
 ///
-/// The upper byte is the kind: 0 a session; 1 to 255 are reserved for share groups, queues, streams and bridges.
+/// The upper byte is the kind: 0 a session, 1 a share group; 2 to 255 are reserved for queues, streams and bridges.
 #[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct QueueId(u64);
 
@@ -22,7 +22,25 @@ impl QueueId {
     /// The queue of the `number`-th session of this store.
     #[must_use]
     pub const fn session(number: u64) -> Self {
-        Self(number & 0x00ff_ffff_ffff_ffff)
+        Self(number & NUMBER)
+    }
+
+    /// The queue of the `number`-th share group of this store.
+    #[must_use]
+    pub const fn share_group(number: u64) -> Self {
+        Self((number & NUMBER) | SHARE_GROUP)
+    }
+
+    /// Whether a share group owns the queue.
+    #[must_use]
+    pub const fn is_share_group(self) -> bool {
+        self.0 & !NUMBER == SHARE_GROUP
+    }
+
+    /// The number within the store, whatever the kind.
+    #[must_use]
+    pub const fn number(self) -> u64 {
+        self.0 & NUMBER
     }
 
     /// From its stored number.
@@ -37,6 +55,9 @@ impl QueueId {
         self.0
     }
 }
+
+const NUMBER: u64 = 0x00ff_ffff_ffff_ffff;
+const SHARE_GROUP: u64 = 1 << 56;
 
 /// One copy of a message in one durable queue.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -134,6 +155,17 @@ pub enum Action {
         /// The delivery's position.
         sequence: u64,
     },
+    /// A stored delivery went from one queue to another: a share group gave it to a member, or got it back.
+    Move {
+        /// Where it was.
+        from: (QueueId, u64),
+        /// Where it is.
+        to: QueueRef,
+        /// The position of its body.
+        position: u64,
+        /// The size that its message is counted with.
+        bytes: u32,
+    },
     /// PUBREC was received for a QoS 2 delivery [MQTT5-4.3.3-4].
     Release {
         /// The queue.
@@ -150,14 +182,14 @@ pub enum Action {
     },
     /// A session was created, taken up again, or its connection ended.
     SessionPut(Box<SessionRow>),
-    /// A session ended, with everything it owned.
+    /// A session, or a share group, ended with everything it owned.
     SessionEnded {
-        /// The session's queue.
+        /// Its queue.
         queue: QueueId,
     },
-    /// Subscriptions were added or replaced.
+    /// Subscriptions were added or replaced. A share group that is to be durable subscribes to its own filter.
     Subscribed {
-        /// The session's queue.
+        /// The queue of the session or share group.
         queue: QueueId,
         /// The subscriptions.
         subscriptions: Vec<StoredSubscription>,

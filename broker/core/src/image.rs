@@ -70,6 +70,21 @@ impl Image {
                     freed(stored.position);
                 }
             }
+            Action::Move {
+                from: (queue, sequence),
+                to,
+                position,
+                bytes,
+            } => {
+                if let Some(from) = self.queues.get_mut(queue) {
+                    from.refs.remove(sequence);
+                }
+                if self.is_owner(to.queue) {
+                    self.put(to, *position, *bytes, freed);
+                } else {
+                    freed(*position);
+                }
+            }
             Action::Release { queue, sequence } => {
                 if let Some(queue) = self.queues.get_mut(queue)
                     && let Some(stored) = queue.refs.get_mut(sequence)
@@ -81,7 +96,7 @@ impl Image {
                 self.inbound.remove(&(*queue, *packet_id));
             }
             Action::SessionPut(row) => {
-                self.next_queue = self.next_queue.max(row.queue.as_u64() + 1);
+                self.next_queue = self.next_queue.max(row.queue.number() + 1);
                 self.sessions.insert(row.queue, SessionRow::clone(row));
             }
             Action::SessionEnded { queue } => self.end(*queue, freed),
@@ -89,7 +104,10 @@ impl Image {
                 queue,
                 subscriptions,
             } => {
-                if self.sessions.contains_key(queue) {
+                if queue.is_share_group() {
+                    self.next_queue = self.next_queue.max(queue.number() + 1);
+                }
+                if queue.is_share_group() || self.sessions.contains_key(queue) {
                     let known = self.subscriptions.entry(*queue).or_default();
                     for subscription in subscriptions {
                         known.insert(subscription.filter.clone(), subscription.clone());
@@ -111,16 +129,8 @@ impl Image {
     fn publish(&mut self, position: u64, publish: &PublishAction, freed: &mut dyn FnMut(u64)) {
         let bytes = u32::try_from(publish.message.size_bytes()).unwrap_or(u32::MAX);
         for queue_ref in &publish.refs {
-            if !self.sessions.contains_key(&queue_ref.queue) {
-                continue;
-            }
-            let queue = self.queues.entry(queue_ref.queue).or_default();
-            queue.next_sequence = queue.next_sequence.max(queue_ref.sequence + 1);
-            let stored = StoredRef::new(queue_ref, position, bytes);
-            if let Some(before) = queue.refs.insert(queue_ref.sequence, stored)
-                && before.position != position
-            {
-                freed(before.position);
+            if self.is_owner(queue_ref.queue) {
+                self.put(queue_ref, position, bytes, freed);
             }
         }
         match publish.retained {
@@ -143,6 +153,26 @@ impl Image {
             && let Some(row) = self.sessions.get_mut(&queue)
         {
             row.will = None;
+        }
+    }
+
+    /// Whether a session or share group with this queue exists.
+    fn is_owner(&self, queue: QueueId) -> bool {
+        if queue.is_share_group() {
+            self.subscriptions.contains_key(&queue)
+        } else {
+            self.sessions.contains_key(&queue)
+        }
+    }
+
+    fn put(&mut self, queue_ref: &QueueRef, position: u64, bytes: u32, freed: &mut dyn FnMut(u64)) {
+        let queue = self.queues.entry(queue_ref.queue).or_default();
+        queue.next_sequence = queue.next_sequence.max(queue_ref.sequence + 1);
+        let stored = StoredRef::new(queue_ref, position, bytes);
+        if let Some(before) = queue.refs.insert(queue_ref.sequence, stored)
+            && before.position != position
+        {
+            freed(before.position);
         }
     }
 

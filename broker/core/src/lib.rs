@@ -5,7 +5,7 @@
 //! ([`Journal`]). The same code runs under the server's tasks and, in virtual time, under the simulation.
 //!
 //! Lock order (never held across a suspension, always taken in this order): session registry, session, deadlines, retained
-//! stripe, router, retained, mailbox, record, journal, wake-up.
+//! stripe, router, retained, share group, mailbox, record, journal, wake-up.
 #![deny(clippy::indexing_slicing, clippy::cast_possible_truncation)]
 
 mod action;
@@ -23,6 +23,7 @@ mod record;
 mod retained;
 mod router;
 mod session;
+mod share_group;
 mod sim_journal;
 mod sync;
 mod time;
@@ -39,13 +40,14 @@ pub use connection::{
 pub use counters::{Counters, DropReason, Tally};
 pub use image::{Image, QueueImage, StoredRef};
 pub use journal::{BacklogRequest, Journal, JournalFailure, NO_POSITION, NoJournal, Room};
-pub use limits::{Limits, QueueFull};
+pub use limits::{Limits, QueueFull, ShareRedispatch, ShareStrategy};
 pub use mailbox::{Mailbox, Outgoing};
 pub use message::{ClientId, Expiry, Identity, Message, MessageId, Origin, TopicName, Urgency};
 pub use record::{Record, RecordState};
 pub use retained::Retained;
 pub use router::{Receiver, Receivers, Router, Subscription};
 pub use session::Session;
+pub use share_group::ShareGroup;
 pub use sim_journal::{SimDisk, SimJournal, SimJournalRules};
 pub use time::Timestamp;
 pub use trie::TopicTrie;

@@ -15,6 +15,30 @@ pub enum QueueFull {
     Disconnect,
 }
 
+/// Which member of a share group gets a message.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum ShareStrategy {
+    /// By turns; a member whose window is full is passed over.
+    RoundRobin,
+    /// By lot; a member whose window is full is passed over.
+    Random,
+    /// One member, until it leaves or its queue is full.
+    Sticky,
+    /// The same member for the same publisher.
+    HashClient,
+    /// The same member for the same topic.
+    HashTopic,
+}
+
+/// When a member's unacknowledged QoS 1 deliveries go to the other members.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum ShareRedispatch {
+    /// When its connection ends.
+    AtDisconnect,
+    /// When its session ends; until then they wait for its return.
+    AtSessionEnd,
+}
+
 /// The limits, in messages, bytes and seconds.
 #[derive(Clone, Debug)]
 pub struct Limits {
@@ -50,6 +74,10 @@ pub struct Limits {
     pub retained_messages_max: usize,
     /// Bytes of retained messages. At the limit a new topic is refused with 0x97.
     pub retained_bytes_max: usize,
+    /// Which member of a share group gets a message.
+    pub share_strategy: ShareStrategy,
+    /// When a member's unacknowledged QoS 1 deliveries go to the other members.
+    pub share_redispatch: ShareRedispatch,
 }
 
 impl Default for Limits {
@@ -71,6 +99,8 @@ impl Default for Limits {
             subscriptions_max: 10_000,
             retained_messages_max: 1_000_000,
             retained_bytes_max: 1 << 30,
+            share_strategy: ShareStrategy::RoundRobin,
+            share_redispatch: ShareRedispatch::AtDisconnect,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Subscriptions to mailboxes.
+//! Subscriptions to mailboxes and share groups.
 //!
 //! Invariants: a session has at most one subscription per filter [MQTT5-3.8.4-3]; a session whose filters overlap is one
 //! receiver with the highest QoS and every identifier [MQTT5-3.3.4-2]. What a look-up found holds for one generation of
@@ -7,6 +7,7 @@
 use crate::action::QueueId;
 use crate::mailbox::Mailbox;
 use crate::message::TopicName;
+use crate::share_group::ShareGroup;
 use crate::trie::TopicTrie;
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
@@ -44,19 +45,44 @@ pub struct Receivers {
     pub topic: TopicName,
     /// The receivers, one per session.
     pub list: Box<[Receiver]>,
+    /// The share groups, beside the sessions' own subscriptions (MQTT 5.0 section 4.8.2).
+    pub groups: Box<[Arc<ShareGroup>]>,
+}
+
+impl Receivers {
+    /// Whether nobody receives the topic.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty() && self.groups.is_empty()
+    }
 }
 
 /// The subscription table.
 #[derive(Debug, Default)]
 pub struct Router {
-    trie: TopicTrie<Vec<Subscription>>,
+    trie: TopicTrie<Subscribers>,
     subscriptions: usize,
+    /// By `$share/name/filter`.
+    groups: HashMap<Box<str>, Arc<ShareGroup>, RandomState>,
+}
+
+/// Who subscribes to one filter.
+#[derive(Debug, Default)]
+struct Subscribers {
+    sessions: Vec<Subscription>,
+    groups: Box<[Arc<ShareGroup>]>,
+}
+
+impl Subscribers {
+    fn is_empty(&self) -> bool {
+        self.sessions.is_empty() && self.groups.is_empty()
+    }
 }
 
 impl Router {
     /// Adds or replaces the subscription of a session to `filter`; `true` when it is new.
     pub fn subscribe(&mut self, filter: &str, subscription: Subscription) -> bool {
-        let known = self.trie.entry(filter);
+        let known = &mut self.trie.entry(filter).sessions;
         let queue = subscription.mailbox.queue();
         if let Some(before) = known
             .iter_mut()
@@ -76,12 +102,13 @@ impl Router {
             return false;
         };
         let Some(index) = known
+            .sessions
             .iter()
             .position(|other| other.mailbox.queue() == queue)
         else {
             return false;
         };
-        known.swap_remove(index);
+        known.sessions.swap_remove(index);
         if known.is_empty() {
             self.trie.remove(filter);
         }
@@ -89,16 +116,49 @@ impl Router {
         true
     }
 
-    /// Subscriptions in the table.
+    /// The share group of `$share/name/filter`.
+    #[must_use]
+    pub fn group(&self, filter: &str) -> Option<&Arc<ShareGroup>> {
+        self.groups.get(filter)
+    }
+
+    /// All share groups.
+    pub fn groups(&self) -> impl Iterator<Item = &Arc<ShareGroup>> {
+        self.groups.values()
+    }
+
+    /// Adds a share group.
+    pub fn add_group(&mut self, group: Arc<ShareGroup>) {
+        let known = self.trie.entry(group.topic_filter());
+        let others = std::mem::take(&mut known.groups).into_iter();
+        known.groups = others.chain([group.clone()]).collect();
+        self.groups.insert(group.filter().into(), group);
+    }
+
+    /// Removes a share group.
+    pub fn remove_group(&mut self, group: &Arc<ShareGroup>) {
+        self.groups.remove(group.filter());
+        let filter = group.topic_filter();
+        let Some(known) = self.trie.get_mut(filter) else {
+            return;
+        };
+        let others = std::mem::take(&mut known.groups).into_iter();
+        known.groups = others.filter(|other| !Arc::ptr_eq(other, group)).collect();
+        if known.is_empty() {
+            self.trie.remove(filter);
+        }
+    }
+
+    /// Subscriptions in the table; a share group counts once.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.subscriptions
+        self.subscriptions + self.groups.len()
     }
 
     /// Whether nobody subscribes to anything.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.subscriptions == 0
+        self.len() == 0
     }
 
     /// Who receives `topic` from the session with queue `publisher`.
@@ -106,8 +166,10 @@ impl Router {
     pub fn receivers(&self, topic: &str, publisher: Option<QueueId>) -> Receivers {
         let mut list: Vec<Receiver> = Vec::new();
         let mut places: HashMap<QueueId, usize, RandomState> = HashMap::default();
-        self.trie.matches(topic, |subscriptions| {
-            for subscription in subscriptions {
+        let mut groups = Vec::new();
+        self.trie.matches(topic, |subscribers| {
+            groups.extend(subscribers.groups.iter().cloned());
+            for subscription in &subscribers.sessions {
                 let queue = subscription.mailbox.queue();
                 // [MQTT5-3.8.3-3]
                 if subscription.options.no_local && publisher == Some(queue) {
@@ -125,6 +187,7 @@ impl Router {
         Receivers {
             topic: TopicName::new(topic),
             list: list.into_boxed_slice(),
+            groups: groups.into_boxed_slice(),
         }
     }
 }

@@ -7,6 +7,7 @@ use crate::action::{QueueId, SessionRow, Will};
 use crate::mailbox::Mailbox;
 use crate::message::{ClientId, Expiry, Identity};
 use crate::record::Record;
+use crate::share_group::ShareGroup;
 use crate::sync::lock;
 use crate::time::Timestamp;
 use motemq_codec::{PacketId, SubscribeOptions};
@@ -34,6 +35,8 @@ pub(crate) struct SessionState {
     /// Deliveries below this sequence were sent; set when a connection ends.
     pub(crate) sent_below: u64,
     pub(crate) subscriptions: BTreeMap<Box<str>, (SubscribeOptions, Option<u32>)>,
+    /// The share groups among them.
+    pub(crate) groups: Vec<Arc<ShareGroup>>,
     pub(crate) will: Option<Arc<Will>>,
     pub(crate) inbound: BTreeMap<PacketId, Inbound>,
     /// The session's place in the deadline table.
@@ -94,6 +97,7 @@ impl SessionState {
             disconnected_at: None,
             sent_below: 0,
             subscriptions: BTreeMap::new(),
+            groups: Vec::new(),
             will: None,
             inbound: BTreeMap::new(),
             deadline: None,

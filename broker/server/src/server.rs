@@ -14,7 +14,7 @@ use crate::store::file::FileLimits;
 use crate::store::journal::{Opened, RedbJournal, StoreDurability, StoreOptions};
 use crate::tls;
 use motemq_codec::QoS;
-use motemq_core::{Broker, Close, DropReason, Limits, QueueFull};
+use motemq_core::{Broker, Close, DropReason, Limits, QueueFull, ShareRedispatch, ShareStrategy};
 use rand::RngExt as _;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -130,7 +130,7 @@ pub struct Running {
 /// # Errors
 /// When the store cannot be opened, a file is wrong or an address is taken. Nothing runs then.
 pub async fn start(config: Config) -> Result<Running, StartError> {
-    let limits = Arc::new(core_limits(&config.limits));
+    let limits = Arc::new(core_limits(&config.limits, &config.shared_subscriptions));
     let (stop, _) = watch::channel(Stop::No);
     let (broker, journal) = match &config.data_dir {
         None => (Broker::without_store(limits), None),
@@ -640,7 +640,10 @@ async fn watch_losses(server: Arc<Server>) {
     }
 }
 
-fn core_limits(limits: &config::LimitsConfig) -> Limits {
+fn core_limits(
+    limits: &config::LimitsConfig,
+    shared: &config::SharedSubscriptionsConfig,
+) -> Limits {
     let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
     Limits {
         packet_bytes_max: limits.packet_bytes_max,
@@ -664,6 +667,17 @@ fn core_limits(limits: &config::LimitsConfig) -> Limits {
         subscriptions_max: limits.subscriptions_max as usize,
         retained_messages_max: limits.retained_messages_max as usize,
         retained_bytes_max: size(limits.retained_bytes_max),
+        share_strategy: match shared.strategy {
+            config::ShareStrategy::RoundRobin => ShareStrategy::RoundRobin,
+            config::ShareStrategy::Random => ShareStrategy::Random,
+            config::ShareStrategy::Sticky => ShareStrategy::Sticky,
+            config::ShareStrategy::HashClient => ShareStrategy::HashClient,
+            config::ShareStrategy::HashTopic => ShareStrategy::HashTopic,
+        },
+        share_redispatch: match shared.redispatch {
+            config::ShareRedispatch::Disconnect => ShareRedispatch::AtDisconnect,
+            config::ShareRedispatch::SessionEnd => ShareRedispatch::AtSessionEnd,
+        },
     }
 }
 

@@ -3,7 +3,7 @@
 //! Invariants: at most one connection holds a session; whoever held it before is fenced and woken. A will that is due is
 //! published before its session's end is recorded. Does not know: packets, who matches what.
 
-use super::{Broker, Keeps, PublishSource};
+use super::{Broker, Keeps, PublishSource, is_shared};
 use crate::action::{Action, QueueId, Will};
 use crate::counters::Tally;
 use crate::journal::Room;
@@ -11,6 +11,7 @@ use crate::mailbox::Mailbox;
 use crate::message::{ClientId, Expiry, Identity, Origin};
 use crate::record::{Record, RecordState};
 use crate::session::{Session, SessionState};
+use crate::share_group::ShareGroup;
 use crate::sync::{lock, write};
 use crate::time::Timestamp;
 use foldhash::fast::RandomState;
@@ -30,6 +31,8 @@ pub(crate) struct Attached {
     pub(crate) epoch: u64,
     /// An earlier session goes on [MQTT5-3.2.2-3].
     pub(crate) session_present: bool,
+    /// The share groups that the session is in.
+    pub(crate) groups: Vec<Arc<ShareGroup>>,
     /// CONNACK may leave when this is durable.
     pub(crate) awaited: Option<Arc<Record>>,
 }
@@ -41,6 +44,8 @@ pub(crate) struct AttachRequest {
     pub(crate) identity: Identity,
     pub(crate) clean_start: bool,
     pub(crate) expiry: Expiry,
+    /// Unacknowledged QoS 1 and 2 messages that the client may have.
+    pub(crate) inflight_max: u16,
     pub(crate) will: Option<Arc<Will>>,
 }
 
@@ -94,7 +99,7 @@ impl Broker {
             if goes_on {
                 present = Some(old.clone());
             } else {
-                self.end(&mut registry, &old, &mut state);
+                self.end(&mut registry, &old, &mut state, tally);
             }
         }
         let session_present = present.is_some();
@@ -113,13 +118,18 @@ impl Broker {
             awaited = Some(record);
         }
         let epoch = state.epoch;
-        session.mailbox().attach(epoch, is_durable);
+        session
+            .mailbox()
+            .attach(epoch, is_durable, request.inflight_max);
+        self.come_online(&session, &state, is_durable);
+        let groups = state.groups.clone();
         drop(state);
         registry.sessions.insert(request.client_id, session.clone());
         Ok(Attached {
             session,
             epoch,
             session_present,
+            groups,
             awaited,
         })
     }
@@ -146,6 +156,7 @@ impl Broker {
             tally.takeovers += 1;
             // Wakes the old owner, before its waker is forgotten.
             session.mailbox().wakeup().fence(state.epoch + 1);
+            self.go_offline(session, state, tally);
             state.sent_below = session.mailbox().detach(state.epoch, tally);
             state.is_connected = false;
         }
@@ -178,6 +189,7 @@ impl Broker {
         if state.epoch != epoch || !state.is_connected {
             return;
         }
+        self.go_offline(session, &state, tally);
         state.sent_below = session.mailbox().detach(epoch, tally);
         state.is_connected = false;
         state.disconnected_at = Some(now);
@@ -190,7 +202,7 @@ impl Broker {
             self.publish_will(session, &mut state, now, tally);
         }
         if ends {
-            self.end(&mut registry, session, &mut state);
+            self.end(&mut registry, session, &mut state, tally);
             return;
         }
         if state.is_stored {
@@ -202,20 +214,27 @@ impl Broker {
     }
 
     /// Removes a session and everything it owns.
-    fn end(&self, registry: &mut Registry, session: &Arc<Session>, state: &mut SessionState) {
+    fn end(
+        &self,
+        registry: &mut Registry,
+        session: &Arc<Session>,
+        state: &mut SessionState,
+        tally: &mut Tally,
+    ) {
         registry.sessions.remove(session.client_id());
         self.remove_deadline(session, state);
         let subscriptions = std::mem::take(&mut state.subscriptions);
         if !subscriptions.is_empty() {
             let mut router = write(&self.router);
-            for filter in subscriptions.keys() {
+            for filter in subscriptions.keys().filter(|filter| !is_shared(filter)) {
                 router.unsubscribe(filter, session.queue());
             }
             self.generation.fetch_add(1, Ordering::Release);
         }
+        self.leave_all(session, state, tally);
         state.inbound.clear();
         state.will = None;
-        session.mailbox().clear();
+        session.mailbox().clear(self.journal(), tally);
         if state.is_stored {
             let queue = session.queue();
             let record = self.submit(Action::SessionEnded { queue });
@@ -270,7 +289,7 @@ impl Broker {
                 self.publish_will(&session, &mut state, now, &mut tally);
             }
             if end_at.is_some_and(|at| at <= now) {
-                self.end(&mut registry, &session, &mut state);
+                self.end(&mut registry, &session, &mut state, &mut tally);
             } else {
                 self.set_deadline(&session, &mut state);
             }

@@ -10,6 +10,7 @@
 
 mod lifecycle;
 mod publish;
+mod shared;
 mod subscribe;
 
 pub(crate) use lifecycle::{AttachRequest, Ending};
@@ -131,16 +132,18 @@ impl Broker {
         }
     }
 
-    fn restore(&self, image: Image, now: Timestamp) {
+    fn restore(&self, mut image: Image, now: Timestamp) {
+        self.next_queue
+            .store(image.next_queue.max(1), Ordering::Relaxed);
+        self.restore_groups(&mut image);
         let Image {
             sessions,
             mut subscriptions,
             mut queues,
             inbound,
             retained,
-            next_queue,
+            next_queue: _,
         } = image;
-        self.next_queue.store(next_queue.max(1), Ordering::Relaxed);
         for row in sessions.into_values() {
             if !row.expiry.is_durable() {
                 self.journal
@@ -165,7 +168,7 @@ impl Broker {
             let known = subscriptions.remove(&row.queue).unwrap_or_default();
             let mut state = session.lock();
             for stored in known.into_values() {
-                self.route(&session, &stored);
+                self.route(&session, &mut state, &stored);
                 let options = (stored.options, stored.subscription_id);
                 state.subscriptions.insert(stored.filter, options);
             }
@@ -177,6 +180,7 @@ impl Broker {
                 .sessions
                 .insert(session.client_id().clone(), session);
         }
+        self.end_empty_groups();
         let mut kept = write(&self.retained);
         for (_, message) in retained.into_values() {
             // What was accepted under an earlier limit stays.
@@ -184,13 +188,16 @@ impl Broker {
         }
     }
 
-    fn route(&self, session: &Session, stored: &StoredSubscription) -> bool {
+    fn route(&self, session: &Session, state: &mut SessionState, stored: &StoredSubscription) {
+        if is_shared(&stored.filter) {
+            return self.join(session, state, stored);
+        }
         let subscription = Subscription {
             mailbox: session.mailbox().clone(),
             options: stored.options,
             subscription_id: stored.subscription_id,
         };
-        write(&self.router).subscribe(&stored.filter, subscription)
+        write(&self.router).subscribe(&stored.filter, subscription);
     }
 
     /// The limits in force.
@@ -233,6 +240,9 @@ impl Broker {
             totals.queued_messages += messages;
             totals.queued_bytes += bytes;
         }
+        let (messages, bytes) = self.groups_depth();
+        totals.queued_messages += messages;
+        totals.queued_bytes += bytes;
         totals
     }
 
@@ -301,6 +311,11 @@ pub struct SessionTotals {
     pub queued_messages: usize,
     /// Their bytes.
     pub queued_bytes: usize,
+}
+
+/// Whether a valid filter asks for a shared subscription.
+fn is_shared(filter: &str) -> bool {
+    filter.starts_with("$share/")
 }
 
 const STRIPES: u64 = 64;

@@ -8,7 +8,7 @@ use crate::journal::Room;
 use crate::mailbox::{Mailbox, Push};
 use crate::message::Message;
 use crate::record::{Elidable, Record};
-use crate::router::Receivers;
+use crate::router::{Receiver, Receivers};
 use crate::sync::{lock, write};
 use motemq_codec::{QoS, ReasonCode};
 use std::hash::BuildHasher;
@@ -32,10 +32,7 @@ impl Broker {
             && (retained != RetainedEffect::None
                 || source.inbound.is_some()
                 || source.will_of.is_some()
-                || message.qos != QoS::AtMostOnce
-                    && receivers.list.iter().any(|receiver| {
-                        receiver.qos != QoS::AtMostOnce && receiver.mailbox.is_durable()
-                    }));
+                || message.qos != QoS::AtMostOnce && has_durable_receiver(message, receivers));
         if let Some(refusal) = self.refusal(message, receivers, needs_record) {
             tally.publish_refused += 1;
             return refusal;
@@ -76,7 +73,7 @@ impl Broker {
         {
             self.journal.submit(record.clone());
         }
-        let code = if receivers.list.is_empty() {
+        let code = if receivers.is_empty() {
             tally.unrouted += 1;
             ReasonCode::NoMatchingSubscribers
         } else {
@@ -102,8 +99,12 @@ impl Broker {
                 qos: message.qos.min(receiver.qos),
                 retain: message.retain && receiver.retain_as_published,
                 subscription_ids: receiver.subscription_ids.clone(),
+                group: None,
             };
             receiver.mailbox.push(push, self.journal(), tally);
+        }
+        for group in &receivers.groups {
+            group.dispatch(message, record, self.journal(), tally);
         }
     }
 
@@ -124,6 +125,12 @@ impl Broker {
             && receivers.list.iter().any(|receiver| {
                 receiver.qos != QoS::AtMostOnce && receiver.mailbox.refuses(message.size_bytes())
             });
+        let is_refused = is_refused
+            || message.qos != QoS::AtMostOnce
+                && receivers
+                    .groups
+                    .iter()
+                    .any(|group| group.refuses(message.size_bytes()));
         is_refused.then_some(Receipt::Refused(ReasonCode::QuotaExceeded))
     }
 
@@ -157,6 +164,7 @@ impl Broker {
             qos: replay.qos,
             retain: true,
             subscription_ids: replay.subscription_id.map(|id| Arc::from([id])),
+            group: None,
         };
         mailbox.push(push, self.journal(), tally);
         if let Some(record) = record
@@ -165,4 +173,15 @@ impl Broker {
             self.journal.submit(record);
         }
     }
+}
+
+/// Whether a message that is not QoS 0 must be in the store for someone.
+fn has_durable_receiver(message: &Message, receivers: &Receivers) -> bool {
+    let is_durable =
+        |receiver: &Receiver| receiver.qos != QoS::AtMostOnce && receiver.mailbox.is_durable();
+    receivers.list.iter().any(is_durable)
+        || receivers
+            .groups
+            .iter()
+            .any(|group| group.needs_store(message.qos))
 }

@@ -1,12 +1,14 @@
 //! SUBSCRIBE and UNSUBSCRIBE: the router, the session's own list and the journal, in that order, under the session's lock.
 
-use super::Broker;
+use super::{Broker, is_shared};
 use crate::action::{Action, StoredSubscription};
+use crate::counters::Tally;
 use crate::journal::Room;
 use crate::mailbox::Fenced;
 use crate::message::Message;
 use crate::record::Record;
 use crate::session::{Session, SessionState};
+use crate::share_group::ShareGroup;
 use crate::sync::{read, write};
 use crate::time::Timestamp;
 use motemq_codec::{QoS, ReasonCode, RetainHandling, SubscribeOptions, parse_subscription};
@@ -33,12 +35,16 @@ pub(crate) struct Replay {
 pub(crate) struct Subscribed {
     pub(crate) codes: Vec<ReasonCode>,
     pub(crate) replay: Vec<Replay>,
+    /// The share groups that the session is in now.
+    pub(crate) groups: Vec<Arc<ShareGroup>>,
     pub(crate) awaited: Option<Arc<Record>>,
 }
 
 #[derive(Debug, Default)]
 pub(crate) struct Unsubscribed {
     pub(crate) codes: Vec<ReasonCode>,
+    /// The share groups that the session is in now.
+    pub(crate) groups: Vec<Arc<ShareGroup>>,
     pub(crate) awaited: Option<Arc<Record>>,
 }
 
@@ -71,7 +77,7 @@ impl Broker {
                 options,
                 subscription_id: wish.subscription_id,
             };
-            self.route(session, &subscription);
+            self.route(session, &mut state, &subscription);
             let before = state
                 .subscriptions
                 .insert(wish.filter.into(), (options, wish.subscription_id));
@@ -81,7 +87,7 @@ impl Broker {
                 RetainHandling::SendIfNew => before.is_none(),
                 RetainHandling::DoNotSend => false,
             };
-            if wants_retained {
+            if wants_retained && !is_shared(wish.filter) {
                 replays.push((wish.filter, options.qos, wish.subscription_id));
             }
             stored.push(subscription);
@@ -97,6 +103,7 @@ impl Broker {
             };
             result.awaited = Some(self.submit(action));
         }
+        result.groups.clone_from(&state.groups);
         drop(state);
         let retained = read(&self.retained);
         for (filter, qos, subscription_id) in replays {
@@ -113,13 +120,11 @@ impl Broker {
 
     fn check_wish(&self, wish: &Wish<'_>, state: &SessionState) -> Result<(), ReasonCode> {
         let parsed = parse_subscription(wish.filter).map_err(|_| ReasonCode::TopicFilterInvalid)?;
-        if parsed.share.is_some() {
-            return Err(ReasonCode::SharedSubscriptionsNotSupported);
-        }
-        if wish.filter.split('/').count() > self.limits.topic_levels_max {
+        let filter = parsed.filter.as_str();
+        if filter.split('/').count() > self.limits.topic_levels_max {
             return Err(ReasonCode::TopicFilterInvalid);
         }
-        if wish.filter.starts_with('$') && !is_readable_system_topic(wish.filter) {
+        if filter.starts_with('$') && !is_readable_system_topic(filter) {
             return Err(ReasonCode::NotAuthorized);
         }
         let is_new = !state.subscriptions.contains_key(wish.filter);
@@ -138,6 +143,7 @@ impl Broker {
         session: &Arc<Session>,
         epoch: u64,
         filters: impl Iterator<Item = &'a str>,
+        tally: &mut Tally,
     ) -> Result<Unsubscribed, Fenced> {
         let mut state = session.lock();
         if state.epoch != epoch {
@@ -147,7 +153,11 @@ impl Broker {
         let mut removed: Vec<Box<str>> = Vec::new();
         for filter in filters {
             if state.subscriptions.remove(filter).is_some() {
-                write(&self.router).unsubscribe(filter, session.queue());
+                if is_shared(filter) {
+                    self.leave(session, &mut state, filter, tally);
+                } else {
+                    write(&self.router).unsubscribe(filter, session.queue());
+                }
                 removed.push(filter.into());
                 result.codes.push(ReasonCode::Success);
             } else {
@@ -164,6 +174,7 @@ impl Broker {
             };
             result.awaited = Some(self.submit(action));
         }
+        result.groups.clone_from(&state.groups);
         Ok(result)
     }
 }

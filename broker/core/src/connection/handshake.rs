@@ -195,11 +195,13 @@ impl Connection {
             };
             Arc::new(will)
         });
+        let inflight_max = hello.receive_maximum.min(self.limits.inflight_messages_max);
         let request = AttachRequest {
             client_id: client_id.clone(),
             identity,
             clean_start: hello.clean_start,
             expiry: hello.expiry,
+            inflight_max,
             will,
         };
         let attached = match broker.attach(request, now, &mut self.tally) {
@@ -234,7 +236,7 @@ impl Connection {
             keep_alive_ms: u64::from(keep_alive_s) * 1500,
             expiry: hello.expiry,
             packet_bytes_max: hello.packet_bytes_max,
-            inflight_max: hello.receive_maximum.min(self.limits.inflight_messages_max),
+            inflight_max,
             problem_information: hello.problem_information,
             is_announced: false,
             aliases: Vec::new(),
@@ -247,6 +249,7 @@ impl Connection {
             unacknowledged: 0,
             exchanges: Vec::new(),
             replay: VecDeque::new(),
+            groups: attached.groups,
             outgoing: Vec::new(),
         }));
     }
@@ -260,7 +263,6 @@ impl Connection {
             packet_bytes_max: NonZeroU32::new(self.limits.packet_bytes_max),
             assigned_client_id: welcome.assigned_client_id.as_deref(),
             topic_alias_max: Some(self.limits.topic_alias_max),
-            shared_subscription_available: Some(false),
             keep_alive_s: welcome.keep_alive_s,
             ..ConnAckProperties::default()
         };

@@ -12,6 +12,7 @@ use crate::mailbox::{Fenced, Handled, Settlement};
 use crate::message::{Message, MessageId, Origin, Urgency};
 use crate::record::Record;
 use crate::session::Inbound;
+use crate::share_group::ShareGroup;
 use crate::time::Timestamp;
 use motemq_codec::{
     Ack, AckKind, PacketId, ProtocolVersion, Publish, QoS, ReasonCode, Subscribe, Unsubscribe,
@@ -382,6 +383,7 @@ impl Connection {
             self.close(Close::TakenOver, out);
             return Ok(());
         };
+        self.set_groups(subscribed.groups);
         let codes = subscribed
             .codes
             .iter()
@@ -411,14 +413,22 @@ impl Connection {
         };
         let session = active.session.clone();
         let filters = unsubscribe.filters.iter();
-        let Ok(unsubscribed) = broker.unsubscribe(&session, active.epoch, filters) else {
+        let epoch = active.epoch;
+        let Ok(unsubscribed) = broker.unsubscribe(&session, epoch, filters, &mut self.tally) else {
             self.close(Close::TakenOver, out);
             return Ok(());
         };
+        self.set_groups(unsubscribed.groups);
         let codes = unsubscribed.codes.iter().map(|code| *code as u8).collect();
         let reply = Reply::UnsubAck(unsubscribe.packet_id, codes);
         self.reply(reply, unsubscribed.awaited, out);
         Ok(())
+    }
+
+    fn set_groups(&mut self, groups: Vec<Arc<ShareGroup>>) {
+        if let Some(active) = self.active() {
+            active.groups = groups;
+        }
     }
 
     fn reply(&mut self, reply: Reply, awaited: Option<Arc<Record>>, out: &mut Vec<u8>) {

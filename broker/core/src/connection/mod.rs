@@ -28,6 +28,7 @@ use crate::mailbox::Outgoing;
 use crate::message::{ClientId, Expiry};
 use crate::record::Record;
 use crate::session::Session;
+use crate::share_group::ShareGroup;
 use crate::time::Timestamp;
 use handshake::Hello;
 use motemq_codec::{
@@ -98,6 +99,8 @@ struct Active {
     exchanges: Vec<PacketId>,
     /// Retained messages still to be sent for new subscriptions.
     replay: VecDeque<Replay>,
+    /// Share groups that may have something for the session.
+    groups: Vec<Arc<ShareGroup>>,
     outgoing: Vec<Outgoing>,
 }
 

@@ -30,6 +30,7 @@ impl Connection {
         let mut more = false;
         while is_announced && self.closed.is_none() {
             self.feed_replay(broker);
+            self.feed_shared(broker, now);
             let taken = self.take(broker, now, out);
             more = taken > 0;
             if !more || out.len() >= out_bytes_max {
@@ -144,6 +145,23 @@ impl Connection {
                 return;
             };
             broker.replay(active.session.mailbox(), replay, &mut self.tally);
+        }
+    }
+
+    /// Takes what waits in the session's share groups while there is room for it.
+    fn feed_shared(&mut self, broker: &Broker, now: Timestamp) {
+        let Phase::Active(active) = &mut self.phase else {
+            return;
+        };
+        let mailbox = active.session.mailbox();
+        for group in &active.groups {
+            group.feed(
+                mailbox,
+                active.epoch,
+                now,
+                broker.journal(),
+                &mut self.tally,
+            );
         }
     }
 

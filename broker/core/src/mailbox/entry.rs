@@ -9,6 +9,7 @@ use crate::image::StoredRef;
 use crate::journal::Journal;
 use crate::message::Message;
 use crate::record::{Record, RecordState, SettleNeeds};
+use crate::share_group::ShareGroup;
 use crate::wakeup::Wakeup;
 use motemq_codec::{PacketId, QoS};
 use std::sync::Arc;
@@ -19,6 +20,8 @@ pub(super) struct Volatile {
     pub(super) barrier: Option<Arc<Record>>,
     pub(super) retain: bool,
     pub(super) subscription_ids: Option<Arc<[u32]>>,
+    /// The share group that gave it.
+    pub(super) group: Option<Arc<ShareGroup>>,
 }
 
 #[derive(Debug)]
@@ -33,6 +36,20 @@ pub(super) struct Entry {
     pub(super) is_durable: bool,
     /// A process that crashed may have sent it, or not.
     pub(super) maybe_sent: bool,
+    /// Where it comes from, if not from a subscription of the session alone.
+    pub(super) shared: Option<Box<Shared>>,
+}
+
+/// A delivery's place in the share group that gave it.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) group: Arc<ShareGroup>,
+    /// Its sequence in the group's queue.
+    pub(super) sequence: u64,
+    /// The message's own RETAIN flag.
+    pub(super) retain: bool,
+    /// The store has it in the member's queue, no longer in the group's.
+    pub(super) is_assigned: bool,
 }
 
 #[derive(Debug)]
@@ -51,6 +68,8 @@ pub(super) enum Body {
 
 #[derive(Debug)]
 pub(super) enum Phase {
+    /// Must not be sent before the store has it in this queue.
+    AwaitingAssignment(Arc<Record>),
     /// Not sent, or sent and not answered.
     Publish,
     /// PUBREC received, its record on the way to the disk.
@@ -84,6 +103,7 @@ impl Entry {
             retain: stored.retain,
             is_durable: true,
             maybe_sent: false,
+            shared: None,
         }
     }
 
@@ -104,6 +124,15 @@ impl Entry {
         }
     }
 
+    /// Where the store has the body, as far as that is known.
+    pub(super) fn position(&self) -> Option<u64> {
+        match &self.body {
+            Body::Recorded(record) => record.position(),
+            Body::Stored(position) | Body::Loaded(_, position) => Some(*position),
+            Body::Live(_) | Body::Gone => None,
+        }
+    }
+
     pub(super) fn publish(&self, message: Arc<Message>, dup: bool) -> Outgoing {
         Outgoing::Publish {
             message,
@@ -119,15 +148,22 @@ impl Entry {
 /// What must still be known of an entry when it ends.
 #[derive(Copy, Clone)]
 pub(super) struct Ended {
+    /// Where the store has it.
+    pub(super) queue: QueueId,
     pub(super) sequence: u64,
     pub(super) bytes: usize,
     pub(super) is_durable: bool,
 }
 
 impl Ended {
-    pub(super) fn of(entry: &Entry) -> Self {
+    pub(super) fn of(entry: &Entry, queue: QueueId) -> Self {
+        let (queue, sequence) = match &entry.shared {
+            Some(shared) if !shared.is_assigned => (shared.group.queue(), shared.sequence),
+            _ => (queue, entry.sequence),
+        };
         Self {
-            sequence: entry.sequence,
+            queue,
+            sequence,
             bytes: entry.bytes as usize,
             is_durable: entry.is_durable,
         }
@@ -136,7 +172,6 @@ impl Ended {
     pub(super) fn report(
         self,
         body: Body,
-        queue: QueueId,
         outcome: Settlement,
         journal: &dyn Journal,
         tally: &mut Tally,
@@ -148,12 +183,12 @@ impl Ended {
             return;
         }
         let needs = match body {
-            Body::Recorded(record) => record.settle(queue, self.sequence),
+            Body::Recorded(record) => record.settle(self.queue, self.sequence),
             _ => SettleNeeds::Action,
         };
         if needs == SettleNeeds::Action {
             journal.submit(Record::new(Action::Settle {
-                queue,
+                queue: self.queue,
                 sequence: self.sequence,
             }));
         }

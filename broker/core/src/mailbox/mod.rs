@@ -12,7 +12,10 @@
 //! Does not know: packets on the wire, subscriptions, sockets. The receiver's task encodes what it takes.
 
 mod entry;
+mod shared;
 mod state;
+
+pub(crate) use shared::{GivingUp, Offer, Place, Returned, Unplaced};
 
 use crate::action::{Action, QueueId, QueueRef};
 use crate::counters::{DropReason, Tally};
@@ -21,10 +24,11 @@ use crate::journal::{BacklogRequest, Journal};
 use crate::limits::{Limits, QueueFull};
 use crate::message::Message;
 use crate::record::Record;
+use crate::share_group::ShareGroup;
 use crate::sync::lock;
 use crate::time::Timestamp;
 use crate::wakeup::Wakeup;
-use entry::{Available, Body, Entry, Phase, SEQUENCE_SPAN, packet_id};
+use entry::{Available, Body, Ended, Entry, Phase, SEQUENCE_SPAN, packet_id};
 use motemq_codec::{PacketId, QoS};
 use state::State;
 use std::collections::VecDeque;
@@ -70,6 +74,8 @@ pub(crate) struct Push<'a> {
     pub(crate) qos: QoS,
     pub(crate) retain: bool,
     pub(crate) subscription_ids: Option<Arc<[u32]>>,
+    /// The share group that gives it, for QoS 0.
+    pub(crate) group: Option<&'a Arc<ShareGroup>>,
 }
 
 /// What a connection takes with it into [`Mailbox::take`].
@@ -236,7 +242,7 @@ impl Mailbox {
     ) -> bool {
         let bytes = push.message.size_bytes();
         if state.is_full(&self.limits, bytes) {
-            match self.limits.queue_full {
+            match self.queue_full() {
                 QueueFull::DropOldest => {
                     while state.is_full(&self.limits, bytes) && state.entries.len() > state.sent {
                         let oldest = Settlement::Dropped(DropReason::QueueFull);
@@ -281,6 +287,7 @@ impl Mailbox {
             retain: push.retain,
             is_durable,
             maybe_sent: false,
+            shared: None,
         });
         state.queued_bytes += bytes;
         if is_durable {
@@ -290,14 +297,24 @@ impl Mailbox {
         state.is_online
     }
 
+    /// The policy at the queue limits. A share group has no one receiver to disconnect.
+    fn queue_full(&self) -> QueueFull {
+        match self.limits.queue_full {
+            QueueFull::Disconnect if self.queue.is_share_group() => QueueFull::DropOldest,
+            policy => policy,
+        }
+    }
+
     /// Connects the receiver of `epoch`: everything unsettled is sent again before anything new [MQTT5-4.4.0-1].
-    pub(crate) fn attach(&self, epoch: u64, is_durable: bool) {
+    /// A share group gives it at most `window` deliveries at a time.
+    pub(crate) fn attach(&self, epoch: u64, is_durable: bool, window: u16) {
         self.wakeup.fence(epoch);
         let mut state = lock(&self.state);
         state.epoch = epoch;
         state.is_online = true;
         state.is_durable = is_durable;
         state.overflowed = false;
+        state.window = window.into();
         state.resent = 0;
         state.in_flight = 0;
         // `resend` sees to the releases that an earlier connection left.
@@ -328,7 +345,7 @@ impl Mailbox {
     }
 
     /// Empties the mailbox of a session that has ended.
-    pub(crate) fn clear(&self) {
+    pub(crate) fn clear(&self, journal: &dyn Journal, tally: &mut Tally) {
         let mut state = lock(&self.state);
         let epoch = state.epoch;
         let next_sequence = state.next_sequence;
@@ -340,8 +357,12 @@ impl Mailbox {
         };
         drop(state);
         for entry in entries {
-            // The end of the session removes the deliveries from the store; a pending record need not wait for them.
-            if let (Body::Recorded(record), true) = (&entry.body, entry.is_durable) {
+            let ended = Ended::of(&entry, self.queue);
+            if ended.queue != self.queue {
+                // A QoS 2 delivery of a share group that was sent: nobody else may have it [MQTT5-4.8.2-5].
+                ended.report(entry.body, Settlement::Accepted, journal, tally);
+            } else if let (Body::Recorded(record), true) = (&entry.body, entry.is_durable) {
+                // The end of the session removes the deliveries from the store; a pending record need not wait for them.
                 let _ = record.settle(self.queue, entry.sequence);
             }
         }
@@ -403,6 +424,8 @@ impl Mailbox {
                     state.resent += 1;
                     continue;
                 }
+                // Never sent, so never here.
+                Phase::AwaitingAssignment(_) => return true,
                 Phase::AwaitingRelease(record) => {
                     if record.holds_back(&self.wakeup) {
                         return false;
@@ -447,11 +470,18 @@ impl Mailbox {
     ) {
         while !batch.is_full(window) && state.in_flight < usize::from(window.inflight_max) {
             let oldest = state.entries.front().map_or(0, |entry| entry.sequence);
-            let Some(entry) = state.entries.get(state.sent) else {
+            let sent = state.sent;
+            let Some(entry) = state.entries.get_mut(sent) else {
                 return;
             };
             if entry.sequence - oldest >= SEQUENCE_SPAN {
                 return;
+            }
+            if let Phase::AwaitingAssignment(record) = &entry.phase {
+                if record.holds_back(&self.wakeup) {
+                    return;
+                }
+                entry.phase = Phase::Publish;
             }
             let message = match entry.message(&self.wakeup) {
                 Available::Now(message) => message,
@@ -511,6 +541,13 @@ impl Mailbox {
         let Some(entry) = state.entries.get_mut(index) else {
             return Ok(Handled::UnknownPacketId);
         };
+        if let Some(shared) = &entry.shared
+            && !shared.is_assigned
+        {
+            // It was never this member's in the store, and now it is no one else's any more.
+            state.disown(index, self.queue, journal, tally);
+            return Ok(Handled::SendPubRel);
+        }
         match entry.phase {
             Phase::Publish if entry.is_durable => {
                 let sequence = entry.sequence;
@@ -531,7 +568,7 @@ impl Mailbox {
             }
             Phase::AwaitingRelease(_) => Ok(Handled::Done),
             Phase::Released => Ok(Handled::SendPubRel),
-            Phase::Settled => Ok(Handled::UnknownPacketId),
+            Phase::Settled | Phase::AwaitingAssignment(_) => Ok(Handled::UnknownPacketId),
         }
     }
 

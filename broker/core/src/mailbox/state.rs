@@ -23,6 +23,8 @@ pub(super) struct State {
     pub(super) is_durable: bool,
     /// The receiver must be disconnected: its queue overflowed under that policy.
     pub(super) overflowed: bool,
+    /// Unacknowledged QoS 1 and 2 messages that the receiver takes; share groups give it no more than that.
+    pub(super) window: usize,
     /// QoS 0 deliveries.
     pub(super) volatile: VecDeque<Volatile>,
     pub(super) volatile_bytes: usize,
@@ -51,6 +53,11 @@ impl State {
             || self.queued_bytes + bytes > limits.queue_bytes_max
     }
 
+    pub(super) fn volatile_is_full(&self, limits: &Limits, bytes: usize) -> bool {
+        self.volatile.len() >= limits.queue_messages_max
+            || self.volatile_bytes + bytes > limits.queue_bytes_max
+    }
+
     pub(super) fn push_volatile(
         &mut self,
         push: Push<'_>,
@@ -62,9 +69,7 @@ impl State {
             return false;
         }
         let bytes = push.message.size_bytes();
-        while self.volatile.len() >= limits.queue_messages_max
-            || self.volatile_bytes + bytes > limits.queue_bytes_max
-        {
+        while self.volatile_is_full(limits, bytes) {
             tally.drop_message(DropReason::QueueFull);
             match self.volatile.front() {
                 Some(oldest) if limits.queue_full == QueueFull::DropOldest => {
@@ -80,6 +85,7 @@ impl State {
             barrier: push.record.filter(|record| record.is_barrier()).cloned(),
             retain: push.retain,
             subscription_ids: push.subscription_ids,
+            group: push.group.cloned(),
         });
         true
     }
@@ -191,9 +197,10 @@ impl State {
         };
         entry.phase = Phase::Settled;
         let body = std::mem::replace(&mut entry.body, Body::Gone);
-        let ended = Ended::of(entry);
+        let ended = Ended::of(entry, queue);
+        entry.shared = None;
         self.forget_memory(&body, ended);
-        ended.report(body, queue, outcome, journal, tally);
+        ended.report(body, outcome, journal, tally);
         self.pop_settled();
     }
 
@@ -208,10 +215,10 @@ impl State {
         let Some(entry) = self.entries.remove(self.sent) else {
             return;
         };
-        let ended = Ended::of(&entry);
+        let ended = Ended::of(&entry, queue);
         self.queued_bytes = self.queued_bytes.saturating_sub(ended.bytes);
         self.forget_memory(&entry.body, ended);
-        ended.report(entry.body, queue, outcome, journal, tally);
+        ended.report(entry.body, outcome, journal, tally);
     }
 
     /// Gives up an entry whose body is lost; the store has already reported it.

@@ -10,7 +10,8 @@ use super::number::{Range, Unit};
 use super::section::{Reader, Section};
 use super::settings::{
     AnonymousAccess, AuthConfig, ClientCert, Config, Durability, HttpConfig, Identity,
-    LimitsConfig, ListenerConfig, LogConfig, LogFormat, PersistenceConfig, QueueFull, TlsConfig,
+    LimitsConfig, ListenerConfig, LogConfig, LogFormat, PersistenceConfig, QueueFull,
+    ShareRedispatch, ShareStrategy, SharedSubscriptionsConfig, TlsConfig,
 };
 use std::net::SocketAddr;
 use toml::de::DeTable;
@@ -32,6 +33,9 @@ pub(super) fn config<'a>(reader: &mut Reader<'a>, document: &'a DeTable<'a>) -> 
         data_dir: root.path("data_dir", default.data_dir.as_deref()),
         listeners: listeners(&mut root, &mut addresses),
         limits: limits(root.table("limits", "limits")),
+        shared_subscriptions: shared_subscriptions(
+            root.table("shared_subscriptions", "shared_subscriptions"),
+        ),
         persistence: persistence(root.table("persistence", "persistence")),
         http: http(root.table("http", "http"), &mut addresses),
         auth: auth(root.table("auth", "auth")),
@@ -219,6 +223,20 @@ fn limits(mut section: Section<'_, '_>) -> LimitsConfig {
     );
     section.finish();
     limits
+}
+
+fn shared_subscriptions(mut section: Section<'_, '_>) -> SharedSubscriptionsConfig {
+    let default = SharedSubscriptionsConfig::default();
+    let shared = read!(
+        section,
+        default,
+        SharedSubscriptionsConfig {
+            strategy: choice(SHARE_STRATEGY),
+            redispatch: choice(SHARE_REDISPATCH),
+        }
+    );
+    section.finish();
+    shared
 }
 
 fn persistence(mut section: Section<'_, '_>) -> PersistenceConfig {
@@ -431,6 +449,19 @@ const QUEUE_FULL: &[(&str, QueueFull)] = &[
     ("drop-newest", QueueFull::DropNewest),
     ("refuse", QueueFull::Refuse),
     ("disconnect", QueueFull::Disconnect),
+];
+
+const SHARE_STRATEGY: &[(&str, ShareStrategy)] = &[
+    ("round-robin", ShareStrategy::RoundRobin),
+    ("random", ShareStrategy::Random),
+    ("sticky", ShareStrategy::Sticky),
+    ("hash-client", ShareStrategy::HashClient),
+    ("hash-topic", ShareStrategy::HashTopic),
+];
+
+const SHARE_REDISPATCH: &[(&str, ShareRedispatch)] = &[
+    ("disconnect", ShareRedispatch::Disconnect),
+    ("session-end", ShareRedispatch::SessionEnd),
 ];
 
 const DURABILITY: &[(&str, Durability)] = &[

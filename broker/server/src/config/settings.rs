@@ -19,6 +19,8 @@ pub struct Config {
     pub listeners: Vec<ListenerConfig>,
     /// What one client, one session and the broker as a whole may use.
     pub limits: LimitsConfig,
+    /// Who of a share group gets a message.
+    pub shared_subscriptions: SharedSubscriptionsConfig,
     /// How the store writes.
     pub persistence: PersistenceConfig,
     /// Metrics and health over HTTP.
@@ -35,6 +37,7 @@ impl Default for Config {
             data_dir: Some(PathBuf::from("data")),
             listeners: vec![ListenerConfig::default()],
             limits: LimitsConfig::default(),
+            shared_subscriptions: SharedSubscriptionsConfig::default(),
             persistence: PersistenceConfig::default(),
             http: HttpConfig::default(),
             auth: AuthConfig::default(),
@@ -204,6 +207,48 @@ pub enum QueueFull {
     Refuse,
     /// `"disconnect"`: the slow client is disconnected.
     Disconnect,
+}
+
+/// Who of a share group gets a message.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SharedSubscriptionsConfig {
+    /// How the member is chosen. Default [`ShareStrategy::RoundRobin`].
+    pub strategy: ShareStrategy,
+    /// When unacknowledged QoS 1 messages of a member go to the others. Default [`ShareRedispatch::Disconnect`].
+    pub redispatch: ShareRedispatch,
+}
+
+impl Default for SharedSubscriptionsConfig {
+    fn default() -> Self {
+        Self {
+            strategy: ShareStrategy::RoundRobin,
+            redispatch: ShareRedispatch::Disconnect,
+        }
+    }
+}
+
+/// How a share group chooses a member for a message.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum ShareStrategy {
+    /// `"round-robin"`: by turns; a member with a full window is passed over.
+    RoundRobin,
+    /// `"random"`: by lot; a member with a full window is passed over.
+    Random,
+    /// `"sticky"`: one member until it leaves.
+    Sticky,
+    /// `"hash-client"`: the same member for the same publisher.
+    HashClient,
+    /// `"hash-topic"`: the same member for the same topic.
+    HashTopic,
+}
+
+/// When unacknowledged QoS 1 messages of a member go to the others.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum ShareRedispatch {
+    /// `"disconnect"`: when its connection ends.
+    Disconnect,
+    /// `"session-end"`: when its session ends.
+    SessionEnd,
 }
 
 /// How the store writes.

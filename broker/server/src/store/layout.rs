@@ -18,6 +18,7 @@
 //!   6 session ended   varint queue
 //!   7 subscribed      varint queue, varint n, n x (text filter, subscription)
 //!   8 unsubscribed    varint queue, varint n, n x text filter
+//!   9 move            varint queue, varint sequence, ref, varint position, varint size
 //! session   1, varint queue, text client id, identity kind (0 anonymous, 1 user, 2 certificate), [text name],
 //!           varint epoch, u32 expiry, flags (bit 0 disconnected, 1 will), [varint disconnected_ms, varint sent below],
 //!           [message, varint delay, flag, [varint expiry]]
@@ -54,6 +55,19 @@ pub fn write_action(action: &Action, out: &mut Vec<u8>) {
             out.push(SETTLE);
             write_varint(queue.as_u64(), out);
             write_varint(*sequence, out);
+        }
+        Action::Move {
+            from: (queue, sequence),
+            to,
+            position,
+            bytes,
+        } => {
+            out.push(MOVE);
+            write_varint(queue.as_u64(), out);
+            write_varint(*sequence, out);
+            write_ref(to, out);
+            write_varint(*position, out);
+            write_varint(u64::from(*bytes), out);
         }
         Action::Release { queue, sequence } => {
             out.push(RELEASE);
@@ -116,11 +130,15 @@ fn write_publish(publish: &PublishAction, out: &mut Vec<u8>) {
     }
     write_varint(publish.refs.len() as u64, out);
     for queue_ref in &publish.refs {
-        write_varint(queue_ref.queue.as_u64(), out);
-        write_varint(queue_ref.sequence, out);
-        let ids = queue_ref.subscription_ids.as_deref();
-        write_ref_flags(queue_ref.qos, queue_ref.retain, false, ids, out);
+        write_ref(queue_ref, out);
     }
+}
+
+fn write_ref(queue_ref: &QueueRef, out: &mut Vec<u8>) {
+    write_varint(queue_ref.queue.as_u64(), out);
+    write_varint(queue_ref.sequence, out);
+    let ids = queue_ref.subscription_ids.as_deref();
+    write_ref_flags(queue_ref.qos, queue_ref.retain, false, ids, out);
 }
 
 fn write_ref_flags(
@@ -152,6 +170,12 @@ pub fn read_action(bytes: &[u8]) -> Result<Action, LayoutError> {
         SETTLE => Action::Settle {
             queue: reader.queue()?,
             sequence: reader.varint()?,
+        },
+        MOVE => Action::Move {
+            from: (reader.queue()?, reader.varint()?),
+            to: reader.queue_ref()?,
+            position: reader.varint()?,
+            bytes: reader.narrow("size")?,
         },
         RELEASE => Action::Release {
             queue: reader.queue()?,
@@ -484,16 +508,7 @@ impl<'a> Reader<'a> {
         let count = self.varint()?;
         let mut refs = Vec::new();
         for _ in 0..count {
-            let queue = self.queue()?;
-            let sequence = self.varint()?;
-            let flags = self.ref_flags()?;
-            refs.push(QueueRef {
-                queue,
-                sequence,
-                qos: flags.qos,
-                retain: flags.retain,
-                subscription_ids: flags.subscription_ids,
-            });
+            refs.push(self.queue_ref()?);
         }
         Ok(PublishAction {
             message,
@@ -501,6 +516,19 @@ impl<'a> Reader<'a> {
             retained,
             inbound,
             will_of,
+        })
+    }
+
+    fn queue_ref(&mut self) -> Result<QueueRef, LayoutError> {
+        let queue = self.queue()?;
+        let sequence = self.varint()?;
+        let flags = self.ref_flags()?;
+        Ok(QueueRef {
+            queue,
+            sequence,
+            qos: flags.qos,
+            retain: flags.retain,
+            subscription_ids: flags.subscription_ids,
         })
     }
 
@@ -609,6 +637,7 @@ const SESSION_PUT: u8 = 5;
 const SESSION_ENDED: u8 = 6;
 const SUBSCRIBED: u8 = 7;
 const UNSUBSCRIBED: u8 = 8;
+const MOVE: u8 = 9;
 
 #[cfg(test)]
 mod tests {
@@ -728,6 +757,18 @@ mod tests {
             Action::Publish(publish),
             Action::Settle { queue, sequence: 1 },
             Action::Release { queue, sequence: 2 },
+            Action::Move {
+                from: (QueueId::share_group(7), 3),
+                to: QueueRef {
+                    queue,
+                    sequence: 9,
+                    qos: QoS::ExactlyOnce,
+                    retain: false,
+                    subscription_ids: None,
+                },
+                position: 1 << 40,
+                bytes: 77,
+            },
             Action::InboundRemoved { queue, packet_id },
             Action::SessionPut(Box::new(row)),
             Action::SessionEnded { queue },

@@ -89,6 +89,10 @@ impl Engine {
             Action::Settle { queue, sequence } | Action::Release { queue, sequence } => {
                 fold.chunks.insert((queue.as_u64(), sequence / CHUNK));
             }
+            Action::Move { from, to, .. } => {
+                fold.chunks.insert((from.0.as_u64(), from.1 / CHUNK));
+                fold.chunks.insert((to.queue.as_u64(), to.sequence / CHUNK));
+            }
             Action::InboundRemoved { queue, packet_id } => {
                 fold.inbound.insert((queue, packet_id));
             }
@@ -117,16 +121,20 @@ impl Engine {
 
     fn fold_publish(&self, position: u64, publish: PublishAction, fold: &mut Fold) {
         let mut live = 0;
-        for queue_ref in &publish.refs {
-            let stored = self
-                .image
-                .queues
-                .get(&queue_ref.queue)
-                .and_then(|queue| queue.refs.get(&queue_ref.sequence));
+        let written = publish.refs.iter().map(|to| (to.queue, to.sequence));
+        let mut check = |(queue, sequence): (QueueId, u64)| {
+            let known = self.image.queues.get(&queue);
+            let stored = known.and_then(|queue| queue.refs.get(&sequence));
             if stored.is_some_and(|stored| stored.position == position) {
                 live += 1;
-                fold.chunks
-                    .insert((queue_ref.queue.as_u64(), queue_ref.sequence / CHUNK));
+                fold.chunks.insert((queue.as_u64(), sequence / CHUNK));
+            }
+        };
+        match self.moved.get(&position) {
+            None => written.for_each(&mut check),
+            Some(moved) => {
+                let places: BTreeSet<_> = moved.iter().copied().chain(written).collect();
+                places.into_iter().for_each(&mut check);
             }
         }
         if live > 0 {
@@ -314,6 +322,7 @@ impl Engine {
         }
         if let Some(folded) = fold.folded {
             self.folded = folded;
+            self.moved.retain(|position, _| *position > folded.0);
         }
     }
 }

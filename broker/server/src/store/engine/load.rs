@@ -96,6 +96,7 @@ impl Engine {
             body_refs: HashMap::new(),
             dead_bodies: Vec::new(),
             chunks: HashSet::new(),
+            moved: HashMap::new(),
         };
         engine.image.next_queue = u64::from_le_bytes(meta_open(db, key, "next_queue")?);
         engine.load_tables(db)?;
@@ -112,7 +113,7 @@ impl Engine {
                 .key
                 .open("sessions", &queue.value().to_be_bytes(), sealed.value())?;
             let session = read_session(bytes).map_err(at("sessions", queue.value()))?;
-            self.image.next_queue = self.image.next_queue.max(session.queue.as_u64() + 1);
+            self.image.next_queue = self.image.next_queue.max(session.queue.number() + 1);
             self.image.sessions.insert(session.queue, session);
         }
         for row in txn.open_table(SUBSCRIPTIONS)?.range::<(u64, &str)>(..)? {
@@ -206,6 +207,7 @@ impl Engine {
             for bytes in page_actions(page) {
                 let bytes = bytes.ok_or_else(|| corrupt("the page ends within an action"))?;
                 let action = read_action(bytes).map_err(at("journal", first))?;
+                self.note_move(&action);
                 self.image.apply(first + count, &action, &mut |_| ());
                 count += 1;
             }

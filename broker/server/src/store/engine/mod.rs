@@ -19,9 +19,9 @@ pub use body::{BodyReader, read_body};
 use super::StoreError;
 use super::layout::write_action;
 use super::tables::{JOURNAL, StoreKey};
-use motemq_core::{Action, Image};
+use motemq_core::{Action, Image, QueueId};
 use redb::{Database, WriteTransaction};
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
 /// How the store commits and folds.
@@ -68,6 +68,8 @@ pub struct Engine {
     dead_bodies: Vec<u64>,
     /// Chunks in `queues`.
     chunks: HashSet<(u64, u64)>,
+    /// Where deliveries of a body that is still in the journal have gone since it was written.
+    moved: HashMap<u64, BTreeSet<(QueueId, u64)>>,
 }
 
 #[derive(Copy, Clone, Debug)]
@@ -96,6 +98,19 @@ impl Engine {
         self.journal_bytes += bytes;
         self.last = first + count - 1;
         self.chain = tag;
+    }
+
+    /// Notes where a delivery goes, for when the page with its body is folded.
+    fn note_move(&mut self, action: &Action) {
+        if let Action::Move {
+            from, to, position, ..
+        } = action
+            && *position > self.folded.0
+        {
+            let places = self.moved.entry(*position).or_default();
+            places.remove(from);
+            places.insert((to.queue, to.sequence));
+        }
     }
 
     /// Everything that is durable.
@@ -148,6 +163,7 @@ impl Engine {
         self.finish_fold(fold);
         let folded = self.folded.0;
         for (position, action) in (first..).zip(actions) {
+            self.note_move(action);
             let (body_refs, dead_bodies) = (&mut self.body_refs, &mut self.dead_bodies);
             self.image.apply(position, action, &mut |freed| {
                 if freed <= folded

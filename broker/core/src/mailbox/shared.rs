@@ -1,0 +1,558 @@
+//! What a share group does with mailboxes: its own, the backlog, and those of its members.
+//!
+//! A delivery that a group gives to a member keeps its place in the group's queue, in memory as [`Shared`] and in the store
+//! as the group's; only its packet id is the member's. So it can be taken back, and a member's end settles it where it is.
+//!
+//! Does not know: who the members are, whose turn it is.
+
+use super::entry::{Body, Ended, Entry, Phase, Shared};
+use super::state::State;
+use super::{Mailbox, Push, Settlement};
+use crate::action::{Action, QueueId, QueueRef};
+use crate::counters::{DropReason, Tally};
+use crate::journal::{BacklogRequest, Journal};
+use crate::limits::{QueueFull, ShareRedispatch};
+use crate::message::Message;
+use crate::record::Record;
+use crate::share_group::ShareGroup;
+use crate::sync::lock;
+use crate::time::Timestamp;
+use motemq_codec::{QoS, SubscribeOptions};
+use std::sync::Arc;
+
+/// A message for a share group that no member has yet.
+#[derive(Debug)]
+pub(crate) struct Unplaced<'a> {
+    pub(crate) message: &'a Arc<Message>,
+    pub(crate) record: Option<&'a Arc<Record>>,
+    pub(crate) qos: QoS,
+    /// Its place in the group's queue, for QoS 1 and 2.
+    pub(crate) sequence: Option<u64>,
+    /// The record names it.
+    pub(crate) is_durable: bool,
+}
+
+/// A delivery offered to a member.
+#[derive(Debug)]
+pub(crate) struct Offer<'a> {
+    pub(crate) group: &'a Arc<ShareGroup>,
+    pub(crate) unplaced: &'a Unplaced<'a>,
+    pub(crate) qos: QoS,
+    pub(crate) retain: bool,
+    pub(crate) subscription_ids: Option<Arc<[u32]>>,
+    /// The member takes it into its queue even when its window is full.
+    pub(crate) is_queued: bool,
+}
+
+/// Who a delivery from the backlog goes to.
+#[derive(Debug)]
+pub(crate) struct Place<'a> {
+    pub(crate) epoch: u64,
+    pub(crate) group: &'a Arc<ShareGroup>,
+    pub(crate) options: SubscribeOptions,
+    pub(crate) subscription_ids: Option<Arc<[u32]>>,
+    /// The member's session is in the store.
+    pub(crate) is_durable: bool,
+}
+
+/// A delivery on its way from the backlog to a member.
+#[derive(Debug)]
+pub(crate) struct Pulled(Entry);
+
+/// A delivery that comes back from a member.
+#[derive(Debug)]
+pub(crate) struct Returned {
+    entry: Entry,
+    /// The member's queue.
+    queue: QueueId,
+}
+
+/// What a member that leaves has of its groups.
+#[derive(Debug, Default)]
+pub(crate) struct Leaving {
+    pub(crate) returned: Vec<(Arc<ShareGroup>, Returned)>,
+    /// QoS 0 messages.
+    pub(crate) volatile: Vec<(Arc<ShareGroup>, Arc<Message>)>,
+}
+
+/// Why a member gives up what its groups gave it.
+#[derive(Copy, Clone, Debug)]
+pub(crate) enum GivingUp<'a> {
+    /// It left this group: what was sent, it may still acknowledge [MQTT5-3.10.4-3].
+    Unsubscribed(&'a Arc<ShareGroup>),
+    /// Its connection ended: the QoS 1 deliveries that it has not acknowledged too, if that is configured.
+    Disconnected(ShareRedispatch),
+    /// Its session ended.
+    Ended,
+}
+
+impl Returned {
+    /// Ends the delivery: its group is no more.
+    pub(crate) fn discard(self, journal: &dyn Journal, tally: &mut Tally) {
+        let ended = Ended::of(&self.entry, self.queue);
+        ended.report(self.entry.body, Settlement::Accepted, journal, tally);
+    }
+}
+
+/// The backlog.
+impl Mailbox {
+    /// Whether the store keeps what is pushed from here on.
+    pub(crate) fn set_durable(&self, is_durable: bool) {
+        lock(&self.state).is_durable = is_durable;
+    }
+
+    /// Gives `unplaced` its place in the queue; when others wait before it, or it must wait, it is queued at once and the
+    /// answer is `false`.
+    pub(crate) fn number(
+        &self,
+        unplaced: &mut Unplaced<'_>,
+        waits: bool,
+        journal: &dyn Journal,
+        tally: &mut Tally,
+    ) -> bool {
+        let mut state = lock(&self.state);
+        if waits || !state.entries.is_empty() {
+            let push = Push {
+                message: unplaced.message,
+                record: unplaced.record,
+                qos: unplaced.qos,
+                retain: unplaced.message.retain,
+                subscription_ids: None,
+                group: None,
+            };
+            self.push_entry(&mut state, push, journal, tally);
+            drop(state);
+            self.wakeup.wake();
+            return false;
+        }
+        let sequence = state.next_sequence;
+        state.next_sequence += 1;
+        unplaced.sequence = Some(sequence);
+        unplaced.is_durable = state.is_durable && unplaced.record.is_some();
+        drop(state);
+        if let Some(record) = unplaced.record
+            && unplaced.is_durable
+        {
+            record.add(QueueRef {
+                queue: self.queue,
+                sequence,
+                qos: unplaced.qos,
+                retain: unplaced.message.retain,
+                subscription_ids: None,
+            });
+        }
+        true
+    }
+
+    /// Queues a message that has its place already and that no member took.
+    pub(crate) fn queue_numbered(
+        &self,
+        unplaced: &Unplaced<'_>,
+        journal: &dyn Journal,
+        tally: &mut Tally,
+    ) {
+        let Some(sequence) = unplaced.sequence else {
+            return;
+        };
+        let bytes = unplaced.message.size_bytes();
+        let entry = Entry {
+            sequence,
+            body: body_of(unplaced),
+            subscription_ids: None,
+            phase: Phase::Publish,
+            bytes: u32::try_from(bytes).unwrap_or(u32::MAX),
+            qos: unplaced.qos,
+            retain: unplaced.message.retain,
+            is_durable: unplaced.is_durable,
+            maybe_sent: false,
+            shared: None,
+        };
+        let mut state = lock(&self.state);
+        if state.is_full(&self.limits, bytes) && self.queue_full() != QueueFull::DropOldest {
+            drop(state);
+            let dropped = Settlement::Dropped(DropReason::QueueFull);
+            Ended::of(&entry, self.queue).report(entry.body, dropped, journal, tally);
+            return;
+        }
+        while state.is_full(&self.limits, bytes) && !state.entries.is_empty() {
+            let dropped = Settlement::Dropped(DropReason::QueueFull);
+            state.drop_unsent(self.queue, dropped, journal, tally);
+        }
+        state.insert_unsent(entry);
+        state.evict(self.limits.mailbox_memory_bytes);
+        drop(state);
+        self.wakeup.wake();
+    }
+
+    /// Takes at most `count` deliveries for one member, oldest first, without those that have expired.
+    pub(crate) fn pull(
+        self: &Arc<Self>,
+        count: usize,
+        needs_bodies: bool,
+        now: Timestamp,
+        journal: &dyn Journal,
+        tally: &mut Tally,
+    ) -> Vec<Pulled> {
+        let mut pulled = Vec::new();
+        let mut wanted = Vec::new();
+        let mut state = lock(&self.state);
+        while pulled.len() < count
+            && let Some(entry) = state.entries.front()
+        {
+            let message = match &entry.body {
+                Body::Live(message) | Body::Loaded(message, _) => Some(message),
+                Body::Recorded(record) => {
+                    if record.is_barrier() && record.holds_back(&self.wakeup) {
+                        break;
+                    }
+                    record.message()
+                }
+                Body::Stored(_) if needs_bodies => {
+                    state.want_from(0, self.limits.mailbox_memory_bytes, &mut wanted);
+                    break;
+                }
+                Body::Stored(_) | Body::Gone => None,
+            };
+            if message.is_some_and(|message| message.is_expired(now)) {
+                let expired = Settlement::Dropped(DropReason::Expired);
+                state.drop_unsent(self.queue, expired, journal, tally);
+                continue;
+            }
+            pulled.extend(state.remove_unsent(0, self.queue).map(Pulled));
+        }
+        let request = !wanted.is_empty() && !state.is_loading;
+        state.is_loading |= request;
+        drop(state);
+        if request {
+            journal.read_backlog(BacklogRequest {
+                mailbox: self.clone(),
+                wanted,
+            });
+        }
+        pulled
+    }
+
+    /// Puts a delivery back in its old place.
+    pub(crate) fn take_back(&self, returned: Returned, journal: &dyn Journal) {
+        let Returned { mut entry, queue } = returned;
+        let Some(shared) = entry.shared.take() else {
+            return;
+        };
+        if shared.is_assigned
+            && let Some(position) = entry.position()
+        {
+            let to = QueueRef {
+                queue: self.queue,
+                sequence: shared.sequence,
+                qos: entry.qos,
+                retain: shared.retain,
+                subscription_ids: None,
+            };
+            journal.submit(Record::new(Action::Move {
+                from: (queue, entry.sequence),
+                to,
+                position,
+                bytes: entry.bytes,
+            }));
+        }
+        entry.sequence = shared.sequence;
+        entry.retain = shared.retain;
+        entry.subscription_ids = None;
+        entry.phase = Phase::Publish;
+        let mut state = lock(&self.state);
+        state.insert_unsent(entry);
+        state.evict(self.limits.mailbox_memory_bytes);
+        drop(state);
+        self.wakeup.wake();
+    }
+}
+
+/// A member.
+impl Mailbox {
+    /// How many deliveries a share group may give it now.
+    pub(crate) fn room(&self) -> usize {
+        let state = lock(&self.state);
+        match state.is_online {
+            true => state.window.saturating_sub(state.entries.len()),
+            false => 0,
+        }
+    }
+
+    /// Takes a delivery, if the receiver is connected and has room.
+    pub(crate) fn offer(&self, offer: Offer<'_>, tally: &mut Tally) -> bool {
+        let unplaced = offer.unplaced;
+        let bytes = unplaced.message.size_bytes();
+        let mut state = lock(&self.state);
+        if !state.is_online {
+            return false;
+        }
+        if offer.qos == QoS::AtMostOnce {
+            if state.volatile_is_full(&self.limits, bytes) {
+                return false;
+            }
+            let push = Push {
+                message: unplaced.message,
+                record: unplaced.record,
+                qos: offer.qos,
+                retain: offer.retain,
+                subscription_ids: offer.subscription_ids,
+                group: Some(offer.group),
+            };
+            state.push_volatile(push, &self.limits, tally);
+            drop(state);
+            self.wakeup.wake();
+            if let (Some(sequence), Some(record), true) =
+                (unplaced.sequence, unplaced.record, unplaced.is_durable)
+            {
+                let _ = record.settle(offer.group.queue(), sequence);
+            }
+            return true;
+        }
+        let has_room = match offer.is_queued {
+            true => !state.is_full(&self.limits, bytes),
+            false => state.entries.len() < state.window,
+        };
+        let (Some(home), true) = (unplaced.sequence, has_room) else {
+            return false;
+        };
+        let shared = Shared {
+            group: offer.group.clone(),
+            sequence: home,
+            retain: unplaced.message.retain,
+            is_assigned: false,
+        };
+        let sequence = state.next_sequence;
+        state.next_sequence += 1;
+        state.insert_unsent(Entry {
+            sequence,
+            body: body_of(unplaced),
+            subscription_ids: offer.subscription_ids,
+            phase: Phase::Publish,
+            bytes: u32::try_from(bytes).unwrap_or(u32::MAX),
+            qos: offer.qos,
+            retain: offer.retain,
+            is_durable: unplaced.is_durable,
+            maybe_sent: false,
+            shared: Some(Box::new(shared)),
+        });
+        state.evict(self.limits.mailbox_memory_bytes);
+        drop(state);
+        self.wakeup.wake();
+        true
+    }
+
+    /// Takes a delivery from the backlog.
+    pub(crate) fn place(
+        &self,
+        pulled: Pulled,
+        place: Place<'_>,
+        journal: &dyn Journal,
+        tally: &mut Tally,
+    ) -> Result<(), Box<Returned>> {
+        let mut entry = pulled.0;
+        let mut shared = Box::new(Shared {
+            group: place.group.clone(),
+            sequence: entry.sequence,
+            retain: entry.retain,
+            is_assigned: false,
+        });
+        let mut state = lock(&self.state);
+        if state.epoch != place.epoch || !state.is_online {
+            entry.shared = Some(shared);
+            let queue = self.queue;
+            return Err(Box::new(Returned { entry, queue }));
+        }
+        entry.qos = entry.qos.min(place.options.qos);
+        entry.retain &= place.options.retain_as_published;
+        entry.subscription_ids = place.subscription_ids;
+        if entry.qos == QoS::AtMostOnce {
+            entry.shared = Some(shared);
+            self.place_volatile(&mut state, entry, place.group, journal, tally);
+            return Ok(());
+        }
+        entry.sequence = state.next_sequence;
+        state.next_sequence += 1;
+        if entry.qos == QoS::ExactlyOnce
+            && entry.is_durable
+            && place.is_durable
+            && let Some(position) = entry.position()
+        {
+            let record = Record::new(Action::Move {
+                from: (place.group.queue(), shared.sequence),
+                to: QueueRef {
+                    queue: self.queue,
+                    sequence: entry.sequence,
+                    qos: entry.qos,
+                    retain: entry.retain,
+                    subscription_ids: entry.subscription_ids.clone(),
+                },
+                position,
+                bytes: entry.bytes,
+            });
+            shared.is_assigned = true;
+            entry.phase = Phase::AwaitingAssignment(record.clone());
+            journal.submit(record);
+        }
+        entry.shared = Some(shared);
+        state.insert_unsent(entry);
+        state.evict(self.limits.mailbox_memory_bytes);
+        Ok(())
+    }
+
+    fn place_volatile(
+        &self,
+        state: &mut State,
+        entry: Entry,
+        group: &Arc<ShareGroup>,
+        journal: &dyn Journal,
+        tally: &mut Tally,
+    ) {
+        let ended = Ended::of(&entry, self.queue);
+        let message = match &entry.body {
+            Body::Live(message) | Body::Loaded(message, _) => Some(message.clone()),
+            Body::Recorded(record) => record.message().cloned(),
+            Body::Stored(_) | Body::Gone => None,
+        };
+        if let Some(message) = message {
+            let push = Push {
+                message: &message,
+                record: None,
+                qos: QoS::AtMostOnce,
+                retain: entry.retain,
+                subscription_ids: entry.subscription_ids,
+                group: Some(group),
+            };
+            state.push_volatile(push, &self.limits, tally);
+        }
+        ended.report(entry.body, Settlement::Accepted, journal, tally);
+    }
+
+    /// Gives up what share groups gave and the receiver has not had. A QoS 2 delivery that was sent stays [MQTT5-4.8.2-4].
+    pub(crate) fn give_up_shared(&self, scope: GivingUp<'_>) -> Leaving {
+        let mut state = lock(&self.state);
+        let mut leaving = Leaving::default();
+        let and_sent = match scope {
+            GivingUp::Unsubscribed(_) => false,
+            GivingUp::Disconnected(ShareRedispatch::AtSessionEnd) => {
+                state.is_online = false;
+                false
+            }
+            GivingUp::Disconnected(ShareRedispatch::AtDisconnect) | GivingUp::Ended => {
+                state.is_online = false;
+                true
+            }
+        };
+        let concerns = |group: &Arc<ShareGroup>| match scope {
+            GivingUp::Unsubscribed(of) => Arc::ptr_eq(of, group),
+            GivingUp::Disconnected(_) | GivingUp::Ended => true,
+        };
+        let mut index = 0;
+        while let Some(entry) = state.entries.get(index) {
+            let group = entry
+                .shared
+                .as_ref()
+                .map(|shared| &shared.group)
+                .filter(|group| concerns(group))
+                .cloned();
+            let was_sent = index < state.sent;
+            let is_undone = match entry.phase {
+                Phase::Publish => !was_sent || and_sent && entry.qos == QoS::AtLeastOnce,
+                Phase::AwaitingAssignment(_) => true,
+                Phase::AwaitingRelease(_) | Phase::Released | Phase::Settled => false,
+            };
+            match group {
+                Some(group) if is_undone => {
+                    let entry = match was_sent {
+                        true => state.remove_sent(index, self.queue),
+                        false => state.remove_unsent(index, self.queue),
+                    };
+                    let queue = self.queue;
+                    let returned = entry.map(|entry| (group, Returned { entry, queue }));
+                    leaving.returned.extend(returned);
+                }
+                _ => index += 1,
+            }
+        }
+        state.pop_settled();
+        let volatile = std::mem::take(&mut state.volatile);
+        for message in volatile {
+            match &message.group {
+                Some(group) if concerns(group) => {
+                    state.volatile_bytes -= message.message.size_bytes();
+                    leaving.volatile.push((group.clone(), message.message));
+                }
+                _ => state.volatile.push_back(message),
+            }
+        }
+        leaving
+    }
+}
+
+impl State {
+    /// Adds an unsent delivery in the order of the sequences.
+    fn insert_unsent(&mut self, entry: Entry) {
+        let bytes = entry.bytes as usize;
+        self.queued_bytes += bytes;
+        if entry.is_durable && matches!(entry.body, Body::Recorded(_) | Body::Loaded(..)) {
+            self.memory_bytes += bytes;
+        }
+        let after = self
+            .entries
+            .back()
+            .is_none_or(|last| last.sequence < entry.sequence);
+        if after {
+            self.entries.push_back(entry);
+            return;
+        }
+        self.cold_from = self.cold_from.map(|cold| cold.min(entry.sequence));
+        let index = self
+            .entries
+            .partition_point(|other| other.sequence < entry.sequence);
+        self.entries.insert(index.max(self.sent), entry);
+    }
+
+    fn remove_unsent(&mut self, index: usize, queue: QueueId) -> Option<Entry> {
+        let entry = self.entries.remove(index)?;
+        self.queued_bytes = self.queued_bytes.saturating_sub(entry.bytes as usize);
+        self.forget_memory(&entry.body, Ended::of(&entry, queue));
+        Some(entry)
+    }
+
+    fn remove_sent(&mut self, index: usize, queue: QueueId) -> Option<Entry> {
+        let entry = self.entries.remove(index)?;
+        self.sent -= 1;
+        if index < self.resent {
+            self.resent -= 1;
+            self.in_flight = self.in_flight.saturating_sub(1);
+        }
+        self.forget_memory(&entry.body, Ended::of(&entry, queue));
+        Some(entry)
+    }
+
+    /// PUBREC for a delivery that the store has in its group's queue: it ends there; the rest of the exchange is in memory.
+    pub(super) fn disown(
+        &mut self,
+        index: usize,
+        queue: QueueId,
+        journal: &dyn Journal,
+        tally: &mut Tally,
+    ) {
+        let Some(entry) = self.entries.get_mut(index) else {
+            return;
+        };
+        let ended = Ended::of(entry, queue);
+        let body = std::mem::replace(&mut entry.body, Body::Gone);
+        entry.shared = None;
+        entry.phase = Phase::Released;
+        entry.is_durable = false;
+        self.forget_memory(&body, ended);
+        ended.report(body, Settlement::Accepted, journal, tally);
+    }
+}
+
+fn body_of(unplaced: &Unplaced<'_>) -> Body {
+    match unplaced.record {
+        Some(record) => Body::Recorded(record.clone()),
+        None => Body::Live(unplaced.message.clone()),
+    }
+}
