@@ -86,6 +86,8 @@ pub struct Hello<'a> {
     pub packet_bytes_max: Option<u32>,
     /// Request Problem Information.
     pub problem_information: bool,
+    /// Topic Alias Maximum.
+    pub topic_alias_max: u16,
     /// Will.
     pub will: Option<Will<'a>>,
 }
@@ -101,6 +103,7 @@ impl Default for Hello<'_> {
             receive_maximum: None,
             packet_bytes_max: None,
             problem_information: true,
+            topic_alias_max: 0,
             will: None,
         }
     }
@@ -154,6 +157,7 @@ impl<'a> Hello<'a> {
                 receive_maximum: self.receive_maximum.and_then(NonZeroU16::new),
                 packet_bytes_max: self.packet_bytes_max.and_then(NonZeroU32::new),
                 request_problem_information: self.problem_information,
+                topic_alias_max: self.topic_alias_max,
                 ..ConnectProperties::default()
             },
         };

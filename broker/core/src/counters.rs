@@ -93,6 +93,8 @@ counters! {
     bytes_in,
     /// MQTT bytes sent.
     bytes_out,
+    /// Bytes that topic aliases saved towards clients.
+    alias_bytes_saved,
     /// Publishes that no subscription matched.
     unrouted,
     /// Acknowledgements given after their record was on disk.

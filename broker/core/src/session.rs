@@ -4,6 +4,7 @@
 //! it. Does not know: who receives what the client publishes, packets, sockets.
 
 use crate::action::{QueueId, SessionRow, Will};
+use crate::connection::Hints;
 use crate::mailbox::Mailbox;
 use crate::message::{ClientId, Expiry, Identity};
 use crate::record::Record;
@@ -38,6 +39,8 @@ pub(crate) struct SessionState {
     /// The share groups among them.
     pub(crate) groups: Vec<Arc<ShareGroup>>,
     pub(crate) will: Option<Arc<Will>>,
+    /// Topics worth an alias on the next connection.
+    pub(crate) alias_hints: Hints,
     pub(crate) inbound: BTreeMap<PacketId, Inbound>,
     /// The session's place in the deadline table.
     pub(crate) deadline: Option<Timestamp>,
@@ -99,6 +102,7 @@ impl SessionState {
             subscriptions: BTreeMap::new(),
             groups: Vec::new(),
             will: None,
+            alias_hints: Hints::default(),
             inbound: BTreeMap::new(),
             deadline: None,
         }

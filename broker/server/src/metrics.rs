@@ -98,6 +98,11 @@ fn describe() {
         "Sessions taken over by a newer connection."
     );
     describe_counter!(
+        "mqtt_broker_topic_alias_bytes_saved_total",
+        Unit::Bytes,
+        "Bytes of topics that aliases saved towards clients."
+    );
+    describe_counter!(
         "mqtt_broker_keepalive_timeouts_total",
         "Connections ended because the client was silent."
     );
@@ -192,6 +197,10 @@ fn messages(counters: &Counters) {
             &counters.wills_published,
         ),
         ("mqtt_broker_session_takeovers_total", &counters.takeovers),
+        (
+            "mqtt_broker_topic_alias_bytes_saved_total",
+            &counters.alias_bytes_saved,
+        ),
         (
             "mqtt_broker_keepalive_timeouts_total",
             &counters.keep_alive_timeouts,

@@ -4,6 +4,7 @@
 //! become one form at once: 3.1.1 clean session 1 is clean start with expiry 0, clean session 0 is resume without expiry
 //! (capped by `session_expiry_max_s`).
 
+use super::aliases::OutboundAliases;
 use super::{Active, Close, Connection, Event, Pending, Phase, Reply};
 use crate::action::Will;
 use crate::broker::{AttachRequest, Broker};
@@ -67,6 +68,8 @@ pub(super) struct Hello {
     receive_maximum: u16,
     packet_bytes_max: usize,
     problem_information: bool,
+    /// Aliases that the client takes.
+    topic_alias_max: u16,
     will: Option<Will>,
 }
 
@@ -121,6 +124,7 @@ impl Connection {
             receive_maximum: properties.receive_maximum.map_or(u16::MAX, NonZeroU16::get),
             packet_bytes_max: usize::try_from(packet_bytes_max).unwrap_or(usize::MAX),
             problem_information: properties.request_problem_information,
+            topic_alias_max: properties.topic_alias_max.min(self.limits.topic_alias_max),
             will: connect.will.as_ref().map(will_of),
         };
         self.phase = Phase::Authenticating(Box::new(hello));
@@ -214,6 +218,10 @@ impl Connection {
                 return self.refuse(code, Some(reason), out);
             }
         };
+        let outbound_aliases = (hello.topic_alias_max > 0).then(|| {
+            let hints = std::mem::take(&mut attached.session.lock().alias_hints);
+            Box::new(OutboundAliases::new(hello.topic_alias_max, &hints))
+        });
         let keep_alive_max_s = self.limits.keep_alive_max_s;
         let is_lowered = self.version == ProtocolVersion::V5
             && keep_alive_max_s < u16::MAX
@@ -240,6 +248,7 @@ impl Connection {
             problem_information: hello.problem_information,
             is_announced: false,
             aliases: Vec::new(),
+            outbound_aliases,
             messages: 0,
             routes: super::Routes::default(),
             replies: VecDeque::from([Pending {

@@ -12,12 +12,14 @@
 //!
 //! Does not know: who receives what it publishes, sockets, TLS, how credentials are checked.
 
+mod aliases;
 mod handshake;
 mod inbound;
 mod outbound;
 mod routes;
 mod violation;
 
+pub(crate) use aliases::Hints;
 pub use handshake::{ConnectRequest, Verdict};
 pub use violation::{Close, Violation};
 
@@ -30,6 +32,7 @@ use crate::record::Record;
 use crate::session::Session;
 use crate::share_group::ShareGroup;
 use crate::time::Timestamp;
+use aliases::OutboundAliases;
 use handshake::Hello;
 use motemq_codec::{
     Decoded, Disconnect, Packet, PacketId, ProtocolVersion, QoS, ReasonCode, decode, decode_connect,
@@ -89,7 +92,10 @@ struct Active {
     problem_information: bool,
     /// CONNACK is out.
     is_announced: bool,
+    /// Topics that the client's aliases stand for.
     aliases: Vec<Option<Box<str>>>,
+    /// Aliases towards the client, if it takes any.
+    outbound_aliases: Option<Box<OutboundAliases>>,
     messages: u64,
     routes: Routes,
     replies: VecDeque<Pending>,
@@ -340,7 +346,10 @@ impl Connection {
 
     /// Lets go of the session: the last call. The will is published unless DISCONNECT forbade it.
     pub fn finish(&mut self, broker: &Broker, now: Timestamp) {
-        if let Phase::Active(active) = &self.phase {
+        if let Phase::Active(active) = &mut self.phase {
+            if let Some(aliases) = active.outbound_aliases.take() {
+                active.session.lock().alias_hints = aliases.hints();
+            }
             let ending = match self.closed {
                 Some(Close::Normal) => Ending::Normal,
                 _ => Ending::WithWill,

@@ -3,11 +3,12 @@
 //! Invariants: never more than about `out_bytes_max` beyond what the transport has taken; a delivery too large for the
 //! client ends as if delivered [MQTT5-3.1.2-25]. Does not know: who published.
 
+use super::aliases::{Choice, saved_bytes};
 use super::{Answer, Close, Connection, Pending, Phase, Reply};
 use crate::broker::Broker;
 use crate::counters::DropReason;
 use crate::mailbox::{Outgoing, Window};
-use crate::message::Message;
+use crate::message::{Message, TopicName};
 use crate::record::{Record, RecordState};
 use crate::time::Timestamp;
 use motemq_codec::{
@@ -207,15 +208,21 @@ impl Connection {
                     retain,
                     subscription_ids,
                 } => {
+                    let choice = self.choose_alias(&message.topic);
+                    let (topic, topic_alias) = match choice {
+                        Choice::Name => (message.topic.as_str(), None),
+                        Choice::Set(alias) => (message.topic.as_str(), Some(alias)),
+                        Choice::Alias(alias) => ("", Some(alias)),
+                    };
                     let publish = Publish {
                         dup,
                         qos,
                         retain,
-                        topic: message.topic.as_str(),
+                        topic,
                         packet_id,
                         properties: PublishProperties {
                             message_expiry_s: message.expiry_left_s(now),
-                            topic_alias: None,
+                            topic_alias,
                             subscription_ids: SubscriptionIds::from_list(
                                 subscription_ids.as_deref().unwrap_or_default(),
                             ),
@@ -223,7 +230,9 @@ impl Connection {
                         },
                         payload: &message.payload,
                     };
-                    if !self.send_publish(&publish, &message, out) {
+                    if self.send_publish(&publish, &message, out) {
+                        self.note_alias(choice, &message.topic);
+                    } else {
                         self.give_up(packet_id, qos, broker);
                     }
                 }
@@ -236,6 +245,28 @@ impl Connection {
             active.outgoing = outgoing;
         }
         taken
+    }
+
+    fn choose_alias(&mut self, topic: &TopicName) -> Choice {
+        let active = self.active();
+        let aliases = active.and_then(|active| active.outbound_aliases.as_mut());
+        aliases.map_or(Choice::Name, |aliases| aliases.choose(topic))
+    }
+
+    /// Takes up what a packet that was written tells the client of aliases.
+    fn note_alias(&mut self, choice: Choice, topic: &TopicName) {
+        match choice {
+            Choice::Name => {}
+            Choice::Set(alias) => {
+                let active = self.active();
+                if let Some(aliases) = active.and_then(|active| active.outbound_aliases.as_mut()) {
+                    aliases.set(alias, topic);
+                }
+            }
+            Choice::Alias(_) => {
+                self.tally.alias_bytes_saved += saved_bytes(topic).unwrap_or(0);
+            }
+        }
     }
 
     fn send_publish(
