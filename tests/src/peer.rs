@@ -193,6 +193,7 @@ struct Line {
     is_finished: bool,
     /// Output is not taken.
     is_slow: bool,
+    last_bytes: usize,
 }
 
 impl Default for Bench {
@@ -231,6 +232,7 @@ impl Bench {
             down: VecDeque::new(),
             is_finished: false,
             is_slow: false,
+            last_bytes: 0,
         });
         Peer(self.lines.len() - 1)
     }
@@ -331,6 +333,12 @@ impl Bench {
             Some(Got::Publish(publish)) => *publish,
             other => panic!("PUBLISH expected, got {other:?}"),
         }
+    }
+
+    /// Bytes of the last packet that arrived for the peer.
+    #[must_use]
+    pub fn last_bytes(&self, peer: Peer) -> usize {
+        self.lines.get(peer.0).map_or(0, |line| line.last_bytes)
     }
 
     /// Everything that the peer has not read yet.
@@ -501,6 +509,7 @@ impl Line {
             match decode(bytes, self.version, usize::MAX) {
                 Ok(Decoded::Packet { packet, length }) => {
                     self.down.push_back(got(&packet));
+                    self.last_bytes = length;
                     bytes = bytes.get(length..).unwrap_or_default();
                 }
                 other => panic!("the broker wrote {bytes:02x?}: {other:?}"),

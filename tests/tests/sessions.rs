@@ -375,6 +375,57 @@ fn connect_subscribe_and_publish_in_one_segment_are_answered_in_order() {
     );
 }
 
+/// 20. [MQTT5-3.1.2-24] [MQTT5-3.4.2-2] [MQTT5-3.5.2-2]; 21. [MQTT5-3.1.2-29]: the reason of a refusal is told where it is
+/// wanted and fits, to the byte.
+#[test]
+fn reasons_are_told_where_they_are_wanted_and_fit() {
+    let length = |packet_bytes_max, problem_information, qos: u8| {
+        let mut bench = Bench::default();
+        let peer = bench.connect(&Hello {
+            packet_bytes_max,
+            problem_information,
+            ..Hello::clean("a")
+        });
+        bench.publish(peer, "$not/yours", "x", qos, 1);
+        assert!(matches!(
+            bench.take(peer),
+            Some(Got::Ack(_, 1, ReasonCode::NotAuthorized))
+        ));
+        bench.last_bytes(peer)
+    };
+    for qos in 1..=2 {
+        let full = length(None, true, qos);
+        assert!(full > 30, "{full}");
+        assert_eq!(length(u32::try_from(full).ok(), true, qos), full);
+        assert_eq!(length(u32::try_from(full - 1).ok(), true, qos), 5);
+        assert_eq!(length(None, false, qos), 5);
+    }
+}
+
+/// [MQTT5-3.1.2-24]: nothing larger than the client takes, not even a SUBACK.
+#[test]
+fn a_suback_that_the_client_does_not_take_ends_the_connection() {
+    let filters: Vec<_> = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l"]
+        .into_iter()
+        .chain(["m", "n", "o", "p", "q", "r", "s", "t", "u", "v", "w", "x"])
+        .map(|filter| (filter, options(0)))
+        .collect();
+    for (packet_bytes_max, is_closed) in [(29, false), (28, true)] {
+        let mut bench = Bench::default();
+        let peer = bench.connect(&Hello {
+            packet_bytes_max: Some(packet_bytes_max),
+            ..Hello::clean("a")
+        });
+        bench.send(peer, &subscribe(1, &filters, None));
+        let got = bench.take(peer);
+        if is_closed {
+            assert_eq!(got, Some(Got::Disconnect(ReasonCode::PacketTooLarge)));
+        } else {
+            assert!(matches!(got, Some(Got::SubAck(1, _))), "{got:?}");
+        }
+    }
+}
+
 // ---- PUBLISH ----
 
 /// 27. [MQTT5-3.3.1-3] [MQTT3-3.3.1-3]

@@ -4,7 +4,7 @@
 //! client ends as if delivered [MQTT5-3.1.2-25]. Does not know: who published.
 
 use super::aliases::{Choice, saved_bytes};
-use super::{Answer, Close, Connection, Pending, Phase, Reply};
+use super::{Answer, Close, Connection, Pending, Phase, Reply, Violation};
 use crate::broker::Broker;
 use crate::counters::DropReason;
 use crate::mailbox::{Outgoing, Window};
@@ -98,7 +98,7 @@ impl Connection {
                     reason_string: None,
                     user_properties: UserProperties::default(),
                 };
-                return self.encode(&Packet::SubAck(suback), out);
+                return self.send_whole(&Packet::SubAck(suback), out);
             }
             Reply::UnsubAck(packet_id, codes) => {
                 let unsuback = UnsubAck {
@@ -107,7 +107,7 @@ impl Connection {
                     reason_string: None,
                     user_properties: UserProperties::default(),
                 };
-                return self.encode(&Packet::UnsubAck(unsuback), out);
+                return self.send_whole(&Packet::UnsubAck(unsuback), out);
             }
         };
         match awaited.map(|record| record.state()) {
@@ -115,20 +115,44 @@ impl Connection {
             Some(RecordState::Elided) => self.tally.acks_elided += 1,
             Some(_) => self.tally.acks_fsynced += 1,
         }
-        let mut ack = Ack::new(packet_id, answer.code);
-        ack.reason_string = self.reason_string(answer);
-        let _ = ack.encode(kind, self.version, out);
+        let _ = self
+            .acknowledgement(packet_id, kind, answer)
+            .encode(kind, self.version, out);
     }
 
-    /// Says what to do about a refusal, if the client wants to know [MQTT5-3.1.2-29] and has room [MQTT5-3.4.2-2].
-    fn reason_string(&self, answer: Answer) -> Option<&'static str> {
+    /// An acknowledgement that says what to do about a refusal, if the client wants to know [MQTT5-3.1.2-29] and has room for
+    /// it [MQTT5-3.4.2-2] [MQTT5-3.5.2-2].
+    fn acknowledgement(&self, packet_id: PacketId, kind: AckKind, answer: Answer) -> Ack<'static> {
+        let mut ack = Ack::new(packet_id, answer.code);
         let Phase::Active(active) = &self.phase else {
-            return None;
+            return ack;
         };
-        let has_room = active.packet_bytes_max >= ROOM_FOR_REASON;
-        answer
-            .reason
-            .filter(|_| active.problem_information && has_room)
+        if answer.reason.is_some() && active.problem_information {
+            ack.reason_string = answer.reason;
+            let has_room = ack
+                .encoded_len(kind, self.version)
+                .is_ok_and(|length| length <= active.packet_bytes_max);
+            if !has_room {
+                ack.reason_string = None;
+            }
+        }
+        ack
+    }
+
+    /// A reply that must not be left out and cannot be made smaller: without room for it the client is lost, and told so as
+    /// far as it can be [MQTT5-3.1.2-24].
+    fn send_whole(&mut self, packet: &Packet<'_>, out: &mut Vec<u8>) {
+        let packet_bytes_max = self
+            .active()
+            .map_or(LARGEST_PACKET, |active| active.packet_bytes_max);
+        let fits = packet
+            .encoded_len(self.version)
+            .is_ok_and(|length| length <= packet_bytes_max);
+        if fits {
+            self.encode(packet, out);
+        } else {
+            self.close(Close::Violation(Violation::ReplyTooLarge), out);
+        }
     }
 
     /// Moves retained messages for new subscriptions into the mailbox while it is nearly empty.
@@ -321,5 +345,3 @@ const BYTES_CHUNK: usize = 64 << 10;
 const REPLAY_CHUNK: usize = 256;
 /// The largest packet of the wire format; a client that takes it needs no check.
 const LARGEST_PACKET: usize = 268_435_460;
-/// A reason string is left out for clients that take only packets smaller than this.
-const ROOM_FOR_REASON: usize = 128;

@@ -28,6 +28,8 @@ pub enum Violation {
     ExpiryFromZero,
     /// A publish was refused and the protocol version has no way to say so [MQTT3-3.3.5-2].
     PublishRefused(ReasonCode, &'static str),
+    /// The client takes no packet as large as the answer to its SUBSCRIBE or UNSUBSCRIBE [MQTT5-3.1.2-24].
+    ReplyTooLarge,
     /// Nothing arrived for one and a half times the keep-alive [MQTT5-3.1.2-22].
     KeepAliveTimeout,
 }
@@ -48,6 +50,7 @@ impl Violation {
             Self::TopicAliasTooLarge => ReasonCode::TopicAliasInvalid,
             Self::ReceiveMaximumExceeded => ReasonCode::ReceiveMaximumExceeded,
             Self::PublishRefused(code, _) => *code,
+            Self::ReplyTooLarge => ReasonCode::PacketTooLarge,
             Self::KeepAliveTimeout => ReasonCode::KeepAliveTimeout,
         }
     }
@@ -71,6 +74,9 @@ impl fmt::Display for Violation {
                 f.write_str("DISCONNECT sets a session expiry, CONNECT had none")
             }
             Self::PublishRefused(_, reason) => write!(f, "a publish was refused: {reason}"),
+            Self::ReplyTooLarge => {
+                f.write_str("the reply is larger than the client's own maximum packet size")
+            }
             Self::KeepAliveTimeout => f.write_str("nothing arrived within the keep-alive"),
         }
     }
