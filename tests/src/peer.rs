@@ -9,13 +9,13 @@
 )]
 
 use motemq_codec::{
-    Ack, AckKind, Connect, ConnectProperties, Decoded, Packet, PacketId, ProtocolVersion, Publish,
-    PublishProperties, QoS, ReasonCode, Subscribe, SubscribeFilter, SubscribeFilters,
+    Ack, AckKind, Auth, Connect, ConnectProperties, Decoded, Packet, PacketId, ProtocolVersion,
+    Publish, PublishProperties, QoS, ReasonCode, Subscribe, SubscribeFilter, SubscribeFilters,
     SubscribeOptions, Unsubscribe, UnsubscribeFilters, UserProperties, Will, decode,
 };
 use motemq_core::{
-    Broker, Close, Connection, ConnectionRules, Event, Identity, Image, Limits, SimDisk,
-    SimJournal, SimJournalRules, Timestamp, Verdict,
+    Broker, Close, Connection, ConnectionRules, Event, ExchangeAnswer, ExchangeStage, ExchangeStep,
+    Identity, Image, Limits, SimDisk, SimJournal, SimJournalRules, Timestamp, Verdict,
 };
 use std::collections::VecDeque;
 use std::num::{NonZeroU16, NonZeroU32};
@@ -26,8 +26,12 @@ use std::time::Duration;
 /// What a client reads, without borrows.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Got {
-    /// CONNACK: session present, reason code.
+    /// CONNACK without an authentication method: session present, reason code.
     ConnAck(bool, ReasonCode),
+    /// CONNACK with an authentication method: session present, method, data.
+    Authenticated(bool, String, String),
+    /// AUTH: reason code, method, data.
+    Auth(ReasonCode, String, String),
     /// PUBLISH.
     Publish(Box<GotPublish>),
     /// PUBACK, PUBREC, PUBREL or PUBCOMP.
@@ -90,6 +94,8 @@ pub struct Hello<'a> {
     pub topic_alias_max: u16,
     /// Will.
     pub will: Option<Will<'a>>,
+    /// Authentication Method and Authentication Data.
+    pub authentication: Option<(&'a str, &'a str)>,
 }
 
 impl Default for Hello<'_> {
@@ -105,6 +111,7 @@ impl Default for Hello<'_> {
             problem_information: true,
             topic_alias_max: 0,
             will: None,
+            authentication: None,
         }
     }
 }
@@ -158,6 +165,8 @@ impl<'a> Hello<'a> {
                 packet_bytes_max: self.packet_bytes_max.and_then(NonZeroU32::new),
                 request_problem_information: self.problem_information,
                 topic_alias_max: self.topic_alias_max,
+                authentication_method: self.authentication.map(|(method, _)| method),
+                authentication_data: self.authentication.map(|(_, data)| data.as_bytes()),
                 ..ConnectProperties::default()
             },
         };
@@ -190,6 +199,7 @@ struct Line {
     version: ProtocolVersion,
     received: Vec<u8>,
     down: VecDeque<Got>,
+    bytes_down: usize,
     is_finished: bool,
     /// Output is not taken.
     is_slow: bool,
@@ -230,6 +240,7 @@ impl Bench {
             version,
             received: Vec::new(),
             down: VecDeque::new(),
+            bytes_down: 0,
             is_finished: false,
             is_slow: false,
             last_bytes: 0,
@@ -310,6 +321,29 @@ impl Bench {
         self.take(peer)
     }
 
+    /// Sends an AUTH.
+    pub fn auth(&mut self, peer: Peer, code: ReasonCode, method: Option<&str>, data: &str) {
+        let auth = Auth {
+            code,
+            authentication_method: method,
+            authentication_data: method.map(|_| data.as_bytes()),
+            reason_string: None,
+            user_properties: UserProperties::default(),
+        };
+        self.send(peer, &Packet::Auth(auth));
+    }
+
+    /// Gives the answer that a step with the data `wait` still waits for; the bench gives all others at once, see [`METHOD`].
+    pub fn answer(&mut self, peer: Peer, answer: ExchangeAnswer) {
+        let (broker, now) = (&self.broker, self.now);
+        if let Some(line) = self.lines.get_mut(peer.0) {
+            let mut out = Vec::new();
+            line.machine.handle_answer(answer, broker, now, &mut out);
+            line.read(&out);
+        }
+        self.settle();
+    }
+
     /// Sends an acknowledgement.
     pub fn ack(&mut self, peer: Peer, kind: AckKind, id: u16, code: ReasonCode) {
         let ack = Ack::new(packet_id(id), code);
@@ -325,6 +359,12 @@ impl Bench {
     /// The next packet that the peer reads.
     pub fn take(&mut self, peer: Peer) -> Option<Got> {
         self.line(peer).down.pop_front()
+    }
+
+    /// How many bytes the broker has sent to the peer.
+    #[must_use]
+    pub fn bytes_down(&self, peer: Peer) -> usize {
+        self.lines.get(peer.0).map_or(0, |line| line.bytes_down)
     }
 
     /// The next packet, which must be a PUBLISH.
@@ -489,14 +529,24 @@ impl Line {
             let (done, event) = self.machine.handle_bytes(&shown, broker, now, out);
             self.received
                 .extend_from_slice(shown.get(done.consumed..).unwrap_or_default());
-            if let Some(Event::Authenticate(_)) = event {
-                let verdict = Verdict::Accepted {
-                    identity: Identity::Anonymous,
-                    entropy: 7,
-                };
-                self.machine.handle_verdict(verdict, broker, now, out);
-                self.machine.begin(Waker::noop(), out);
-                continue;
+            match event {
+                Some(Event::Authenticate(_)) => {
+                    let verdict = Verdict::Accepted {
+                        identity: Identity::Anonymous,
+                        entropy: 7,
+                    };
+                    self.machine.handle_verdict(verdict, broker, now, out);
+                    self.machine.begin(Waker::noop(), out);
+                    continue;
+                }
+                Some(Event::Exchange(step)) => {
+                    if let Some(answer) = method_answer(&step) {
+                        self.machine.handle_answer(answer, broker, now, out);
+                        self.machine.begin(Waker::noop(), out);
+                        continue;
+                    }
+                }
+                None => {}
             }
             if done.consumed == 0 || self.machine.closed().is_some() {
                 break;
@@ -505,6 +555,7 @@ impl Line {
     }
 
     fn read(&mut self, mut bytes: &[u8]) {
+        self.bytes_down += bytes.len();
         while !bytes.is_empty() {
             match decode(bytes, self.version, usize::MAX) {
                 Ok(Decoded::Packet { packet, length }) => {
@@ -518,9 +569,66 @@ impl Line {
     }
 }
 
+/// The method of the bench. The client's data is its script: `ask:X` is answered with X, `user:X` lets the user X in with the
+/// last data `bye`, `wait` waits for [`Bench::answer`], all else is refused.
+pub const METHOD: &str = "SCRIPT";
+
+fn method_answer(step: &ExchangeStep) -> Option<ExchangeAnswer> {
+    let refused = |code| {
+        let reason = "refused by the script";
+        Some(ExchangeAnswer::Refused { code, reason })
+    };
+    if let ExchangeStage::Connect { method, .. } = &step.stage
+        && **method != *METHOD
+    {
+        return refused(ReasonCode::BadAuthenticationMethod);
+    }
+    match str::from_utf8(&step.data)
+        .unwrap_or_default()
+        .split_once(':')
+    {
+        Some(("ask", question)) => Some(ExchangeAnswer::Continue(question.into())),
+        Some(("user", user)) => Some(accepted(user)),
+        None if step.data == b"wait" => None,
+        _ => refused(ReasonCode::NotAuthorized),
+    }
+}
+
+/// The answer that lets a user in.
+#[must_use]
+pub fn accepted(user: &str) -> ExchangeAnswer {
+    ExchangeAnswer::Accepted {
+        identity: Identity::User(user.into()),
+        entropy: 7,
+        data: b"bye".to_vec(),
+    }
+}
+
 fn got(packet: &Packet<'_>) -> Got {
     let ack = |name, ack: &Ack<'_>| Got::Ack(name, ack.packet_id.get(), ack.code);
+    let text = |data: Option<&[u8]>| String::from_utf8_lossy(data.unwrap_or_default()).into_owned();
     match packet {
+        Packet::ConnAck(connack) if connack.properties.authentication_method.is_some() => {
+            assert_eq!(connack.code, ReasonCode::Success);
+            Got::Authenticated(
+                connack.session_present,
+                connack
+                    .properties
+                    .authentication_method
+                    .unwrap_or_default()
+                    .to_owned(),
+                text(connack.properties.authentication_data),
+            )
+        }
+        Packet::Auth(auth) => {
+            // [MQTT5-3.15.2-2] [MQTT5-3.15.2-3]
+            assert!(auth.reason_string.is_none() && auth.user_properties.iter().next().is_none());
+            Got::Auth(
+                auth.code,
+                auth.authentication_method.unwrap_or_default().to_owned(),
+                text(auth.authentication_data),
+            )
+        }
         Packet::ConnAck(connack) => Got::ConnAck(connack.session_present, connack.code),
         Packet::Publish(publish) => {
             let mut forwarded = Vec::new();

@@ -1,6 +1,6 @@
 //! Rules of sessions, publishing, acknowledgements and subscriptions, one small script each, in virtual time.
 //!
-//! The number is that of `spec-traps.md`. Not here yet: 23 beyond its refusal; 59 is in `shared.rs`.
+//! The number is that of `spec-traps.md`; 23 is in `authentication.rs`, 59 in `shared.rs`.
 
 use motemq_codec::{
     AckKind, Disconnect, Forwarded, Packet, ProtocolVersion, Publish, PublishProperties, QoS,
@@ -259,29 +259,6 @@ fn receive_maximum_zero_is_refused() {
     );
     assert!(bench.closed(peer).is_some());
     assert_eq!(bench.broker.session_totals().sessions, 0);
-}
-
-/// 23. [MQTT5-4.12.0-1], and [MQTT5-4.12.0-6] for AUTH without a method.
-#[test]
-fn unknown_authentication_methods_and_stray_auth_are_refused() {
-    let mut bench = Bench::default();
-    let peer = bench.open(V5);
-    bench.send_bytes(
-        peer,
-        &[
-            0x10, 18, 0, 4, b'M', b'Q', b'T', b'T', 5, 2, 0, 0, 4, 0x15, 0, 1, b'x', 0, 1, b'a',
-        ],
-    );
-    assert_eq!(
-        bench.take(peer),
-        Some(Got::ConnAck(false, ReasonCode::BadAuthenticationMethod))
-    );
-    let peer = bench.connect(&Hello::clean("a"));
-    bench.send_bytes(peer, &[0xf0, 0x00]);
-    assert_eq!(
-        bench.closed(peer),
-        Some(Close::Violation(Violation::UnexpectedAuth))
-    );
 }
 
 /// 24. [MQTT5-3.1.2-22] [MQTT3-3.1.2-24]

@@ -10,7 +10,11 @@ use crate::audit::AuditLimit;
 use crate::auth::Peer;
 use crate::clock;
 use crate::server::{Listener, Server};
-use motemq_core::{Close, Connection, ConnectionRules, Event, Room, Timestamp, Verdict};
+use motemq_codec::ReasonCode;
+use motemq_core::{
+    Close, ConnectRequest, Connection, ConnectionRules, Event, ExchangeAnswer, Room, Timestamp,
+    Verdict,
+};
 use std::cell::RefCell;
 use std::future::Future;
 use std::pin::Pin;
@@ -222,17 +226,34 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             self.input = rest.to_vec();
         }
         self.input_needed = progress.needed;
-        if let Some(Event::Authenticate(request)) = event {
-            let (server, listener) = (self.server.clone(), self.listener.clone());
-            let peer = self.peer.clone();
-            self.check = Some(Box::pin(async move {
-                server
-                    .authenticator()
-                    .check(request, listener.config(), &peer)
-                    .await
-            }));
-            self.poll_check(cx, output);
+        match event {
+            Some(Event::Authenticate(request)) => self.authenticate(cx, request, output),
+            Some(Event::Exchange(_)) => {
+                let answer = ExchangeAnswer::Refused {
+                    code: ReasonCode::BadAuthenticationMethod,
+                    reason: "no enhanced authentication method is configured",
+                };
+                self.connection.handle_answer(answer, broker, now, output);
+            }
+            None => {}
         }
+    }
+
+    fn authenticate(
+        &mut self,
+        cx: &mut Context<'_>,
+        request: ConnectRequest,
+        output: &mut Vec<u8>,
+    ) {
+        let (server, listener) = (self.server.clone(), self.listener.clone());
+        let peer = self.peer.clone();
+        self.check = Some(Box::pin(async move {
+            server
+                .authenticator()
+                .check(request, listener.config(), &peer)
+                .await
+        }));
+        self.poll_check(cx, output);
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>, output: &mut Vec<u8>) -> std::io::Result<()> {

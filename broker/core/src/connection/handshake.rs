@@ -5,6 +5,7 @@
 //! (capped by `session_expiry_max_s`).
 
 use super::aliases::OutboundAliases;
+use super::authentication::{Enhanced, ExchangeStage, ExchangeStep, Turn};
 use super::{Active, Close, Connection, Event, Pending, Phase, Reply};
 use crate::action::Will;
 use crate::broker::{AttachRequest, Broker};
@@ -66,11 +67,23 @@ pub(super) struct Hello {
     expiry_is_lowered: bool,
     keep_alive_s: u16,
     receive_maximum: u16,
-    packet_bytes_max: usize,
+    pub(super) packet_bytes_max: usize,
     problem_information: bool,
     /// Aliases that the client takes.
     topic_alias_max: u16,
     will: Option<Will>,
+    /// The client named an authentication method.
+    pub(super) enhanced: Option<Box<Enhanced>>,
+    /// The method's last data, for CONNACK.
+    pub(super) authentication_data: Option<Vec<u8>>,
+}
+
+impl Hello {
+    /// Whether the driver owes a verdict or an answer; else it is the client who owes an AUTH.
+    pub(super) fn awaits_driver(&self) -> bool {
+        let turn = self.enhanced.as_ref().map(|enhanced| enhanced.turn);
+        turn.is_none_or(|turn| turn == Turn::Method)
+    }
 }
 
 /// CONNACK for an accepted client.
@@ -80,6 +93,8 @@ pub(super) struct Welcome {
     assigned_client_id: Option<String>,
     session_expiry_s: Option<u32>,
     keep_alive_s: Option<u16>,
+    authentication_method: Option<Box<str>>,
+    authentication_data: Option<Vec<u8>>,
 }
 
 impl Connection {
@@ -90,12 +105,6 @@ impl Connection {
     ) -> Option<Event> {
         self.version = connect.version;
         let properties = &connect.properties;
-        if properties.authentication_method.is_some() {
-            // [MQTT5-4.12.0-1]
-            let reason = "no enhanced authentication method is configured";
-            self.refuse(ReasonCode::BadAuthenticationMethod, Some(reason), out);
-            return None;
-        }
         let refusal = connect
             .will
             .as_ref()
@@ -115,6 +124,11 @@ impl Connection {
         let packet_bytes_max = properties
             .packet_bytes_max
             .map_or(u32::MAX, NonZeroU32::get);
+        let method = properties.authentication_method.map(Box::<str>::from);
+        let enhanced = method.clone().map(|method| Enhanced {
+            method,
+            turn: Turn::Method,
+        });
         let hello = Hello {
             client_id: connect.client_id.to_owned(),
             clean_start: connect.clean_start,
@@ -126,13 +140,22 @@ impl Connection {
             problem_information: properties.request_problem_information,
             topic_alias_max: properties.topic_alias_max.min(self.limits.topic_alias_max),
             will: connect.will.as_ref().map(will_of),
+            enhanced: enhanced.map(Box::new),
+            authentication_data: None,
         };
         self.phase = Phase::Authenticating(Box::new(hello));
-        Some(Event::Authenticate(ConnectRequest {
+        let request = ConnectRequest {
             client_id: connect.client_id.to_owned(),
             username: connect.username.map(str::to_owned),
             password: connect.password.map(<[u8]>::to_vec),
-        }))
+        };
+        Some(match method {
+            None => Event::Authenticate(request),
+            Some(method) => Event::Exchange(ExchangeStep {
+                stage: ExchangeStage::Connect { method, request },
+                data: properties.authentication_data.unwrap_or_default().to_vec(),
+            }),
+        })
     }
 
     fn will_refusal(&self, will: &motemq_codec::Will<'_>) -> Option<(ReasonCode, &'static str)> {
@@ -159,19 +182,33 @@ impl Connection {
         now: Timestamp,
         out: &mut Vec<u8>,
     ) {
-        self.last_received = now;
-        let hello = match std::mem::replace(&mut self.phase, Phase::AwaitConnect) {
-            Phase::Authenticating(hello) => hello,
-            other => {
-                self.phase = other;
-                return;
-            }
-        };
         match verdict {
             Verdict::Accepted { identity, entropy } => {
+                self.accept_waiting(identity, entropy, broker, now, out);
+            }
+            Verdict::Refused { code, reason } => {
+                if matches!(self.phase, Phase::Authenticating(_)) {
+                    self.refuse(code, Some(reason), out);
+                }
+            }
+        }
+    }
+
+    /// Lets the client in that waits for it.
+    pub(super) fn accept_waiting(
+        &mut self,
+        identity: Identity,
+        entropy: u128,
+        broker: &Broker,
+        now: Timestamp,
+        out: &mut Vec<u8>,
+    ) {
+        self.last_received = now;
+        match std::mem::replace(&mut self.phase, Phase::AwaitConnect) {
+            Phase::Authenticating(hello) => {
                 self.accept(*hello, identity, entropy, broker, now, out);
             }
-            Verdict::Refused { code, reason } => self.refuse(code, Some(reason), out),
+            other => self.phase = other,
         }
     }
 
@@ -231,7 +268,13 @@ impl Connection {
         } else {
             hello.keep_alive_s
         };
+        let mut enhanced = hello.enhanced;
+        if let Some(enhanced) = &mut enhanced {
+            enhanced.turn = Turn::Nobody;
+        }
         let welcome = Welcome {
+            authentication_method: enhanced.as_ref().map(|enhanced| enhanced.method.clone()),
+            authentication_data: hello.authentication_data,
             session_present: attached.session_present,
             assigned_client_id: assigned,
             session_expiry_s: hello.expiry_is_lowered.then(|| hello.expiry.as_seconds()),
@@ -246,6 +289,7 @@ impl Connection {
             packet_bytes_max: hello.packet_bytes_max,
             inflight_max,
             problem_information: hello.problem_information,
+            enhanced,
             is_announced: false,
             aliases: Vec::new(),
             outbound_aliases,
@@ -273,6 +317,9 @@ impl Connection {
             assigned_client_id: welcome.assigned_client_id.as_deref(),
             topic_alias_max: Some(self.limits.topic_alias_max),
             keep_alive_s: welcome.keep_alive_s,
+            // [MQTT5-4.12.0-5]
+            authentication_method: welcome.authentication_method.as_deref(),
+            authentication_data: welcome.authentication_data.as_deref(),
             ..ConnAckProperties::default()
         };
         let connack = ConnAck {
@@ -287,8 +334,18 @@ impl Connection {
     }
 
     /// CONNACK with an error, then the end [MQTT5-3.2.2-7].
-    fn refuse(&mut self, code: ReasonCode, reason: Option<&str>, out: &mut Vec<u8>) {
-        let connack = ConnAck {
+    pub(super) fn refuse(&mut self, code: ReasonCode, reason: Option<&str>, out: &mut Vec<u8>) {
+        self.send_refusal(code, reason, out);
+        self.closed = Some(Close::Refused(code));
+    }
+
+    pub(super) fn send_refusal(
+        &mut self,
+        code: ReasonCode,
+        reason: Option<&str>,
+        out: &mut Vec<u8>,
+    ) {
+        let mut connack = ConnAck {
             session_present: false,
             code,
             properties: ConnAckProperties {
@@ -296,8 +353,14 @@ impl Connection {
                 ..ConnAckProperties::default()
             },
         };
+        // [MQTT5-3.2.2-19]
+        let fits = connack
+            .encoded_len(self.version)
+            .is_ok_and(|length| length <= self.packet_bytes_max());
+        if !fits {
+            connack.properties.reason_string = None;
+        }
         self.encode(&Packet::ConnAck(Box::new(connack)), out);
-        self.closed = Some(Close::Refused(code));
     }
 
     /// Bytes that are no valid CONNECT. Only what the specification gives an answer to gets one.

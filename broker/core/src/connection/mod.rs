@@ -1,11 +1,12 @@
 //! One client's protocol state, from its first byte to its last.
 //!
 //! Bytes go in by [`Connection::handle_bytes`], time by [`handle_timeout`](Connection::handle_timeout), the verdict on its
-//! credentials by [`handle_verdict`](Connection::handle_verdict); bytes come out of
+//! credentials by [`handle_verdict`](Connection::handle_verdict) or, step by step, by
+//! [`handle_answer`](Connection::handle_answer); bytes come out of
 //! [`poll_output`](Connection::poll_output) and work for the driver as [`Event`]s.
 //!
 //! Invariants:
-//! - CONNACK is the first packet out [MQTT5-3.2.0-1]; nothing is sent after a DISCONNECT.
+//! - CONNACK is the first packet out [MQTT5-3.2.0-1], but for the AUTHs that lead to it; nothing is sent after a DISCONNECT.
 //! - Replies leave in the order of the packets they answer [MQTT5-4.6.0-2] [MQTT5-4.6.0-3], each only when what it
 //!   promises is durable or elided (contracts section 3).
 //! - What it holds is bounded: replies and inbound exchanges by `receive_maximum`, aliases by `topic_alias_max`.
@@ -13,6 +14,7 @@
 //! Does not know: who receives what it publishes, sockets, TLS, how credentials are checked.
 
 mod aliases;
+mod authentication;
 mod handshake;
 mod inbound;
 mod outbound;
@@ -20,6 +22,7 @@ mod routes;
 mod violation;
 
 pub(crate) use aliases::Hints;
+pub use authentication::{ExchangeAnswer, ExchangeStage, ExchangeStep};
 pub use handshake::{ConnectRequest, Verdict};
 pub use violation::{Close, Violation};
 
@@ -33,6 +36,7 @@ use crate::session::Session;
 use crate::share_group::ShareGroup;
 use crate::time::Timestamp;
 use aliases::OutboundAliases;
+use authentication::Enhanced;
 use handshake::Hello;
 use motemq_codec::{
     Decoded, Disconnect, Packet, PacketId, ProtocolVersion, QoS, ReasonCode, decode, decode_connect,
@@ -71,7 +75,7 @@ pub struct Connection {
 enum Phase {
     /// Nothing but a CONNECT may come.
     AwaitConnect,
-    /// The driver is checking the credentials.
+    /// The driver is checking the credentials, or the client owes an AUTH.
     Authenticating(Box<Hello>),
     /// A session is attached.
     Active(Box<Active>),
@@ -90,6 +94,8 @@ struct Active {
     inflight_max: u16,
     /// Reason strings are wanted [MQTT5-3.1.2-29].
     problem_information: bool,
+    /// The authentication method of CONNECT, if it named one.
+    enhanced: Option<Box<Enhanced>>,
     /// CONNACK is out.
     is_announced: bool,
     /// Topics that the client's aliases stand for.
@@ -160,6 +166,8 @@ pub struct Progress {
 pub enum Event {
     /// Check these credentials and answer with [`Connection::handle_verdict`].
     Authenticate(ConnectRequest),
+    /// Ask the authentication method and answer with [`Connection::handle_answer`].
+    Exchange(ExchangeStep),
 }
 
 impl Connection {
@@ -197,12 +205,19 @@ impl Connection {
             if self.closed.is_some() {
                 break 0;
             }
+            if event.is_some() {
+                break rest.len();
+            }
             let decoded = match &self.phase {
                 Phase::AwaitConnect => {
                     decode_connect(rest, self.limits.connect_packet_bytes_max as usize)
                 }
                 Phase::Active(active) if !self.is_stalled(active) => {
                     decode(rest, self.version, self.limits.packet_bytes_max as usize)
+                }
+                Phase::Authenticating(hello) if !hello.awaits_driver() => {
+                    let bytes_max = self.limits.connect_packet_bytes_max as usize;
+                    decode(rest, self.version, bytes_max)
                 }
                 Phase::Active(_) | Phase::Authenticating(_) => break rest.len(),
             };
@@ -228,7 +243,7 @@ impl Connection {
     pub fn is_paused(&self) -> bool {
         match &self.phase {
             Phase::Active(active) => self.is_stalled(active),
-            Phase::Authenticating(_) => true,
+            Phase::Authenticating(hello) => hello.awaits_driver(),
             Phase::AwaitConnect => false,
         }
     }
@@ -249,6 +264,10 @@ impl Connection {
         out: &mut Vec<u8>,
         event: &mut Option<Event>,
     ) -> Result<(), Violation> {
+        let may_precede_connack = matches!(packet, Packet::Auth(_) | Packet::Disconnect(_));
+        if matches!(self.phase, Phase::Authenticating(_)) && !may_precede_connack {
+            return Err(Violation::BeforeConnAck);
+        }
         match packet {
             Packet::Publish(publish) => self.handle_publish(&publish, broker, now, out),
             Packet::PubAck(ack) => self.handle_puback(&ack, broker),
@@ -267,7 +286,10 @@ impl Connection {
                 Ok(())
             }
             Packet::Connect(_) => Err(Violation::SecondConnect),
-            Packet::Auth(_) => Err(Violation::UnexpectedAuth),
+            Packet::Auth(auth) => {
+                *event = Some(self.handle_auth(&auth)?);
+                Ok(())
+            }
             Packet::ConnAck(_) | Packet::SubAck(_) | Packet::UnsubAck(_) | Packet::PingResp => {
                 Err(Violation::ServerPacket)
             }
@@ -276,6 +298,7 @@ impl Connection {
 
     fn handle_disconnect(&mut self, disconnect: &Disconnect<'_>) -> Result<(), Violation> {
         let Phase::Active(active) = &mut self.phase else {
+            self.closed = Some(Close::Normal);
             return Ok(());
         };
         if let Some(wish) = disconnect.session_expiry_s.map(Expiry::from_seconds) {
@@ -314,6 +337,7 @@ impl Connection {
         }
         let code = match &close {
             Close::Violation(violation) => Some(violation.reason_code()),
+            Close::ReauthenticationFailed(code, _) => Some(*code),
             Close::TakenOver => Some(ReasonCode::SessionTakenOver),
             Close::QueueOverflow => Some(ReasonCode::QuotaExceeded),
             Close::StoreFailed => Some(ReasonCode::ImplementationSpecificError),
@@ -326,6 +350,7 @@ impl Connection {
         {
             let reason = match &close {
                 Close::Violation(violation) => Some(violation.to_string()),
+                Close::ReauthenticationFailed(_, reason) => Some((*reason).to_owned()),
                 Close::QueueOverflow => Some("the queue is full: limits.queue_full".to_owned()),
                 _ => None,
             };
@@ -340,6 +365,14 @@ impl Connection {
                 disconnect.reason_string = None;
             }
             self.encode(&Packet::Disconnect(disconnect), out);
+        }
+        if let (Phase::Authenticating(_), Close::Violation(violation)) = (&self.phase, &close) {
+            // A CONNACK cannot carry every code of a DISCONNECT [MQTT5-3.2.2-8].
+            let code = match violation.reason_code() {
+                code @ (ReasonCode::MalformedPacket | ReasonCode::PacketTooLarge) => code,
+                _ => ReasonCode::ProtocolError,
+            };
+            self.send_refusal(code, Some(&violation.to_string()), out);
         }
         self.closed.get_or_insert(close);
     }

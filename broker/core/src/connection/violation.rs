@@ -22,8 +22,14 @@ pub enum Violation {
     TopicAliasUnknown,
     /// More unacknowledged QoS 1 and 2 messages than the announced Receive Maximum [MQTT5-3.3.4-9].
     ReceiveMaximumExceeded,
-    /// AUTH without an Authentication Method in CONNECT [MQTT5-4.12.0-6].
+    /// AUTH without an Authentication Method in CONNECT [MQTT5-4.12.0-7].
     UnexpectedAuth,
+    /// AUTH with another Authentication Method than CONNECT [MQTT5-4.12.0-5] [MQTT5-4.12.1-1].
+    OtherAuthMethod,
+    /// AUTH with a reason code that was not the client's to send now [MQTT5-4.12.0-3].
+    AuthOutOfTurn,
+    /// Neither AUTH nor DISCONNECT while CONNACK depends on an exchange [MQTT5-3.1.2-30].
+    BeforeConnAck,
     /// DISCONNECT sets a session expiry where CONNECT had none [MQTT5-3.14.2-2].
     ExpiryFromZero,
     /// A publish was refused and the protocol version has no way to say so [MQTT3-3.3.5-2].
@@ -45,6 +51,9 @@ impl Violation {
             | Self::SubscriptionIdInPublish
             | Self::TopicAliasUnknown
             | Self::UnexpectedAuth
+            | Self::OtherAuthMethod
+            | Self::AuthOutOfTurn
+            | Self::BeforeConnAck
             | Self::ExpiryFromZero => ReasonCode::ProtocolError,
             Self::QoSNotSupported => ReasonCode::QoSNotSupported,
             Self::TopicAliasTooLarge => ReasonCode::TopicAliasInvalid,
@@ -70,6 +79,13 @@ impl fmt::Display for Violation {
                 f.write_str("more unacknowledged messages than limits.receive_maximum")
             }
             Self::UnexpectedAuth => f.write_str("AUTH without an authentication method"),
+            Self::OtherAuthMethod => {
+                f.write_str("AUTH names another authentication method than CONNECT")
+            }
+            Self::AuthOutOfTurn => f.write_str("AUTH with a reason code out of turn"),
+            Self::BeforeConnAck => {
+                f.write_str("a packet other than AUTH and DISCONNECT before CONNACK")
+            }
             Self::ExpiryFromZero => {
                 f.write_str("DISCONNECT sets a session expiry, CONNECT had none")
             }
@@ -91,6 +107,8 @@ pub enum Close {
     NormalWithWill,
     /// The client was refused at CONNECT.
     Refused(ReasonCode),
+    /// The client failed to authenticate again [MQTT5-4.12.1-2]; with what it is told.
+    ReauthenticationFailed(ReasonCode, &'static str),
     /// The client broke a rule.
     Violation(Violation),
     /// A newer connection has the session [MQTT5-3.1.4-3].
@@ -114,6 +132,7 @@ impl Close {
             Self::Refused(_) => "refused",
             Self::Violation(Violation::KeepAliveTimeout) => "keepalive_timeout",
             Self::Violation(_) => "protocol_error",
+            Self::ReauthenticationFailed(..) => "not_authorized",
             Self::TakenOver => "taken_over",
             Self::QueueOverflow => "slow_consumer",
             Self::StoreFailed => "store_failed",
