@@ -12,6 +12,8 @@ mod driver;
 mod http;
 pub mod metrics;
 pub mod password;
+pub mod scram;
+pub mod scram_file;
 pub mod server;
 pub mod store;
 pub mod tls;

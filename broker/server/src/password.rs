@@ -60,7 +60,10 @@ impl PasswordFile {
         let path = path.to_owned();
         match (lines.is_empty(), users.is_empty()) {
             (false, _) => Err(PasswordFileError::BadLines { path, lines }),
-            (true, true) => Err(PasswordFileError::NoUsers { path }),
+            (true, true) => Err(PasswordFileError::NoUsers {
+                path,
+                command: "motemq passwd add USER",
+            }),
             (true, false) => Ok(Self { users }),
         }
     }
@@ -95,15 +98,20 @@ pub fn set_user(path: &Path, user: &str, password: &[u8]) -> Result<(), Password
         .map_err(|error| PasswordFileError::Hashing(error.to_string()))?;
     let entry = format!("{user}:{hash}");
     edit(path, |lines| {
-        let present = lines.iter().position(|line| is_of(line, user));
-        let mut is_first = true;
-        lines.retain(|line| !is_of(line, user) || std::mem::take(&mut is_first));
-        match present {
-            Some(index) => lines[index] = entry,
-            None => lines.push(entry),
-        }
+        set_line(lines, user, entry);
         Ok(())
     })
+}
+
+/// Puts `entry` in the place of the user's line, or at the end.
+pub(crate) fn set_line(lines: &mut Vec<String>, user: &str, entry: String) {
+    let present = lines.iter().position(|line| is_of(line, user));
+    let mut is_first = true;
+    lines.retain(|line| !is_of(line, user) || std::mem::take(&mut is_first));
+    match present {
+        Some(index) => lines[index] = entry,
+        None => lines.push(entry),
+    }
 }
 
 /// Removes `user`.
@@ -227,7 +235,7 @@ impl SilencedTerminal {
 }
 
 /// Reads a file that only its owner, and a group that may only read, can open.
-fn read_private(path: &Path) -> Result<String, PasswordFileError> {
+pub(crate) fn read_private(path: &Path) -> Result<String, PasswordFileError> {
     let unreadable = |source| PasswordFileError::Unreadable {
         path: path.to_owned(),
         source,
@@ -258,7 +266,7 @@ fn check_private(_: &Path, _: &fs::Metadata) -> Result<(), PasswordFileError> {
 }
 
 /// Replaces the file by what `change` makes of its lines; an absent file has none.
-fn edit(
+pub(crate) fn edit(
     path: &Path,
     change: impl FnOnce(&mut Vec<String>) -> Result<(), PasswordFileError>,
 ) -> Result<(), PasswordFileError> {
@@ -340,13 +348,13 @@ fn keep_access(file: &File, like: &Path) -> io::Result<()> {
     file.set_permissions(fs::Permissions::from_mode(0o600 | group_reads))
 }
 
-fn numbered(text: &str) -> impl Iterator<Item = (usize, &str)> {
+pub(crate) fn numbered(text: &str) -> impl Iterator<Item = (usize, &str)> {
     text.lines()
         .enumerate()
         .map(|(index, line)| (index + 1, line))
 }
 
-fn is_comment(line: &str) -> bool {
+pub(crate) fn is_comment(line: &str) -> bool {
     line.trim().is_empty() || line.starts_with('#')
 }
 
@@ -369,7 +377,7 @@ fn parse_line(line: &str) -> Result<(&str, PasswordHash), LineFault> {
     }
 }
 
-fn check_user(user: &str) -> Result<(), UserNameFault> {
+pub(crate) fn check_user(user: &str) -> Result<(), UserNameFault> {
     match user {
         "" => Err(UserNameFault::Empty),
         user if user.len() > USER_BYTES_MAX => Err(UserNameFault::TooLong),
@@ -400,8 +408,16 @@ pub enum PasswordFileError {
         mode: u32,
     },
     /// It has no users; to have none is to name no file.
-    #[error("password file {} has no users; add one with: motemq passwd add USER", path.display())]
+    #[error("password file {} has no users; add one with: {command}", path.display())]
     NoUsers {
+        /// The file.
+        path: PathBuf,
+        /// What adds one.
+        command: &'static str,
+    },
+    /// A SCRAM file without the secret that hides which users there are.
+    #[error("SCRAM file {} has no line $decoy$...; motemq passwd add --scram writes it with any user", path.display())]
+    NoDecoy {
         /// The file.
         path: PathBuf,
     },
@@ -419,6 +435,11 @@ pub enum PasswordFileError {
     /// An empty password, or one longer than MQTT can carry.
     #[error("a password has 1 to 65535 bytes; this one has {0}")]
     PasswordLength(usize),
+    /// SCRAM compares passwords as SASLprep leaves them.
+    #[error(
+        "the password is empty or has characters that SCRAM does not allow (RFC 4013), such as control characters"
+    )]
+    PasswordNotPrepared,
     /// To be removed, but not there.
     #[error("there is no user \"{0}\"")]
     NoSuchUser(String),
@@ -461,6 +482,17 @@ pub enum LineFault {
         "the hash is not $argon2id$v=19$m=...,t=...,p=...$salt$hash; set the password with: motemq passwd add USER"
     )]
     Hash,
+    /// Not a whole SCRAM string.
+    #[error(
+        "the keys are not SCRAM-SHA-256$iterations:salt$StoredKey:ServerKey; set the password with: motemq passwd add --scram USER"
+    )]
+    Keys,
+    /// Too weak, or too much for a client.
+    #[error("{0} iterations; SCRAM takes 4096 to 10000000")]
+    Iterations(u32),
+    /// A second `$decoy$` line, or a wrong one.
+    #[error("needs $decoy$ and 32 bytes or more in base64, once")]
+    Decoy,
     /// One login would take this many KiB.
     #[error("the hash asks for {0} KiB of memory, more than 1048576")]
     Memory(u32),
@@ -484,6 +516,9 @@ pub enum UserNameFault {
     /// A line end, tab or the like.
     #[error("has a control character")]
     ControlCharacter,
+    /// SCRAM compares names as SASLprep leaves them.
+    #[error("has characters that SCRAM does not allow or replaces by others (RFC 4013)")]
+    NotPrepared,
 }
 
 fn each_line(path: &Path, lines: &[BadLine]) -> impl fmt::Display {
