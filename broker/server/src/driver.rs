@@ -7,13 +7,11 @@
 //! Does not know: MQTT rules, TLS.
 
 use crate::audit::AuditLimit;
-use crate::auth::Peer;
+use crate::auth::{Exchange, Peer};
 use crate::clock;
 use crate::server::{Listener, Server};
-use motemq_codec::ReasonCode;
 use motemq_core::{
-    Close, ConnectRequest, Connection, ConnectionRules, Event, ExchangeAnswer, Room, Timestamp,
-    Verdict,
+    ClientId, Close, ConnectRequest, Connection, ConnectionRules, Event, Room, Timestamp, Verdict,
 };
 use std::cell::RefCell;
 use std::future::Future;
@@ -41,6 +39,8 @@ pub(crate) struct Driver<S> {
     is_unflushed: bool,
     /// The check of the credentials, while it runs.
     check: Option<Pin<Box<dyn Future<Output = Verdict> + Send>>>,
+    /// An enhanced authentication, while the client owes a message.
+    exchange: Option<Box<Exchange>>,
     timer: Pin<Box<Sleep>>,
     timer_at: Option<Timestamp>,
     /// CONNECT must be complete by then.
@@ -78,6 +78,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             output: Vec::new(),
             is_unflushed: false,
             check: None,
+            exchange: None,
             timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
             timer_at: None,
             connect_by,
@@ -228,12 +229,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         self.input_needed = progress.needed;
         match event {
             Some(Event::Authenticate(request)) => self.authenticate(cx, request, output),
-            Some(Event::Exchange(_)) => {
-                let answer = ExchangeAnswer::Refused {
-                    code: ReasonCode::BadAuthenticationMethod,
-                    reason: "no enhanced authentication method is configured",
-                };
+            Some(Event::Exchange(step)) => {
+                let client = self.connection.client_id().map(ClientId::as_str);
+                let (listener, peer) = (self.listener.config(), &self.peer);
+                let authenticator = self.server.authenticator();
+                let answer = authenticator.answer(&mut self.exchange, step, client, listener, peer);
                 self.connection.handle_answer(answer, broker, now, output);
+                self.connection.begin(cx.waker(), output);
             }
             None => {}
         }

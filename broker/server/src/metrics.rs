@@ -44,7 +44,7 @@ fn describe() {
     );
     describe_counter!(
         "mqtt_broker_connections_refused_total",
-        "Clients refused at CONNECT, in the TLS handshake or by a limit, by listener."
+        "Clients refused at CONNECT, at re-authentication, in the TLS handshake or by a limit, by listener."
     );
     describe_counter!(
         "mqtt_broker_tls_handshakes_failed_total",

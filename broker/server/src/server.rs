@@ -81,7 +81,7 @@ pub enum StartError {
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The password file.
+    /// The password file or the SCRAM file.
     #[error(transparent)]
     Passwords(#[from] crate::password::PasswordFileError),
     /// A certificate or key.
@@ -160,7 +160,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
             "persistence.durability is relaxed: a crash loses what was acknowledged last"
         );
     }
-    let authenticator = Authenticator::new(config.auth.password_file.as_deref())?;
+    let authenticator = Authenticator::new(&config.auth)?;
     let mut tasks = tokio::task::JoinSet::new();
     let mut bound = Vec::new();
     for listener in &config.listeners {
@@ -213,7 +213,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
 /// # Errors
 /// The first file that is missing or wrong.
 pub fn check(config: &Config) -> Result<(), StartError> {
-    Authenticator::new(config.auth.password_file.as_deref())?;
+    Authenticator::new(&config.auth)?;
     if let Some(dir) = &config.data_dir
         && dir.exists()
         && !dir.is_dir()
@@ -380,7 +380,7 @@ impl Listener {
         if was_connected {
             self.connected.fetch_sub(1, Ordering::Relaxed);
         }
-        if let Close::Refused(_) = close {
+        if let Close::Refused(_) | Close::ReauthenticationFailed(..) = close {
             self.refused.fetch_add(1, Ordering::Relaxed);
         }
         let mut closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);

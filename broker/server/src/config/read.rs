@@ -293,8 +293,12 @@ fn optional_address(
 
 fn auth(mut section: Section<'_, '_>) -> AuthConfig {
     let password_file = section.path("password_file", None);
+    let scram_file = section.path("scram_file", None);
     section.finish();
-    AuthConfig { password_file }
+    AuthConfig {
+        password_file,
+        scram_file,
+    }
 }
 
 fn log(mut section: Section<'_, '_>) -> LogConfig {

@@ -326,6 +326,8 @@ impl Default for HttpConfig {
 pub struct AuthConfig {
     /// Users and their password hashes; `None` (written `""`) is no users. Default `None`.
     pub password_file: Option<PathBuf>,
+    /// Users who log in by SCRAM-SHA-256; `None` (written `""`) is no SCRAM. Default `None`.
+    pub scram_file: Option<PathBuf>,
 }
 
 /// What is logged, and how.

@@ -498,11 +498,17 @@ fn client_certificates_need_an_authority() {
 #[test]
 fn paths_start_from_the_folder_of_the_file_or_of_the_command() {
     let text =
-        "data_dir = \"store\"\n[auth]\npassword_file = \"users\"\n".to_owned() + TLS_LISTENER;
+        "data_dir = \"store\"\n[auth]\npassword_file = \"users\"\nscram_file = \"scram-users\"\n"
+            .to_owned()
+            + TLS_LISTENER;
     let (folder, config) = read(&text, &[], &["auth.password_file=here/users"]);
     let config = config.unwrap();
     assert_eq!(config.data_dir, Some(folder.path().join("store")));
     assert_eq!(config.auth.password_file, Some(PathBuf::from("here/users")));
+    assert_eq!(
+        config.auth.scram_file,
+        Some(folder.path().join("scram-users"))
+    );
     let tls = config.listeners[0].tls.as_ref().unwrap();
     assert_eq!(tls.cert, folder.path().join("server.crt"));
     assert_eq!(tls.key, PathBuf::from("/keys/server.key"));
