@@ -109,6 +109,42 @@ fn a_stop_tells_version_5_clients_and_keeps_what_was_acknowledged() {
     server.stop();
 }
 
+#[test]
+fn a_client_connects_while_the_journal_is_congested() {
+    // It was left alone as a publisher is, but nothing woke it again before limits.connect_timeout_s.
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start_with(dir.path(), |config| {
+        config.persistence.journal_queue_bytes_max = 0;
+        config.persistence.commit_delay_ms = 500;
+    });
+    let open = || {
+        let socket = TcpStream::connect(server.address("mqtt")).unwrap();
+        let patience = Some(Duration::from_secs(20));
+        socket.set_read_timeout(patience).unwrap();
+        socket
+    };
+    let mut lasting = connect("lasting");
+    lasting[9] = 0;
+    let mut receiver = open();
+    receiver.write_all(&lasting).unwrap();
+    expect(&mut receiver, &[0x20, 2, 0, 0]);
+    receiver.write_all(&[0x82, 6, 0, 1, 0, 1, b't', 1]).unwrap();
+    expect(&mut receiver, &[0x90, 3, 0, 1, 1]);
+    drop(receiver);
+    let mut publisher = open();
+    publisher.write_all(&connect("publisher")).unwrap();
+    expect(&mut publisher, &[0x20, 2, 0, 0]);
+    // Half a second from here the record waits for its commit; the answer to the ping says that it does.
+    publisher
+        .write_all(&[0x32, 5, 0, 1, b't', 0, 1, 0xc0, 0])
+        .unwrap();
+    expect(&mut publisher, &[0xd0, 0]);
+    let mut other = open();
+    other.write_all(&connect("other")).unwrap();
+    expect(&mut other, &[0x20, 2, 0, 0]);
+    server.stop();
+}
+
 /// A server with a plain and a TLS listener, and the runtime it runs on.
 struct Server {
     runtime: tokio::runtime::Runtime,
@@ -117,6 +153,10 @@ struct Server {
 
 impl Server {
     fn start(dir: &Path) -> Self {
+        Self::start_with(dir, |_| {})
+    }
+
+    fn start_with(dir: &Path, change: impl FnOnce(&mut Config)) -> Self {
         let (authority, _) = Authority::open_or_create(&dir.join("pki"), "test").unwrap();
         let (cert, key) = (dir.join("server.crt"), dir.join("server.key"));
         if !cert.exists() {
@@ -131,7 +171,7 @@ impl Server {
             identity: Identity::None,
             record_bytes_max: 16384,
         };
-        let config = Config {
+        let mut config = Config {
             data_dir: Some(dir.join("data")),
             listeners: vec![listener("mqtt", None), listener("mqtts", Some(tls))],
             http: HttpConfig {
@@ -140,6 +180,7 @@ impl Server {
             },
             ..Config::default()
         };
+        change(&mut config);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()

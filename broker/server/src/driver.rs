@@ -176,7 +176,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         if self.connection.closed().is_some() || self.is_blocked(output) {
             return false;
         }
-        if self.server.broker().room() == Room::Congested {
+        // Only a client with a session can be woken when there is room again; others have little to say.
+        if self.is_counted && self.server.broker().room() == Room::Congested {
             self.connection.wait_for_room(self.server.broker());
             return false;
         }
