@@ -92,6 +92,8 @@ pub struct Hello<'a> {
     pub problem_information: bool,
     /// Topic Alias Maximum.
     pub topic_alias_max: u16,
+    /// Request Response Information.
+    pub response_information: bool,
     /// Will.
     pub will: Option<Will<'a>>,
     /// Authentication Method and Authentication Data.
@@ -110,6 +112,7 @@ impl Default for Hello<'_> {
             packet_bytes_max: None,
             problem_information: true,
             topic_alias_max: 0,
+            response_information: false,
             will: None,
             authentication: None,
         }
@@ -165,6 +168,7 @@ impl<'a> Hello<'a> {
                 packet_bytes_max: self.packet_bytes_max.and_then(NonZeroU32::new),
                 request_problem_information: self.problem_information,
                 topic_alias_max: self.topic_alias_max,
+                request_response_information: self.response_information,
                 authentication_method: self.authentication.map(|(method, _)| method),
                 authentication_data: self.authentication.map(|(_, data)| data.as_bytes()),
                 ..ConnectProperties::default()
@@ -203,7 +207,7 @@ struct Line {
     is_finished: bool,
     /// Output is not taken.
     is_slow: bool,
-    last_bytes: usize,
+    last_bytes: Vec<u8>,
 }
 
 impl Default for Bench {
@@ -243,7 +247,7 @@ impl Bench {
             bytes_down: 0,
             is_finished: false,
             is_slow: false,
-            last_bytes: 0,
+            last_bytes: Vec::new(),
         });
         Peer(self.lines.len() - 1)
     }
@@ -375,10 +379,10 @@ impl Bench {
         }
     }
 
-    /// Bytes of the last packet that arrived for the peer.
+    /// The last packet that arrived for the peer, as it was on the wire.
     #[must_use]
-    pub fn last_bytes(&self, peer: Peer) -> usize {
-        self.lines.get(peer.0).map_or(0, |line| line.last_bytes)
+    pub fn last_bytes(&self, peer: Peer) -> &[u8] {
+        self.lines.get(peer.0).map_or(&[], |line| &line.last_bytes)
     }
 
     /// Everything that the peer has not read yet.
@@ -560,7 +564,7 @@ impl Line {
             match decode(bytes, self.version, usize::MAX) {
                 Ok(Decoded::Packet { packet, length }) => {
                     self.down.push_back(got(&packet));
-                    self.last_bytes = length;
+                    self.last_bytes = bytes.get(..length).unwrap_or_default().to_vec();
                     bytes = bytes.get(length..).unwrap_or_default();
                 }
                 other => panic!("the broker wrote {bytes:02x?}: {other:?}"),

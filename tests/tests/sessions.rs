@@ -3,8 +3,8 @@
 //! The number is that of `spec-traps.md`; 23 is in `authentication.rs`, 59 in `shared.rs`.
 
 use motemq_codec::{
-    AckKind, Disconnect, Forwarded, Packet, ProtocolVersion, Publish, PublishProperties, QoS,
-    ReasonCode, RetainHandling, SubscribeOptions, SubscriptionIds, Will,
+    AckKind, Decoded, Disconnect, Forwarded, Packet, ProtocolVersion, Publish, PublishProperties,
+    QoS, ReasonCode, RetainHandling, SubscribeOptions, SubscriptionIds, Will, decode,
 };
 use motemq_core::{Close, Image, Limits, QueueFull, Room, Violation};
 use motemq_tests::peer::{Bench, Got, Hello, encoded, options, publish, subscribe};
@@ -352,8 +352,49 @@ fn connect_subscribe_and_publish_in_one_segment_are_answered_in_order() {
     );
 }
 
-/// 20. [MQTT5-3.1.2-24] [MQTT5-3.4.2-2] [MQTT5-3.5.2-2]; 21. [MQTT5-3.1.2-29]: the reason of a refusal is told where it is
-/// wanted and fits, to the byte.
+/// [MQTT5-3.1.2-28]: Response Information comes where it is configured and asked for; [MQTT5-3.1.2-24]: a client whose packets
+/// are too small for its CONNACK is not served.
+#[test]
+fn response_information_is_told_to_who_asks() {
+    for (template, asks, expected) in [
+        ("reply/%c/", true, Some("reply/a/")),
+        ("reply/%c/", false, None),
+        ("", true, None),
+    ] {
+        let mut bench = Bench::new(Limits {
+            response_information: template.into(),
+            ..Limits::default()
+        });
+        let hello = Hello {
+            response_information: asks,
+            ..Hello::clean("a")
+        };
+        let peer = bench.connect(&hello);
+        let bytes = bench.last_bytes(peer).to_vec();
+        let Ok(Decoded::Packet {
+            packet: Packet::ConnAck(connack),
+            ..
+        }) = decode(&bytes, V5, usize::MAX)
+        else {
+            unreachable!("connect() saw the CONNACK")
+        };
+        assert_eq!(connack.properties.response_information, expected);
+        for (spare, is_served) in [(0, true), (1, false)] {
+            let peer = bench.open(V5);
+            let hello = Hello {
+                packet_bytes_max: u32::try_from(bytes.len() - spare).ok(),
+                ..hello.clone()
+            };
+            bench.send_bytes(peer, &hello.bytes());
+            assert_eq!(bench.closed(peer).is_none(), is_served);
+            assert_eq!(bench.take_all(peer).is_empty(), !is_served);
+        }
+    }
+}
+
+/// 20. [MQTT5-3.1.2-24] [MQTT5-3.4.2-2] [MQTT5-3.5.2-2] [MQTT5-3.1.2-29]
+///
+/// Traps 20 and 21: the reason of a refusal is told where it is wanted and fits, to the byte.
 #[test]
 fn reasons_are_told_where_they_are_wanted_and_fit() {
     let length = |packet_bytes_max, problem_information, qos: u8| {
@@ -368,7 +409,7 @@ fn reasons_are_told_where_they_are_wanted_and_fit() {
             bench.take(peer),
             Some(Got::Ack(_, 1, ReasonCode::NotAuthorized))
         ));
-        bench.last_bytes(peer)
+        bench.last_bytes(peer).len()
     };
     for qos in 1..=2 {
         let full = length(None, true, qos);

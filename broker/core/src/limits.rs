@@ -78,6 +78,9 @@ pub struct Limits {
     pub share_strategy: ShareStrategy,
     /// When a member's unacknowledged QoS 1 deliveries go to the other members.
     pub share_redispatch: ShareRedispatch,
+    /// Response Information for clients that ask for it (MQTT 5.0 section 3.2.2.3.15); `%c` stands for the client identifier,
+    /// empty is none.
+    pub response_information: Box<str>,
 }
 
 impl Default for Limits {
@@ -101,6 +104,7 @@ impl Default for Limits {
             retained_bytes_max: 1 << 30,
             share_strategy: ShareStrategy::RoundRobin,
             share_redispatch: ShareRedispatch::AtDisconnect,
+            response_information: Box::default(),
         }
     }
 }

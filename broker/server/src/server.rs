@@ -130,7 +130,7 @@ pub struct Running {
 /// # Errors
 /// When the store cannot be opened, a file is wrong or an address is taken. Nothing runs then.
 pub async fn start(config: Config) -> Result<Running, StartError> {
-    let limits = Arc::new(core_limits(&config.limits, &config.shared_subscriptions));
+    let limits = Arc::new(core_limits(&config));
     let (stop, _) = watch::channel(Stop::No);
     let (broker, journal) = match &config.data_dir {
         None => (Broker::without_store(limits), None),
@@ -640,10 +640,9 @@ async fn watch_losses(server: Arc<Server>) {
     }
 }
 
-fn core_limits(
-    limits: &config::LimitsConfig,
-    shared: &config::SharedSubscriptionsConfig,
-) -> Limits {
+fn core_limits(config: &Config) -> Limits {
+    let (limits, shared) = (&config.limits, &config.shared_subscriptions);
+    let mqtt = &config.mqtt;
     let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
     Limits {
         packet_bytes_max: limits.packet_bytes_max,
@@ -678,6 +677,7 @@ fn core_limits(
             config::ShareRedispatch::Disconnect => ShareRedispatch::AtDisconnect,
             config::ShareRedispatch::SessionEnd => ShareRedispatch::AtSessionEnd,
         },
+        response_information: mqtt.response_information.as_str().into(),
     }
 }
 

@@ -71,6 +71,8 @@ pub(super) struct Hello {
     problem_information: bool,
     /// Aliases that the client takes.
     topic_alias_max: u16,
+    /// Response Information is wanted [MQTT5-3.1.2-28].
+    response_information: bool,
     will: Option<Will>,
     /// The client named an authentication method.
     pub(super) enhanced: Option<Box<Enhanced>>,
@@ -93,6 +95,7 @@ pub(super) struct Welcome {
     assigned_client_id: Option<String>,
     session_expiry_s: Option<u32>,
     keep_alive_s: Option<u16>,
+    response_information: Option<String>,
     authentication_method: Option<Box<str>>,
     authentication_data: Option<Vec<u8>>,
 }
@@ -139,6 +142,7 @@ impl Connection {
             packet_bytes_max: usize::try_from(packet_bytes_max).unwrap_or(usize::MAX),
             problem_information: properties.request_problem_information,
             topic_alias_max: properties.topic_alias_max.min(self.limits.topic_alias_max),
+            response_information: properties.request_response_information,
             will: connect.will.as_ref().map(will_of),
             enhanced: enhanced.map(Box::new),
             authentication_data: None,
@@ -259,6 +263,9 @@ impl Connection {
             let hints = std::mem::take(&mut attached.session.lock().alias_hints);
             Box::new(OutboundAliases::new(hello.topic_alias_max, &hints))
         });
+        let template = &self.limits.response_information;
+        let response_information = (hello.response_information && !template.is_empty())
+            .then(|| template.replace("%c", client_id.as_str()));
         let keep_alive_max_s = self.limits.keep_alive_max_s;
         let is_lowered = self.version == ProtocolVersion::V5
             && keep_alive_max_s < u16::MAX
@@ -279,6 +286,7 @@ impl Connection {
             assigned_client_id: assigned,
             session_expiry_s: hello.expiry_is_lowered.then(|| hello.expiry.as_seconds()),
             keep_alive_s: is_lowered.then_some(keep_alive_s),
+            response_information,
         };
         self.phase = Phase::Active(Box::new(Active {
             session: attached.session,
@@ -317,6 +325,7 @@ impl Connection {
             assigned_client_id: welcome.assigned_client_id.as_deref(),
             topic_alias_max: Some(self.limits.topic_alias_max),
             keep_alive_s: welcome.keep_alive_s,
+            response_information: welcome.response_information.as_deref(),
             // [MQTT5-4.12.0-5]
             authentication_method: welcome.authentication_method.as_deref(),
             authentication_data: welcome.authentication_data.as_deref(),
@@ -327,8 +336,11 @@ impl Connection {
             code: ReasonCode::Success,
             properties,
         };
-        self.encode(&Packet::ConnAck(Box::new(connack)), out);
-        if let Phase::Active(active) = &mut self.phase {
+        // A client whose packets are smaller than what it must be told cannot be served [MQTT5-3.1.2-24].
+        self.send_whole(&Packet::ConnAck(Box::new(connack)), out);
+        if let Phase::Active(active) = &mut self.phase
+            && self.closed.is_none()
+        {
             active.is_announced = true;
         }
     }

@@ -22,7 +22,7 @@ pub use error::{ConfigError, ConfigErrors, Hint, Place, Problem};
 pub use number::{Range, Unit};
 pub use settings::{
     AnonymousAccess, AuthConfig, ClientCert, Config, Durability, HttpConfig, Identity,
-    LimitsConfig, ListenerConfig, LogConfig, LogFormat, PersistenceConfig, QueueFull,
+    LimitsConfig, ListenerConfig, LogConfig, LogFormat, MqttConfig, PersistenceConfig, QueueFull,
     ShareRedispatch, ShareStrategy, SharedSubscriptionsConfig, TlsConfig,
 };
 

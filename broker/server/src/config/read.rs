@@ -10,7 +10,7 @@ use super::number::{Range, Unit};
 use super::section::{Reader, Section};
 use super::settings::{
     AnonymousAccess, AuthConfig, ClientCert, Config, Durability, HttpConfig, Identity,
-    LimitsConfig, ListenerConfig, LogConfig, LogFormat, PersistenceConfig, QueueFull,
+    LimitsConfig, ListenerConfig, LogConfig, LogFormat, MqttConfig, PersistenceConfig, QueueFull,
     ShareRedispatch, ShareStrategy, SharedSubscriptionsConfig, TlsConfig,
 };
 use std::net::SocketAddr;
@@ -33,6 +33,7 @@ pub(super) fn config<'a>(reader: &mut Reader<'a>, document: &'a DeTable<'a>) -> 
         data_dir: root.path("data_dir", default.data_dir.as_deref()),
         listeners: listeners(&mut root, &mut addresses),
         limits: limits(root.table("limits", "limits")),
+        mqtt: mqtt(root.table("mqtt", "mqtt")),
         shared_subscriptions: shared_subscriptions(
             root.table("shared_subscriptions", "shared_subscriptions"),
         ),
@@ -223,6 +224,27 @@ fn limits(mut section: Section<'_, '_>) -> LimitsConfig {
     );
     section.finish();
     limits
+}
+
+fn mqtt(mut section: Section<'_, '_>) -> MqttConfig {
+    let default = MqttConfig::default();
+    let response_information = section.text("response_information").map_or(
+        default.response_information,
+        |(text, place)| {
+            let is_sendable =
+                text.len() <= RESPONSE_INFORMATION_BYTES_MAX && !text.contains(['\0', '+', '#']);
+            if !is_sendable {
+                let expected =
+                    "the beginning of response topics, at most 1024 bytes, such as \"reply/%c/\"";
+                section.malformed("response_information", place, expected, text.clone());
+            }
+            text
+        },
+    );
+    section.finish();
+    MqttConfig {
+        response_information,
+    }
 }
 
 fn shared_subscriptions(mut section: Section<'_, '_>) -> SharedSubscriptionsConfig {
@@ -425,6 +447,9 @@ const TIB: u64 = 1 << 40;
 
 /// The largest packet that MQTT can express: 5 bytes of fixed header and 268,435,455 after it.
 const PACKET_BYTES_MAX: u64 = 268_435_460;
+
+/// It travels in every CONNACK that is asked for it.
+const RESPONSE_INFORMATION_BYTES_MAX: usize = 1024;
 
 /// Listeners' names are metric labels.
 const LISTENER_NAME_BYTES_MAX: usize = 32;

@@ -19,6 +19,8 @@ pub struct Config {
     pub listeners: Vec<ListenerConfig>,
     /// What one client, one session and the broker as a whole may use.
     pub limits: LimitsConfig,
+    /// What clients are told.
+    pub mqtt: MqttConfig,
     /// Who of a share group gets a message.
     pub shared_subscriptions: SharedSubscriptionsConfig,
     /// How the store writes.
@@ -37,6 +39,7 @@ impl Default for Config {
             data_dir: Some(PathBuf::from("data")),
             listeners: vec![ListenerConfig::default()],
             limits: LimitsConfig::default(),
+            mqtt: MqttConfig::default(),
             shared_subscriptions: SharedSubscriptionsConfig::default(),
             persistence: PersistenceConfig::default(),
             http: HttpConfig::default(),
@@ -207,6 +210,13 @@ pub enum QueueFull {
     Refuse,
     /// `"disconnect"`: the slow client is disconnected.
     Disconnect,
+}
+
+/// What clients are told.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct MqttConfig {
+    /// Response Information for clients that ask for it; `%c` is the client identifier, empty is none. Default empty.
+    pub response_information: String,
 }
 
 /// Who of a share group gets a message.
