@@ -452,7 +452,7 @@ impl Server {
             data_dir: None,
             listeners: vec![ListenerConfig {
                 name: "mqtt".to_owned(),
-                bind: SocketAddr::from(([127, 0, 0, 1], 0)),
+                bind: SocketAddr::from(([127, 0, 0, 1], 0)).into(),
                 ..ListenerConfig::default()
             }],
             auth: AuthConfig {
@@ -494,7 +494,7 @@ impl Server {
         let running = self.running.take().unwrap();
         let server = running.server().clone();
         self.runtime.block_on(running.stop());
-        server.listeners()[0].refused()
+        server.listeners()[0].refused(motemq::server::Refusal::Connect)
     }
 }
 

@@ -230,7 +230,7 @@ impl Server {
 fn listener(name: &str, tls: Option<TlsConfig>) -> ListenerConfig {
     ListenerConfig {
         name: name.to_owned(),
-        bind: SocketAddr::from(([127, 0, 0, 1], 0)),
+        bind: SocketAddr::from(([127, 0, 0, 1], 0)).into(),
         anonymous: AnonymousAccess::Allowed,
         tls,
         ..ListenerConfig::default()

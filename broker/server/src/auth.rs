@@ -15,6 +15,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use motemq_codec::ReasonCode;
 use motemq_core::{ConnectRequest, ExchangeAnswer, ExchangeStage, ExchangeStep, Identity, Verdict};
 use rand::RngExt as _;
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -35,9 +36,46 @@ pub struct Authenticator {
 #[derive(Clone, Debug)]
 pub struct Peer {
     /// Where it comes from.
-    pub address: SocketAddr,
+    pub address: PeerAddress,
     /// What its certificate says.
     pub certificate: PeerCertificate,
+}
+
+/// Where a client comes from, as far as that is known.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum PeerAddress {
+    /// From an IP address; behind a proxy, from the one that the proxy names.
+    Ip(SocketAddr),
+    /// From this machine, through a Unix socket; the user is known where the system tells it.
+    Unix {
+        /// The user's number.
+        uid: Option<u32>,
+    },
+    /// From behind a proxy that does not say.
+    Unknown,
+}
+
+impl PeerAddress {
+    /// Whether it is on this machine.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        match self {
+            Self::Ip(address) => address.ip().to_canonical().is_loopback(),
+            Self::Unix { .. } => true,
+            Self::Unknown => false,
+        }
+    }
+}
+
+impl fmt::Display for PeerAddress {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip(address) => address.fmt(formatter),
+            Self::Unix { uid: Some(uid) } => write!(formatter, "unix (uid {uid})"),
+            Self::Unix { uid: None } => formatter.write_str("unix"),
+            Self::Unknown => formatter.write_str("unknown, behind the proxy"),
+        }
+    }
 }
 
 /// What a client certificate says about who the client is.
@@ -323,7 +361,7 @@ fn refuse_certificate(
 fn admits_anonymous(listener: &ListenerConfig, peer: &Peer) -> bool {
     match listener.anonymous {
         AnonymousAccess::Refused => false,
-        AnonymousAccess::Loopback => peer.address.ip().to_canonical().is_loopback(),
+        AnonymousAccess::Loopback => peer.address.is_local(),
         AnonymousAccess::Allowed => true,
     }
 }

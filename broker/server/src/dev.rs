@@ -3,7 +3,9 @@
 //! Clients on this machine need no password; clients elsewhere need the generated one. Nothing here has a default
 //! password.
 
-use crate::config::{AnonymousAccess, ClientCert, Config, Identity, ListenerConfig, TlsConfig};
+use crate::config::{
+    AnonymousAccess, Bind, ClientCert, Config, Identity, ListenerConfig, TlsConfig,
+};
 use crate::password;
 use motemq_certs::{Authority, CertsError, Created};
 use rand::RngExt as _;
@@ -32,6 +34,9 @@ pub enum DevError {
     /// The password file.
     #[error(transparent)]
     Passwords(#[from] password::PasswordFileError),
+    /// The listeners of dev mode have ports.
+    #[error("dev mode needs an IP address and port, not unix:{}: set listeners.mqtt.bind", .0.display())]
+    UnixSocket(PathBuf),
     /// A file.
     #[error("{path}: {source}")]
     File {
@@ -70,7 +75,10 @@ pub fn prepare(config: &mut Config) -> Result<DevSetup, DevError> {
         .listeners
         .iter()
         .find(|listener| listener.name == "mqtt");
-    let bind = plain.map_or_else(|| ListenerConfig::default().bind, |listener| listener.bind);
+    let bind = match plain.map_or_else(|| ListenerConfig::default().bind, |l| l.bind.clone()) {
+        Bind::Ip(address) => address,
+        Bind::Unix(path) => return Err(DevError::UnixSocket(path)),
+    };
     let tls_bind = SocketAddr::new(bind.ip(), bind.port().wrapping_add(TLS_PORT_DISTANCE));
     config.listeners = vec![
         listener("mqtt", bind, None),
@@ -140,7 +148,7 @@ ready in {ms} ms (Ctrl-C stops)",
 fn listener(name: &str, bind: SocketAddr, tls: Option<TlsConfig>) -> ListenerConfig {
     ListenerConfig {
         name: name.to_owned(),
-        bind,
+        bind: bind.into(),
         anonymous: AnonymousAccess::Loopback,
         tls,
         ..ListenerConfig::default()

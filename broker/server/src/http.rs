@@ -1,7 +1,8 @@
 //! The HTTP port: metrics and health.
 
 use crate::metrics;
-use crate::server::{Server, StartError, listen};
+use crate::server::{Server, StartError};
+use crate::socket::listen;
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -10,6 +11,7 @@ use axum::routing::get;
 use motemq_core::Room;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Serves on `address` until the task is dropped.
 ///
@@ -22,10 +24,10 @@ pub(crate) async fn serve(
 ) -> Result<SocketAddr, StartError> {
     let bind_error = |source| StartError::Bind {
         what: "the HTTP port".to_owned(),
-        address,
+        address: address.into(),
         source,
     };
-    let socket = listen(address).map_err(bind_error)?;
+    let socket = listen(address, Duration::ZERO).map_err(bind_error)?;
     let bound = socket.local_addr().unwrap_or(address);
     let routes = Router::new()
         .route("/metrics", get(render))

@@ -3,6 +3,7 @@
 //! [`server::start`] is what `main` and the tests call. The rules of MQTT are in `motemq-core`, the bytes in
 //! `motemq-codec`; here are sockets, TLS, files, threads and the clock.
 
+mod accept;
 mod audit;
 pub mod auth;
 pub mod clock;
@@ -12,8 +13,11 @@ mod driver;
 mod http;
 pub mod metrics;
 pub mod password;
+mod proxy;
 pub mod scram;
 pub mod scram_file;
 pub mod server;
+mod socket;
 pub mod store;
 pub mod tls;
+pub mod websocket;

@@ -3,7 +3,7 @@
 //! Exit codes: 0 stopped as asked, 1 could not start or the store failed, 2 usage, 78 the configuration is invalid.
 
 use clap::{Args, Parser, Subcommand};
-use motemq::config::{self, Config, LogFormat, Sources};
+use motemq::config::{self, Bind, Config, LogFormat, Sources};
 use motemq::server::{INJECT_SYNC, StartError, Stop};
 use motemq::{clock, dev, password, scram_file, server};
 use std::io::{IsTerminal as _, Write as _};
@@ -220,6 +220,11 @@ async fn serve(config: Config, setup: Option<dev::DevSetup>) -> ExitCode {
         None => {
             for (name, address) in running.addresses() {
                 tracing::info!(listener = name, %address, "listening");
+            }
+            for listener in running.server().listeners() {
+                if let Bind::Unix(path) = &listener.config().bind {
+                    tracing::info!(listener = listener.config().name, path = %path.display(), "listening");
+                }
             }
             let ready_ms = u64::try_from(clock::monotonic().as_millis()).unwrap_or(u64::MAX);
             tracing::info!(ready_ms, "ready");

@@ -3,8 +3,10 @@
 //! The broker counts in plain structs; a scrape copies the sums into the `metrics` recorder and renders it. Label values
 //! come from closed sets: never a client id, topic, address or user.
 
-use crate::server::Server;
+use crate::config::Protocol;
+use crate::server::{Refusal, Server};
 use crate::store::journal::{COMMIT_BUCKETS_US, StoreCounters};
+use crate::websocket::Violation;
 use metrics::{Unit, counter, describe_counter, describe_gauge, gauge, with_local_recorder};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use motemq_core::{Broker, Counters, DropReason};
@@ -44,11 +46,15 @@ fn describe() {
     );
     describe_counter!(
         "mqtt_broker_connections_refused_total",
-        "Clients refused at CONNECT, at re-authentication, in the TLS handshake or by a limit, by listener."
+        "Connections and clients refused, by listener and reason."
     );
     describe_counter!(
         "mqtt_broker_tls_handshakes_failed_total",
         "TLS handshakes that failed, by listener."
+    );
+    describe_counter!(
+        "mqtt_broker_websocket_violations_total",
+        "WebSocket connections ended because the client broke a rule of the framing, by listener and reason."
     );
     describe_counter!(
         "mqtt_broker_connections_closed_total",
@@ -154,8 +160,16 @@ fn connections(server: &Server) {
             .set(listener.connected() as f64);
         counter!("mqtt_broker_connections_accepted_total", "listener" => name.clone())
             .absolute(listener.accepted());
-        counter!("mqtt_broker_connections_refused_total", "listener" => name.clone())
-            .absolute(listener.refused());
+        for refusal in Refusal::ALL {
+            counter!("mqtt_broker_connections_refused_total", "listener" => name.clone(), "reason" => refusal.label())
+                .absolute(listener.refused(refusal));
+        }
+        if listener.config().protocol == Protocol::Ws {
+            for violation in Violation::ALL {
+                counter!("mqtt_broker_websocket_violations_total", "listener" => name.clone(), "reason" => violation.label())
+                    .absolute(listener.violated(violation));
+            }
+        }
         counter!("mqtt_broker_tls_handshakes_failed_total", "listener" => name.clone())
             .absolute(listener.tls_failed());
         for (reason, count) in listener.closed() {

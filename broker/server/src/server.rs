@@ -1,29 +1,28 @@
-//! The process: listeners, the deadline task, and an orderly stop.
+//! The process: its listeners and what they count, the deadline task, and an orderly stop.
 //!
-//! A connection's handshakes happen in its own task, under a deadline; the accept loop only counts and spawns.
+//! Does not know: how a connection comes to be (`accept.rs`), what it does (`driver.rs`).
 
-use crate::audit::AuditLimit;
-use crate::auth::{Authenticator, Peer, PeerCertificate};
+use crate::accept::accept;
+use crate::auth::Authenticator;
 use crate::clock;
-use crate::config::{self, Config, ListenerConfig};
-use crate::driver::Driver;
+use crate::config::{self, Bind, Config, ListenerConfig};
 use crate::http;
+use crate::socket::ListeningSocket;
 use crate::store::StoreError;
 use crate::store::engine::EngineOptions;
 use crate::store::file::FileLimits;
 use crate::store::journal::{Opened, RedbJournal, StoreDurability, StoreOptions};
 use crate::tls;
+use crate::websocket::{Violation, ViolationCounters};
 use motemq_codec::QoS;
 use motemq_core::{Broker, Close, DropReason, Limits, QueueFull, ShareRedispatch, ShareStrategy};
 use rand::RngExt as _;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
@@ -36,6 +35,8 @@ pub struct Server {
     listeners: Vec<Arc<Listener>>,
     unauthenticated: AtomicUsize,
     unauthenticated_max: usize,
+    websocket_head_bytes_max: usize,
+    websocket_frame_bytes_max: u64,
     connect_timeout: Duration,
     stop: watch::Sender<Stop>,
     /// As `stop`, for connections to look at.
@@ -70,9 +71,59 @@ pub struct Listener {
     open: AtomicUsize,
     connected: AtomicUsize,
     accepted: AtomicU64,
-    refused: AtomicU64,
-    tls_failed: AtomicU64,
+    refused: [AtomicU64; Refusal::ALL.len()],
+    violations: Arc<ViolationCounters>,
     closed: Mutex<BTreeMap<&'static str, u64>>,
+}
+
+/// Why a listener refused a connection or client.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum Refusal {
+    /// `max_connections` of the listener.
+    MaxConnections,
+    /// `limits.unauthenticated_max`.
+    UnauthenticatedMax,
+    /// `allow_cidrs` or `deny_cidrs`.
+    Address,
+    /// `proxy_cidrs`, or no usable PROXY protocol header.
+    Proxy,
+    /// The TLS handshake failed.
+    Tls,
+    /// The WebSocket handshake failed.
+    WebSocket,
+    /// `limits.connect_timeout_s` passed before CONNECT could come.
+    Timeout,
+    /// The CONNECT was refused.
+    Connect,
+}
+
+impl Refusal {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::MaxConnections,
+        Self::UnauthenticatedMax,
+        Self::Address,
+        Self::Proxy,
+        Self::Tls,
+        Self::WebSocket,
+        Self::Timeout,
+        Self::Connect,
+    ];
+
+    /// The value of the metric's label.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::MaxConnections => "max_connections",
+            Self::UnauthenticatedMax => "unauthenticated_max",
+            Self::Address => "address",
+            Self::Proxy => "proxy",
+            Self::Tls => "tls",
+            Self::WebSocket => "websocket",
+            Self::Timeout => "timeout",
+            Self::Connect => "connect",
+        }
+    }
 }
 
 /// The server cannot start.
@@ -93,25 +144,37 @@ pub enum StartError {
         source: tls::TlsError,
     },
     /// An address.
-    #[error("{what} cannot use {address}: {source}; {}", bind_advice(source))]
+    #[error(
+        "{what} cannot use {address}: {source}; {}",
+        bind_advice(address, source)
+    )]
     Bind {
         /// What wanted the address.
         what: String,
         /// The address.
-        address: SocketAddr,
+        address: Bind,
         /// What the system said.
         source: std::io::Error,
     },
 }
 
-fn bind_advice(error: &std::io::Error) -> &'static str {
-    match error.kind() {
-        std::io::ErrorKind::PermissionDenied => {
+fn bind_advice(address: &Bind, error: &std::io::Error) -> &'static str {
+    use std::io::ErrorKind;
+    match (address, error.kind()) {
+        (Bind::Ip(_), ErrorKind::PermissionDenied) => {
             "ports below 1024 need a privilege (CAP_NET_BIND_SERVICE): grant it, or set another bind"
         }
-        std::io::ErrorKind::AddrNotAvailable => {
+        (Bind::Ip(_), ErrorKind::AddrNotAvailable) => {
             "this machine has no such address: set another bind"
         }
+        (Bind::Unix(_), ErrorKind::PermissionDenied) => {
+            "the broker's user must be able to write to the folder"
+        }
+        (Bind::Unix(_), ErrorKind::NotFound) => "create its folder, or set another bind",
+        (Bind::Unix(_), ErrorKind::InvalidInput) => {
+            "the path of a socket has at most 107 bytes: set a shorter bind"
+        }
+        (Bind::Unix(_), ErrorKind::AlreadyExists) => "move the file away, or set another bind",
         _ => "stop what uses it, or set another bind",
     }
 }
@@ -164,7 +227,13 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let mut tasks = tokio::task::JoinSet::new();
     let mut bound = Vec::new();
     for listener in &config.listeners {
-        bound.push(bind(listener).await?);
+        let acceptor = acceptor(listener)?;
+        let socket = ListeningSocket::bind(listener).map_err(|source| StartError::Bind {
+            what: format!("listener {}", listener.name),
+            address: listener.bind.clone(),
+            source,
+        })?;
+        bound.push((socket, acceptor));
     }
     let listeners = config
         .listeners
@@ -180,6 +249,11 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         listeners,
         unauthenticated: AtomicUsize::new(0),
         unauthenticated_max: config.limits.unauthenticated_max as usize,
+        websocket_head_bytes_max: config.limits.websocket_head_bytes_max as usize,
+        websocket_frame_bytes_max: match config.limits.websocket_frame_bytes_max {
+            0 => config.limits.packet_bytes_max.into(),
+            bytes => bytes.into(),
+        },
         connect_timeout: Duration::from_secs(config.limits.connect_timeout_s.into()),
         stop,
         is_stopping: AtomicBool::new(false),
@@ -193,9 +267,9 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     }
     let mut addresses = Vec::new();
     for ((socket, acceptor), listener) in bound.into_iter().zip(&server.listeners) {
-        let name = listener.config.name.clone();
-        let address = socket.local_addr().unwrap_or(listener.config.bind);
-        addresses.push((name, address));
+        if let Some(address) = socket.address() {
+            addresses.push((listener.config.name.clone(), address));
+        }
         tasks.spawn(accept(server.clone(), listener.clone(), socket, acceptor));
     }
     tasks.spawn(watch_deadlines(server.clone()));
@@ -232,7 +306,7 @@ pub fn check(config: &Config) -> Result<(), StartError> {
 }
 
 impl Running {
-    /// The listeners' names and the addresses they really have.
+    /// The names of the TCP listeners, WebSocket among them, and the addresses they really have.
     #[must_use]
     pub fn addresses(&self) -> &[(String, SocketAddr)] {
         &self.addresses
@@ -302,6 +376,42 @@ impl Server {
         &self.listeners
     }
 
+    /// When a connection that starts now has to have sent its CONNECT.
+    pub(crate) fn connect_timeout(&self) -> Duration {
+        self.connect_timeout
+    }
+
+    /// The largest request head of a WebSocket client.
+    pub(crate) fn websocket_head_bytes_max(&self) -> usize {
+        self.websocket_head_bytes_max
+    }
+
+    /// The largest frame of a WebSocket client.
+    pub(crate) fn websocket_frame_bytes_max(&self) -> u64 {
+        self.websocket_frame_bytes_max
+    }
+
+    /// Whether the broker has as many connections without a session as it may.
+    pub(crate) fn is_unauthenticated_max(&self) -> bool {
+        self.unauthenticated() >= self.unauthenticated_max
+    }
+
+    /// Counts a connection without a session while the outcome lives.
+    pub(crate) fn count_unauthenticated(&self) -> Counted<'_> {
+        Counted::new(&self.unauthenticated)
+    }
+
+    /// Spawns the task of a connection, and joins those that have ended.
+    pub(crate) fn spawn_connection(&self, connection: impl Future<Output = ()> + Send + 'static) {
+        let mut connections = self.lock_connections();
+        connections.spawn(connection);
+        while let Some(ended) = connections.try_join_next() {
+            if ended.is_err_and(|error| error.is_panic()) {
+                self.panics.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
     /// Connections that have not got their CONNACK yet.
     #[must_use]
     pub fn unauthenticated(&self) -> usize {
@@ -356,8 +466,8 @@ impl Listener {
             open: AtomicUsize::new(0),
             connected: AtomicUsize::new(0),
             accepted: AtomicU64::new(0),
-            refused: AtomicU64::new(0),
-            tls_failed: AtomicU64::new(0),
+            refused: std::array::from_fn(|_| AtomicU64::new(0)),
+            violations: Arc::default(),
             closed: Mutex::default(),
         }
     }
@@ -372,6 +482,29 @@ impl Listener {
         QoS::from_bits(self.config.qos_max).unwrap_or(QoS::ExactlyOnce)
     }
 
+    pub(crate) fn note_accepted(&self) {
+        self.accepted.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn note_refused(&self, refusal: Refusal) {
+        self.refused[refusal as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether the listener has as many connections as it may.
+    pub(crate) fn is_full(&self) -> bool {
+        self.open.load(Ordering::Relaxed) >= self.config.max_connections as usize
+    }
+
+    /// Counts a connection while the outcome lives.
+    pub(crate) fn count_open(&self) -> Counted<'_> {
+        Counted::new(&self.open)
+    }
+
+    /// Where its WebSocket clients' mistakes are counted.
+    pub(crate) fn violations(&self) -> &Arc<ViolationCounters> {
+        &self.violations
+    }
+
     pub(crate) fn note_connected(&self) {
         self.connected.fetch_add(1, Ordering::Relaxed);
     }
@@ -381,7 +514,7 @@ impl Listener {
             self.connected.fetch_sub(1, Ordering::Relaxed);
         }
         if let Close::Refused(_) | Close::ReauthenticationFailed(..) = close {
-            self.refused.fetch_add(1, Ordering::Relaxed);
+            self.note_refused(Refusal::Connect);
         }
         let mut closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
         *closed.entry(close.label()).or_default() += 1;
@@ -399,16 +532,22 @@ impl Listener {
         self.accepted.load(Ordering::Relaxed)
     }
 
-    /// Clients refused so far, by CONNACK or because a limit was reached.
+    /// Connections and clients refused so far, for this reason.
     #[must_use]
-    pub fn refused(&self) -> u64 {
-        self.refused.load(Ordering::Relaxed)
+    pub fn refused(&self, refusal: Refusal) -> u64 {
+        self.refused[refusal as usize].load(Ordering::Relaxed)
     }
 
     /// TLS handshakes that failed.
     #[must_use]
     pub fn tls_failed(&self) -> u64 {
-        self.tls_failed.load(Ordering::Relaxed)
+        self.refused(Refusal::Tls)
+    }
+
+    /// How often WebSocket clients broke this rule.
+    #[must_use]
+    pub fn violated(&self, violation: Violation) -> u64 {
+        self.violations.of(violation)
     }
 
     /// Connections ended so far, by reason.
@@ -421,80 +560,17 @@ impl Listener {
     }
 }
 
-async fn bind(listener: &ListenerConfig) -> Result<(TcpListener, Option<TlsAcceptor>), StartError> {
-    let acceptor = listener
-        .tls
-        .as_ref()
-        .map(tls::server_config)
-        .transpose()
-        .map_err(|source| StartError::Tls {
-            listener: listener.name.clone(),
-            source,
-        })?
-        .map(TlsAcceptor::from);
-    let bind_error = |source| StartError::Bind {
-        what: format!("listener {}", listener.name),
-        address: listener.bind,
+fn acceptor(listener: &ListenerConfig) -> Result<Option<TlsAcceptor>, StartError> {
+    let config = listener.tls.as_ref().map(tls::server_config);
+    let config = config.transpose().map_err(|source| StartError::Tls {
+        listener: listener.name.clone(),
         source,
-    };
-    let socket = listen(listener.bind).map_err(bind_error)?;
-    Ok((socket, acceptor))
+    })?;
+    Ok(config.map(TlsAcceptor::from))
 }
 
-/// A listening socket with room for a fleet that comes back at once.
-pub(crate) fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
-    use socket2::{Domain, Protocol, Socket, Type};
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM,
-        Some(Protocol::TCP),
-    )?;
-    socket.set_reuse_address(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
-}
-
-async fn accept(
-    server: Arc<Server>,
-    listener: Arc<Listener>,
-    socket: TcpListener,
-    acceptor: Option<TlsAcceptor>,
-) {
-    loop {
-        let (stream, address) = match socket.accept().await {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                // Out of descriptors, most likely: the listener must survive that.
-                tracing::warn!(listener = listener.config.name, %error, "cannot accept");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
-        listener.accepted.fetch_add(1, Ordering::Relaxed);
-        let is_over = listener.open.load(Ordering::Relaxed)
-            >= listener.config.max_connections as usize
-            || server.unauthenticated() >= server.unauthenticated_max;
-        if is_over {
-            listener.refused.fetch_add(1, Ordering::Relaxed);
-            tracing::debug!(listener = listener.config.name, peer = %address, "refused: max_connections or limits.unauthenticated_max");
-            continue;
-        }
-        let (serving, lane) = (server.clone(), listener.clone());
-        let acceptor = acceptor.clone();
-        let mut connections = server.lock_connections();
-        connections.spawn(async move { serve(serving, lane, acceptor, stream, address).await });
-        while let Some(ended) = connections.try_join_next() {
-            if ended.is_err_and(|error| error.is_panic()) {
-                server.panics.fetch_add(1, Ordering::Relaxed);
-            }
-        }
-    }
-}
-
-/// Counts a connection while it lives.
-struct Counted<'a>(&'a AtomicUsize);
+/// Counts something while it lives.
+pub(crate) struct Counted<'a>(&'a AtomicUsize);
 
 impl<'a> Counted<'a> {
     fn new(count: &'a AtomicUsize) -> Self {
@@ -507,93 +583,6 @@ impl Drop for Counted<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
-}
-
-async fn serve(
-    server: Arc<Server>,
-    listener: Arc<Listener>,
-    acceptor: Option<TlsAcceptor>,
-    stream: TcpStream,
-    address: SocketAddr,
-) {
-    let _open = Counted::new(&listener.open);
-    // Boxed apart, so that a connection keeps neither the state of its handshake nor room for a TLS stream it has not.
-    let prepared = Box::pin(prepare(&server, &listener, acceptor, stream, address));
-    if let Some(driver) = prepared.await {
-        driver.await;
-    }
-}
-
-/// The handshakes below MQTT: first byte, TLS, the name in the certificate.
-async fn prepare(
-    server: &Arc<Server>,
-    listener: &Arc<Listener>,
-    acceptor: Option<TlsAcceptor>,
-    stream: TcpStream,
-    address: SocketAddr,
-) -> Option<Pin<Box<dyn Future<Output = ()> + Send>>> {
-    let started = clock::now();
-    let connect_by = started + server.connect_timeout;
-    // Latency matters more than segment count for packets of this size.
-    let _ = stream.set_nodelay(true);
-    let mut first = [0];
-    let peeked = tokio::time::timeout(
-        FIRST_BYTE_TIME.min(server.connect_timeout),
-        stream.peek(&mut first),
-    );
-    let count = Counted::new(&server.unauthenticated);
-    if !matches!(peeked.await, Ok(Ok(1..))) {
-        return None;
-    }
-    let Some(acceptor) = acceptor else {
-        // From here on the driver counts.
-        std::mem::forget(count);
-        let peer = Peer {
-            address,
-            certificate: PeerCertificate::None,
-        };
-        let (server, listener) = (server.clone(), listener.clone());
-        return Some(Box::pin(Driver::new(
-            stream, server, listener, peer, connect_by,
-        )));
-    };
-    let handshake = tokio::time::timeout(server.connect_timeout, acceptor.accept(stream)).await;
-    let stream = match handshake {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => {
-            if let Some(suppressed) = TLS_FAILURES.admit() {
-                tracing::warn!(listener = listener.config.name, peer = %address, %error, suppressed, "TLS handshake failed");
-            }
-            listener.tls_failed.fetch_add(1, Ordering::Relaxed);
-            listener.refused.fetch_add(1, Ordering::Relaxed);
-            return None;
-        }
-        Err(_) => return None,
-    };
-    std::mem::forget(count);
-    let kind = listener
-        .config
-        .tls
-        .as_ref()
-        .map_or(config::Identity::None, |tls| tls.identity);
-    let (_, session) = stream.get_ref();
-    let leaf = session.peer_certificates().and_then(<[_]>::first);
-    let certificate = match leaf {
-        Some(leaf) if kind != config::Identity::None => {
-            let now_s = i64::try_from(started.as_ms() / 1000).unwrap_or(i64::MAX);
-            tls::identity(leaf, kind, now_s)
-                .map_or(PeerCertificate::Unusable, PeerCertificate::Name)
-        }
-        _ => PeerCertificate::None,
-    };
-    let peer = Peer {
-        address,
-        certificate,
-    };
-    let (server, listener) = (server.clone(), listener.clone());
-    Some(Box::pin(Driver::new(
-        stream, server, listener, peer, connect_by,
-    )))
 }
 
 /// Publishes wills and ends sessions on time, to a tenth of a second.
@@ -715,17 +704,9 @@ fn injected_sync_delay() -> Duration {
 
 /// The environment variable that slows commits down; not part of the configuration.
 pub const INJECT_SYNC: &str = "MOTEMQ_INJECT_SYNC_MS";
-/// Failed TLS handshakes in the log.
-static TLS_FAILURES: AuditLimit = AuditLimit::new();
-/// A socket that says nothing for so long is closed.
-const FIRST_BYTE_TIME: Duration = Duration::from_secs(10);
 /// How often losses are looked for.
 const LOSSES_INTERVAL: Duration = Duration::from_secs(10);
-/// Pause after a failed accept.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long a stop waits for the connections.
 const DRAIN_TIME: Duration = Duration::from_secs(5);
 /// The deadline table is looked at this often at least.
 const DEADLINE_PAUSE_MAX: Duration = Duration::from_millis(100);
-/// Connections that the kernel may hold before they are accepted.
-const BACKLOG: i32 = 4096;

@@ -1,7 +1,7 @@
 //! TLS: one configuration per listener, tuned for narrow links.
 //!
 //! TLS 1.2 and 1.3, X25519 first; one session id per connection in a bounded cache (resumption without the client's
-//! certificate on the wire), no list of accepted authorities in the handshake. Only this module and `listener` know
+//! certificate on the wire), no list of accepted authorities in the handshake. Only this module and `accept` know
 //! rustls.
 
 use crate::config::{ClientCert, Identity, TlsConfig};

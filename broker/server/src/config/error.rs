@@ -145,16 +145,6 @@ pub enum Problem {
         /// As written.
         found: String,
     },
-    /// A value that a later version will accept.
-    #[error("{key} = \"{found}\" is not in this version of MoteMQ; {instead}")]
-    NotInThisVersion {
-        /// The key with its section.
-        key: String,
-        /// As written.
-        found: String,
-        /// What can be done now.
-        instead: String,
-    },
     /// `listeners = []`.
     #[error("at least one [[listeners]] is needed")]
     NoListeners,
@@ -167,7 +157,7 @@ pub enum Problem {
         /// The key that wants it.
         key: String,
         /// The address.
-        address: std::net::SocketAddr,
+        address: super::settings::Bind,
         /// The key that has it.
         owner: String,
     },

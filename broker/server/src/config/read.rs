@@ -9,11 +9,12 @@ use super::error::{Place, Problem};
 use super::number::{Range, Unit};
 use super::section::{Reader, Section};
 use super::settings::{
-    AnonymousAccess, AuthConfig, ClientCert, Config, Durability, HttpConfig, Identity,
-    LimitsConfig, ListenerConfig, LogConfig, LogFormat, MqttConfig, PersistenceConfig, QueueFull,
-    ShareRedispatch, ShareStrategy, SharedSubscriptionsConfig, TlsConfig,
+    AnonymousAccess, AuthConfig, Bind, ClientCert, Config, Durability, HttpConfig, Identity,
+    LimitsConfig, ListenerConfig, LogConfig, LogFormat, MqttConfig, PersistenceConfig, Protocol,
+    QueueFull, ShareRedispatch, ShareStrategy, SharedSubscriptionsConfig, TlsConfig,
 };
-use std::net::SocketAddr;
+use ipnet::IpNet;
+use std::net::{IpAddr, SocketAddr};
 use toml::de::DeTable;
 use tracing_subscriber::EnvFilter;
 
@@ -96,28 +97,36 @@ fn name(section: &mut Section<'_, '_>, others: &[ListenerConfig]) -> String {
     name
 }
 
-fn address(section: &mut Section<'_, '_>) -> Option<(SocketAddr, Place)> {
+fn address(section: &mut Section<'_, '_>) -> Option<(Bind, Place)> {
     let (text, place) = section.required_text("bind")?;
-    if text.starts_with("unix:") {
-        let instead = "bind to an IP address and port such as \"127.0.0.1:1883\"";
-        not_in_this_version(section, "bind", place, text, instead);
-        return None;
+    if let Some(path) = text.strip_prefix("unix:") {
+        if path.is_empty() || path.contains('\0') {
+            let expected = "unix: and the path of the socket, such as \"unix:/run/motemq.sock\"";
+            section.malformed("bind", place, expected, text);
+            return None;
+        }
+        let path = section.joined(path, &place);
+        return Some((Bind::Unix(path), place));
     }
-    section.parse_address("bind", text, place)
+    let expected = "an IP address and port such as \"0.0.0.0:1883\" or \"[::]:1883\", or a Unix socket such as \"unix:/run/motemq.sock\"";
+    let (address, place) = section.parse_address("bind", text, place, expected)?;
+    Some((address.into(), place))
 }
 
 fn listener(
     mut section: Section<'_, '_>,
     name: String,
-    address: Option<(SocketAddr, Place)>,
+    address: Option<(Bind, Place)>,
     addresses: &mut Addresses,
 ) -> ListenerConfig {
     let default = ListenerConfig::default();
+    let is_bound = address.is_some();
     let bind = address
         .as_ref()
-        .map_or(default.bind, |(address, _)| *address);
+        .map_or(default.bind, |(address, _)| address.clone());
     addresses.take(&mut section, "bind", address);
-    protocol(&mut section);
+    let unix_mode = unix_mode(&mut section, default.unix_mode);
+    let protocol = section.choice("protocol", default.protocol, PROTOCOL);
     let anonymous = section.choice("anonymous", default.anonymous, ANONYMOUS);
     let max_connections = section.number(
         "max_connections",
@@ -125,30 +134,169 @@ fn listener(
         count(1, 10_000_000),
     );
     let qos_max = section.number("qos_max", default.qos_max, count(0, 2));
+    let allow_cidrs = networks(&mut section, "allow_cidrs");
+    let deny_cidrs = networks(&mut section, "deny_cidrs");
+    let proxy_protocol = section.flag("proxy_protocol", default.proxy_protocol);
+    let proxy_cidrs = networks(&mut section, "proxy_cidrs");
+    let allow_origins = origins(&mut section);
+    let websocket_paths = websocket_paths(&mut section, default.websocket_paths);
+    let tcp_user_timeout_s = section.number(
+        "tcp_user_timeout_s",
+        default.tcp_user_timeout_s,
+        or_zero(seconds(1, 86_400)),
+    );
     let has_tls = section.has_table("tls");
     let tls = has_tls.then(|| tls(section.table("tls", "listeners.tls")));
-    section.finish();
-    ListenerConfig {
+    let listener = ListenerConfig {
         name,
         bind,
+        unix_mode,
+        protocol,
         anonymous,
         max_connections,
         qos_max,
+        allow_cidrs,
+        deny_cidrs,
+        proxy_protocol,
+        proxy_cidrs,
+        allow_origins,
+        websocket_paths,
+        tcp_user_timeout_s,
         tls,
+    };
+    if is_bound {
+        check_transport(&mut section, &listener);
+    }
+    section.finish();
+    listener
+}
+
+/// Settings that mean nothing for this kind of listener, and a proxy that nobody named.
+fn check_transport(section: &mut Section<'_, '_>, listener: &ListenerConfig) {
+    let is_unix = matches!(listener.bind, Bind::Unix(_));
+    let knows_addresses = !is_unix || listener.proxy_protocol;
+    let rules: [(&str, bool, &str); 7] = [
+        ("unix_mode", is_unix, "bind = \"unix:PATH\""),
+        (
+            "tcp_user_timeout_s",
+            !is_unix,
+            "an IP address and port in bind",
+        ),
+        (
+            "allow_origins",
+            listener.protocol == Protocol::Ws,
+            "protocol = \"ws\"",
+        ),
+        (
+            "websocket_paths",
+            listener.protocol == Protocol::Ws,
+            "protocol = \"ws\"",
+        ),
+        (
+            "allow_cidrs",
+            knows_addresses,
+            "an IP address and port in bind, or proxy_protocol = true",
+        ),
+        (
+            "deny_cidrs",
+            knows_addresses,
+            "an IP address and port in bind, or proxy_protocol = true",
+        ),
+        (
+            "proxy_cidrs",
+            listener.proxy_protocol && !is_unix,
+            "proxy_protocol = true and an IP address and port in bind",
+        ),
+    ];
+    for (key, is_meant, other) in rules {
+        if !is_meant && section.is_written(key) {
+            needs(section, key, other);
+        }
+    }
+    if listener.proxy_protocol && !is_unix && listener.proxy_cidrs.is_empty() {
+        let other = "proxy_cidrs, the networks of the proxies: whoever may send a header can claim any address";
+        needs(section, "proxy_protocol", other);
     }
 }
 
-fn protocol(section: &mut Section<'_, '_>) {
-    match section.text("protocol") {
-        Some((text, place)) if text == "ws" => {
-            let instead = "leave the key out: MQTT over TCP or TLS is the only protocol";
-            not_in_this_version(section, "protocol", place, text, instead);
+/// Permissions in octal digits, as `chmod` takes them.
+fn unix_mode(section: &mut Section<'_, '_>, default: u32) -> u32 {
+    let Some((text, place)) = section.text("unix_mode") else {
+        return default;
+    };
+    let is_octal = matches!(text.len(), 3 | 4) && text.bytes().all(|b| matches!(b, b'0'..=b'7'));
+    match u32::from_str_radix(&text, 8) {
+        Ok(mode) if is_octal && mode <= 0o777 => mode,
+        _ => {
+            let expected = "permissions in octal, such as \"0660\"";
+            section.malformed("unix_mode", place, expected, text);
+            default
         }
-        Some((text, place)) if text != "mqtt" => {
-            section.unknown_value("protocol", place, text, &[("mqtt", ())])
-        }
-        _ => {}
     }
+}
+
+/// Networks, each `ADDRESS/BITS`; an address alone is a network of one.
+fn networks(section: &mut Section<'_, '_>, key: &'static str) -> Vec<IpNet> {
+    let mut networks = Vec::new();
+    for (text, place) in section.texts(key).unwrap_or_default() {
+        let network = text
+            .parse::<IpAddr>()
+            .map(IpNet::from)
+            .or_else(|_| text.parse::<IpNet>());
+        match network {
+            Ok(network) if network == network.trunc() => networks.push(network),
+            Ok(network) => {
+                let (address, whole) = (network.addr(), network.trunc());
+                let expected = format!(
+                    "networks whose bits behind the prefix are 0: \"{whole}\", or \"{address}\" alone for one address"
+                );
+                section.malformed(key, place, &expected, text);
+            }
+            Err(_) => {
+                let expected = "networks such as \"10.0.0.0/8\" or \"2001:db8::/32\", or addresses";
+                section.malformed(key, place, expected, text);
+            }
+        }
+    }
+    networks
+}
+
+/// Origins as browsers send them: scheme, host, and a port where it is not the scheme's own.
+fn origins(section: &mut Section<'_, '_>) -> Vec<String> {
+    let mut origins = Vec::new();
+    for (text, place) in section.texts("allow_origins").unwrap_or_default() {
+        let host = text.split_once("://").map(|(_, host)| host);
+        let is_host =
+            |host: &str| !host.is_empty() && !host.contains(['/', '*', '?', '#', '@', ' ']);
+        if matches!(text.as_str(), "*" | "null") || host.is_some_and(is_host) {
+            origins.push(text.to_ascii_lowercase());
+        } else {
+            let expected = "origins such as \"https://app.example.org\" or \"http://10.0.0.5:8080\", without a path, or \"*\" for any";
+            section.malformed("allow_origins", place, expected, text);
+        }
+    }
+    origins
+}
+
+fn websocket_paths(section: &mut Section<'_, '_>, default: Vec<String>) -> Vec<String> {
+    let place = section.place_of("websocket_paths");
+    let Some(texts) = section.texts("websocket_paths") else {
+        return default;
+    };
+    let expected = "paths that start with \"/\", such as \"/mqtt\", or \"/*\" for every path";
+    if texts.is_empty() {
+        section.malformed("websocket_paths", place, expected, "[]".to_owned());
+    }
+    let mut paths = Vec::new();
+    for (text, place) in texts {
+        let is_plain = text == "/*" || !text.contains(['?', '#', '*', ' ']);
+        if text.starts_with('/') && is_plain {
+            paths.push(text);
+        } else {
+            section.malformed("websocket_paths", place, expected, text);
+        }
+    }
+    paths
 }
 
 fn tls(mut section: Section<'_, '_>) -> TlsConfig {
@@ -220,6 +368,8 @@ fn limits(mut section: Section<'_, '_>) -> LimitsConfig {
             unauthenticated_max: number(count(1, 10_000_000)),
             connect_timeout_s: number(seconds(1, 3_600)),
             mailbox_memory_bytes: number(bytes(KIB, GIB)),
+            websocket_head_bytes_max: number(bytes(512, MIB)),
+            websocket_frame_bytes_max: number(or_zero(bytes(128, PACKET_BYTES_MAX))),
         }
     );
     section.finish();
@@ -306,9 +456,10 @@ fn optional_address(
     let address = match section.text(key) {
         None => default.map(|address| (address, Place::Default)),
         Some((text, _)) if text.is_empty() => None,
-        Some((text, place)) => section.parse_address(key, text, place),
+        Some((text, place)) => section.parse_address(key, text, place, IP_AND_PORT),
     };
     let bind = address.as_ref().map(|(address, _)| *address);
+    let address = address.map(|(address, place)| (address.into(), place));
     addresses.take(section, key, address);
     bind
 }
@@ -357,49 +508,29 @@ fn check_level(section: &mut Section<'_, '_>, level: &str, place: Place) {
 
 /// The addresses taken so far, and by which keys.
 #[derive(Debug, Default)]
-struct Addresses(Vec<(SocketAddr, String)>);
+struct Addresses(Vec<(Bind, String)>);
 
 impl Addresses {
     /// Takes an address for `key`; one that is taken is an error. Port 0 is never the same twice.
-    fn take(
-        &mut self,
-        section: &mut Section<'_, '_>,
-        key: &str,
-        address: Option<(SocketAddr, Place)>,
-    ) {
+    fn take(&mut self, section: &mut Section<'_, '_>, key: &str, address: Option<(Bind, Place)>) {
         let Some((address, place)) = address else {
             return;
         };
         let owner = self.0.iter().find(|(taken, _)| *taken == address);
-        if let Some((_, owner)) = owner.filter(|_| address.port() != 0) {
+        let is_any_port = matches!(&address, Bind::Ip(address) if address.port() == 0);
+        if let Some((_, owner)) = owner.filter(|_| !is_any_port) {
             let (key, owner) = (section.full(key), owner.clone());
             section.reader.report(
                 place,
                 Problem::DuplicateBind {
                     key,
-                    address,
+                    address: address.clone(),
                     owner,
                 },
             );
         }
         self.0.push((address, section.full(key)));
     }
-}
-
-fn not_in_this_version(
-    section: &mut Section<'_, '_>,
-    key: &str,
-    place: Place,
-    found: String,
-    instead: &str,
-) {
-    let (key, instead) = (section.full(key), instead.to_owned());
-    let problem = Problem::NotInThisVersion {
-        key,
-        found,
-        instead,
-    };
-    section.reader.report(place, problem);
 }
 
 /// Reports that the value written for `key` means nothing without something else.
@@ -453,6 +584,11 @@ const RESPONSE_INFORMATION_BYTES_MAX: usize = 1024;
 
 /// Listeners' names are metric labels.
 const LISTENER_NAME_BYTES_MAX: usize = 32;
+
+/// The addresses that [`SocketAddr`] reads.
+const IP_AND_PORT: &str = "an IP address and port such as \"127.0.0.1:9883\" or \"[::1]:9883\"";
+
+const PROTOCOL: &[(&str, Protocol)] = &[("mqtt", Protocol::Mqtt), ("ws", Protocol::Ws)];
 
 const ANONYMOUS: &[(&str, AnonymousAccess)] = &[
     ("false", AnonymousAccess::Refused),

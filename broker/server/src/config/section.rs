@@ -379,6 +379,41 @@ impl<'r, 'a> Section<'r, 'a> {
         }
     }
 
+    /// The texts of an array, each with its place; `None` when the key is absent. Outside the file they are written as in
+    /// it, or with commas between them.
+    pub(super) fn texts(&mut self, key: &'static str) -> Option<Vec<(String, Place)>> {
+        let expected = "an array of strings";
+        match self.written(key)? {
+            (Written::Outside(text), place) => {
+                let texts = listed(&text);
+                Some(
+                    texts
+                        .into_iter()
+                        .map(|text| (text, place.clone()))
+                        .collect(),
+                )
+            }
+            (Written::InFile(DeValue::Array(array)), _) => {
+                let mut texts = Vec::new();
+                for element in array.iter() {
+                    let place = self.reader.file.place(element.span());
+                    match element.get_ref() {
+                        DeValue::String(text) => texts.push((text.to_string(), place)),
+                        other => {
+                            let found = with_article(other.type_str());
+                            self.wrong_type(key, &place, expected, &format!("{found} in it"));
+                        }
+                    }
+                }
+                Some(texts)
+            }
+            (Written::InFile(other), place) => {
+                self.wrong_type(key, &place, expected, &with_article(other.type_str()));
+                None
+            }
+        }
+    }
+
     /// A text that has to be there and whether it was; an empty one counts as absent.
     pub(super) fn required_text(&mut self, key: &'static str) -> Option<(String, Place)> {
         let errors_before = self.reader.errors.len();
@@ -406,6 +441,14 @@ impl<'r, 'a> Section<'r, 'a> {
         }
     }
 
+    /// A path written at `place`: relative ones in the file start from its folder.
+    pub(super) fn joined(&self, path: &str, place: &Place) -> PathBuf {
+        match place {
+            Place::Line { .. } => self.reader.file.folder().join(path),
+            _ => PathBuf::from(path),
+        }
+    }
+
     /// A path that has to be there; empty, with an error, when it is not.
     pub(super) fn required_path(&mut self, key: &'static str) -> PathBuf {
         match self.required_text(key) {
@@ -421,6 +464,7 @@ impl<'r, 'a> Section<'r, 'a> {
         key: &str,
         text: String,
         place: Place,
+        expected: &str,
     ) -> Option<(SocketAddr, Place)> {
         if text.is_empty() {
             return None;
@@ -428,12 +472,7 @@ impl<'r, 'a> Section<'r, 'a> {
         if let Ok(address) = text.parse() {
             return Some((address, place));
         }
-        self.malformed(
-            key,
-            place,
-            "an IP address and port such as \"0.0.0.0:1883\" or \"[::]:1883\"",
-            text,
-        );
+        self.malformed(key, place, expected, text);
         None
     }
 
@@ -557,6 +596,25 @@ pub(super) fn join(section: &str, key: &str) -> String {
         "" => key.to_owned(),
         section => format!("{section}.{key}"),
     }
+}
+
+/// The texts in an override: a TOML array, or texts with commas between them.
+fn listed(text: &str) -> Vec<String> {
+    if let Ok(value) = DeValue::parse(text)
+        && let DeValue::Array(array) = value.get_ref()
+    {
+        let strings = array
+            .iter()
+            .map(|element| element.get_ref().as_str().map(str::to_owned));
+        if let Some(texts) = strings.collect() {
+            return texts;
+        }
+    }
+    let parts = text.split(',').map(str::trim);
+    parts
+        .filter(|part| !part.is_empty())
+        .map(str::to_owned)
+        .collect()
 }
 
 /// A section as the document writes it.

@@ -7,6 +7,8 @@
 //!
 //! Does not know: files, text, environment. Field names are the key names of the TOML document.
 
+use ipnet::IpNet;
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
@@ -49,19 +51,40 @@ impl Default for Config {
     }
 }
 
-/// One address where MQTT clients connect over TCP, with or without TLS.
+/// One address where MQTT clients connect: over TCP or a Unix socket, with or without WebSocket, with or without TLS.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ListenerConfig {
     /// Name in logs, metrics and `--set listeners.NAME.key`: lower-case letters, digits, `-`, `_`; 1 to 32 bytes.
     pub name: String,
-    /// Address and port; port 0 lets the system choose.
-    pub bind: SocketAddr,
+    /// Where it listens.
+    pub bind: Bind,
+    /// Permissions of a Unix socket, in octal; who may write to it may connect. Default 0660.
+    pub unix_mode: u32,
+    /// What is spoken above TCP or TLS. Default [`Protocol::Mqtt`].
+    pub protocol: Protocol,
     /// Whether clients without credentials are let in. Default [`AnonymousAccess::Refused`].
     pub anonymous: AnonymousAccess,
     /// Connections open at a time, 1 to 10,000,000; more are closed at once. Default 100,000.
     pub max_connections: u32,
     /// Highest QoS granted and accepted, 0 to 2. Default 2.
     pub qos_max: u8,
+    /// Networks that clients may come from; empty is any. With `proxy_protocol`, the address in the header counts.
+    pub allow_cidrs: Vec<IpNet>,
+    /// Networks that clients may not come from, also when `allow_cidrs` has them. Default empty.
+    pub deny_cidrs: Vec<IpNet>,
+    /// Whether each connection starts with a PROXY protocol header (version 1 or 2), which is required then. Default
+    /// `false`.
+    pub proxy_protocol: bool,
+    /// Networks of the proxies, the only ones that may connect then; never empty with `proxy_protocol` on an IP address.
+    pub proxy_cidrs: Vec<IpNet>,
+    /// Origins of web pages that may connect over WebSocket: `https://app.example.org`, or `*`. Empty: pages from the
+    /// host that the client connects to. Clients that send no Origin are no browsers and always may.
+    pub allow_origins: Vec<String>,
+    /// Paths of the WebSocket URL; `/*` is every path. Default `/mqtt` and `/`.
+    pub websocket_paths: Vec<String>,
+    /// Data that a peer does not acknowledge for so long ends its connection, in seconds; 0 leaves it to the system, which
+    /// gives up after about 15 minutes. Default 120.
+    pub tcp_user_timeout_s: u32,
     /// TLS; `None` is plain TCP. Default `None`.
     pub tls: Option<TlsConfig>,
 }
@@ -71,13 +94,55 @@ impl Default for ListenerConfig {
     fn default() -> Self {
         Self {
             name: "mqtt".to_owned(),
-            bind: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 1883),
+            bind: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 1883).into(),
+            unix_mode: 0o660,
+            protocol: Protocol::Mqtt,
             anonymous: AnonymousAccess::Refused,
             max_connections: 100_000,
             qos_max: 2,
+            allow_cidrs: Vec::new(),
+            deny_cidrs: Vec::new(),
+            proxy_protocol: false,
+            proxy_cidrs: Vec::new(),
+            allow_origins: Vec::new(),
+            websocket_paths: vec!["/mqtt".to_owned(), "/".to_owned()],
+            tcp_user_timeout_s: 120,
             tls: None,
         }
     }
+}
+
+/// Where a listener listens.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Bind {
+    /// An IP address and port; port 0 lets the system choose.
+    Ip(SocketAddr),
+    /// The file of a Unix socket, written `unix:PATH`.
+    Unix(PathBuf),
+}
+
+impl From<SocketAddr> for Bind {
+    fn from(address: SocketAddr) -> Self {
+        Self::Ip(address)
+    }
+}
+
+impl fmt::Display for Bind {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip(address) => address.fmt(formatter),
+            Self::Unix(path) => write!(formatter, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// What a listener speaks above TCP, TLS or a Unix socket.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Protocol {
+    /// `"mqtt"`: MQTT itself.
+    Mqtt,
+    /// `"ws"`: MQTT in WebSocket frames.
+    Ws,
 }
 
 /// Whether a listener lets clients in that show neither a user name nor a certificate.
@@ -172,6 +237,10 @@ pub struct LimitsConfig {
     /// Bytes of queued message bodies that one session keeps in memory; the rest is read from disk when its turn
     /// comes. Default 64 KiB.
     pub mailbox_memory_bytes: u64,
+    /// Largest HTTP request head of a WebSocket client, in bytes. Default 8 KiB.
+    pub websocket_head_bytes_max: u32,
+    /// Largest WebSocket frame from a client, in bytes; 0 is `packet_bytes_max`. Default 0.
+    pub websocket_frame_bytes_max: u32,
 }
 
 impl Default for LimitsConfig {
@@ -195,6 +264,8 @@ impl Default for LimitsConfig {
             unauthenticated_max: 2_000,
             connect_timeout_s: 120,
             mailbox_memory_bytes: 65_536,
+            websocket_head_bytes_max: 8_192,
+            websocket_frame_bytes_max: 0,
         }
     }
 }

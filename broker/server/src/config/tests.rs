@@ -13,7 +13,7 @@ fn without_sources_the_defaults_hold() {
     let config = load(&Sources::default()).unwrap();
     assert_eq!(config, Config::default());
     assert_eq!(config.data_dir, Some(PathBuf::from("data")));
-    assert_eq!(config.listeners[0].bind, "0.0.0.0:1883".parse().unwrap());
+    assert_eq!(config.listeners[0].bind, ip("0.0.0.0:1883"));
 }
 
 #[test]
@@ -38,18 +38,31 @@ fn the_delivered_file_shows_every_key_and_no_other() {
 }
 
 #[test]
-fn the_tls_listener_of_the_delivered_file_reads_once_uncommented() {
+fn the_examples_of_the_delivered_file_read_once_uncommented() {
     let start = DELIVERED.find("# [[listeners]]").unwrap();
-    let end = start + DELIVERED[start..].find("\n\n").unwrap();
+    let end = DELIVERED.find("[limits]").unwrap();
     let uncommented = |line: &str| format!("{}\n", line.strip_prefix("# ").unwrap_or(line));
-    let example: String = DELIVERED[start..end].lines().map(uncommented).collect();
-    let text = format!("{}{example}{}", &DELIVERED[..start], &DELIVERED[end..]);
-    let config = read(&text, &[], &[]).1.unwrap();
-    assert_eq!(config.listeners.len(), 2);
-    let tls = config.listeners[1].tls.as_ref().unwrap();
+    let examples: String = DELIVERED[start..end]
+        .split("\n\n")
+        .filter_map(|example| example.get(example.find("# [[listeners]]")?..))
+        .flat_map(str::lines)
+        .map(uncommented)
+        .collect();
+    let text = format!("{}{examples}{}", &DELIVERED[..start], &DELIVERED[end..]);
+    let listeners = read(&text, &[], &[]).1.unwrap().listeners;
+    let tls = listeners[1].tls.as_ref().unwrap();
     assert_eq!(tls.client_cert, ClientCert::Required);
     assert_eq!(tls.identity, Identity::Cn);
     assert_eq!(tls.record_bytes_max, 16_384);
+    assert_eq!(listeners[2].protocol, Protocol::Ws);
+    assert_eq!(
+        listeners[2].websocket_paths,
+        ListenerConfig::default().websocket_paths
+    );
+    assert!(matches!(listeners[3].bind, Bind::Unix(_)));
+    assert_eq!(listeners[3].unix_mode, ListenerConfig::default().unix_mode);
+    assert!(listeners[4].proxy_protocol);
+    assert_eq!(listeners.len(), 5);
 }
 
 #[test]
@@ -121,7 +134,7 @@ fn overrides_address_listeners_by_name() {
         (100_000, 5)
     );
     assert_eq!((listeners[0].qos_max, listeners[1].qos_max), (1, 2));
-    assert_eq!(listeners[0].bind, "127.0.0.1:1884".parse().unwrap());
+    assert_eq!(listeners[0].bind, ip("127.0.0.1:1884"));
     assert_eq!(listeners[0].anonymous, AnonymousAccess::Loopback);
     assert_eq!(listeners[1].tls.as_ref().unwrap().record_bytes_max, 1024);
 }
@@ -134,7 +147,7 @@ fn the_default_listener_takes_overrides_and_can_be_given_tls() {
         "listeners.mqtt.tls.key=server.key",
     ];
     let listeners = read("", &[], &flags).1.unwrap().listeners;
-    assert_eq!(listeners[0].bind, "127.0.0.1:0".parse().unwrap());
+    assert_eq!(listeners[0].bind, ip("127.0.0.1:0"));
     assert_eq!(
         listeners[0].tls.as_ref().unwrap().cert,
         PathBuf::from("server.crt")
@@ -194,11 +207,11 @@ fn every_number_is_held_to_its_range() {
         }
         numbers += 1;
     }
-    assert_eq!(numbers, 28);
+    assert_eq!(numbers, 31);
 }
 
 #[test]
-fn the_limits_refuse_zero_but_for_topic_aliases() {
+fn the_limits_refuse_zero_where_it_has_no_meaning() {
     let zero_is_fine: Vec<_> = asked_for("")
         .into_iter()
         .filter(|asked| {
@@ -206,7 +219,10 @@ fn the_limits_refuse_zero_but_for_topic_aliases() {
         })
         .map(|asked| asked.key)
         .collect();
-    assert_eq!(zero_is_fine, ["topic_alias_max"]);
+    assert_eq!(
+        zero_is_fine,
+        ["topic_alias_max", "websocket_frame_bytes_max"]
+    );
 }
 
 #[test]
@@ -422,22 +438,121 @@ fn listeners_are_named_for_labels_and_flags() {
 }
 
 #[test]
-fn what_a_later_version_brings_is_said_to_be_missing() {
-    check_messages(
-        "[[listeners]]\nname = \"a\"\nbind = \"unix:/run/motemq.sock\"\nprotocol = \"ws\"\n",
-        &[
-            ":3:8: listeners.a.bind = \"unix:/run/motemq.sock\" is not in this version of MoteMQ; \
-             bind to an IP address and port such as \"127.0.0.1:1883\"",
-            ":4:12: listeners.a.protocol = \"ws\" is not in this version of MoteMQ; \
-             leave the key out: MQTT over TCP or TLS is the only protocol",
-        ],
+fn a_listener_speaks_websocket_or_listens_on_a_unix_socket() {
+    let text = "[[listeners]]\nname = \"web\"\nbind = \"0.0.0.0:8083\"\nprotocol = \"ws\"\n\
+        allow_origins = [\"https://App.example.org\", \"http://10.0.0.5:8080\"]\nwebsocket_paths = [\"/*\"]\n\
+        [[listeners]]\nname = \"local\"\nbind = \"unix:run/motemq.sock\"\nunix_mode = \"0600\"\n";
+    let (folder, config) = read(text, &[], &["listeners.web.websocket_paths=/a,/b"]);
+    let listeners = config.unwrap().listeners;
+    assert_eq!(listeners[0].protocol, Protocol::Ws);
+    assert_eq!(
+        listeners[0].allow_origins,
+        ["https://app.example.org", "http://10.0.0.5:8080"]
     );
+    assert_eq!(listeners[0].websocket_paths, ["/a", "/b"]);
+    let path = folder.path().join("run/motemq.sock");
+    assert_eq!(listeners[1].bind, Bind::Unix(path));
+    assert_eq!(listeners[1].unix_mode, 0o600);
+}
+
+#[test]
+fn mistakes_in_addresses_and_protocols_say_what_is_possible() {
     check_messages(
         "[[listeners]]\nname = \"a\"\nbind = \"localhost:1883\"\nprotocol = \"mqt\"\n",
         &[
-            ":3:8: listeners.a.bind must be an IP address and port such as \"0.0.0.0:1883\" or \"[::]:1883\"; \
-             found \"localhost:1883\"",
-            ":4:12: listeners.a.protocol must be one of \"mqtt\"; found \"mqt\"; did you mean \"mqtt\"?",
+            ":3:8: listeners.a.bind must be an IP address and port such as \"0.0.0.0:1883\" or \"[::]:1883\", \
+             or a Unix socket such as \"unix:/run/motemq.sock\"; found \"localhost:1883\"",
+            ":4:12: listeners.a.protocol must be one of \"mqtt\", \"ws\"; found \"mqt\"; did you mean \"mqtt\"?",
+        ],
+    );
+    check_messages(
+        "[[listeners]]\nname = \"a\"\nbind = \"unix:\"\n\
+         [[listeners]]\nname = \"b\"\nbind = \"unix:/b\"\nunix_mode = \"rw\"\n\
+         [[listeners]]\nname = \"c\"\nbind = \"unix:/b\"\nunix_mode = \"1777\"\n",
+        &[
+            ":3:8: listeners.a.bind must be unix: and the path of the socket, such as \"unix:/run/motemq.sock\"; \
+             found \"unix:\"",
+            ":7:13: listeners.b.unix_mode must be permissions in octal, such as \"0660\"; found \"rw\"",
+            ":10:8: listeners.c.bind: unix:/b is already taken by listeners.b.bind",
+            ":11:13: listeners.c.unix_mode must be permissions in octal, such as \"0660\"; found \"1777\"",
+        ],
+    );
+}
+
+#[test]
+fn networks_are_read_and_a_wrong_one_is_named_by_its_place() {
+    let text = "[[listeners]]\nname = \"a\"\nbind = \"0.0.0.0:1883\"\n\
+        allow_cidrs = [\"10.0.0.0/8\", \"2001:db8::/32\"]\ndeny_cidrs = [\"10.6.6.6\"]\n";
+    let variables = [("MOTEMQ_LISTENERS__A__DENY_CIDRS", "10.6.6.6, 10.7.0.0/16")];
+    for (variables, denied) in [
+        (&[][..], &["10.6.6.6/32"][..]),
+        (&variables[..], &["10.6.6.6/32", "10.7.0.0/16"][..]),
+    ] {
+        let listener = read(text, variables, &[]).1.unwrap().listeners.remove(0);
+        let shown = |networks: &[ipnet::IpNet]| -> Vec<String> {
+            networks.iter().map(ToString::to_string).collect()
+        };
+        assert_eq!(
+            shown(&listener.allow_cidrs),
+            ["10.0.0.0/8", "2001:db8::/32"]
+        );
+        assert_eq!(shown(&listener.deny_cidrs), denied);
+    }
+    let flag = "listeners.a.deny_cidrs=[\"10.6.0.0/16\", \"::1\"]";
+    let listener = read(text, &[], &[flag]).1.unwrap().listeners.remove(0);
+    assert_eq!(listener.deny_cidrs.len(), 2);
+    check_messages(
+        "[[listeners]]\nname = \"a\"\nbind = \"0.0.0.0:1883\"\n\
+         allow_cidrs = [\"10.0.0.0/8\", \"10.0.0.0/33\"]\ndeny_cidrs = [\n  \"10.1.2.3/8\",\n  7,\n]\nproxy_cidrs = \"::1\"\n",
+        &[
+            ":4:30: listeners.a.allow_cidrs must be networks such as \"10.0.0.0/8\" or \"2001:db8::/32\", or addresses; \
+             found \"10.0.0.0/33\"",
+            ":6:3: listeners.a.deny_cidrs must be networks whose bits behind the prefix are 0: \"10.0.0.0/8\", \
+             or \"10.1.2.3\" alone for one address; found \"10.1.2.3/8\"",
+            ":7:3: listeners.a.deny_cidrs must be an array of strings; found an integer in it",
+            ":9:15: listeners.a.proxy_cidrs must be an array of strings; found a string",
+            ":9:15: listeners.a.proxy_cidrs needs proxy_protocol = true and an IP address and port in bind",
+        ],
+    );
+}
+
+#[test]
+fn origins_and_paths_have_their_form() {
+    check_messages(
+        "[[listeners]]\nname = \"a\"\nbind = \"0.0.0.0:8083\"\nprotocol = \"ws\"\n\
+         allow_origins = [\"app.example.org\", \"https://app.example.org/\"]\nwebsocket_paths = [\"mqtt\"]\n\
+         [[listeners]]\nname = \"b\"\nbind = \"0.0.0.0:8084\"\nprotocol = \"ws\"\nwebsocket_paths = []\n",
+        &[
+            ":5:18: listeners.a.allow_origins must be origins such as \"https://app.example.org\" or \
+             \"http://10.0.0.5:8080\", without a path, or \"*\" for any; found \"app.example.org\"",
+            ":5:37: listeners.a.allow_origins must be origins such as \"https://app.example.org\" or \
+             \"http://10.0.0.5:8080\", without a path, or \"*\" for any; found \"https://app.example.org/\"",
+            ":6:20: listeners.a.websocket_paths must be paths that start with \"/\", such as \"/mqtt\", or \
+             \"/*\" for every path; found \"mqtt\"",
+            ":11:19: listeners.b.websocket_paths must be paths that start with \"/\", such as \"/mqtt\", or \
+             \"/*\" for every path; found \"[]\"",
+        ],
+    );
+}
+
+#[test]
+fn settings_of_another_kind_of_listener_are_errors() {
+    check_messages(
+        "[[listeners]]\nname = \"a\"\nbind = \"0.0.0.0:1883\"\n\
+         unix_mode = \"0660\"\nallow_origins = [\"*\"]\nwebsocket_paths = [\"/\"]\nproxy_cidrs = [\"::1\"]\n\
+         [[listeners]]\nname = \"b\"\nbind = \"unix:/b\"\n\
+         tcp_user_timeout_s = 5\nallow_cidrs = [\"::1\"]\n\
+         [[listeners]]\nname = \"c\"\nbind = \"0.0.0.0:1884\"\nproxy_protocol = true\n\
+         [[listeners]]\nname = \"d\"\nbind = \"unix:/d\"\nproxy_protocol = true\ndeny_cidrs = [\"::1\"]\n",
+        &[
+            ":4:13: listeners.a.unix_mode needs bind = \"unix:PATH\"",
+            ":5:17: listeners.a.allow_origins needs protocol = \"ws\"",
+            ":6:19: listeners.a.websocket_paths needs protocol = \"ws\"",
+            ":7:15: listeners.a.proxy_cidrs needs proxy_protocol = true and an IP address and port in bind",
+            ":11:22: listeners.b.tcp_user_timeout_s needs an IP address and port in bind",
+            ":12:15: listeners.b.allow_cidrs needs an IP address and port in bind, or proxy_protocol = true",
+            ":16:18: listeners.c.proxy_protocol needs proxy_cidrs, the networks of the proxies: \
+             whoever may send a header can claim any address",
         ],
     );
 }
@@ -578,6 +693,10 @@ fn a_file_that_cannot_be_read_is_an_error() {
     assert!(matches!(errors[0].problem, Problem::Unreadable(_)));
     std::fs::write(&path, b"data_dir = \"\xff\"").unwrap();
     assert!(load(&sources).is_err());
+}
+
+fn ip(address: &str) -> Bind {
+    Bind::Ip(address.parse().unwrap())
 }
 
 /// Loads `text` from a file in a new folder, with variables and flags.
