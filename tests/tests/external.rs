@@ -1,4 +1,4 @@
-//! The real binary with real clients: kill -9, mosquitto, paho, rumqttc, over TCP and mutual TLS.
+//! The real binary with real clients: kill -9, mosquitto, paho, rumqttc, over TCP, mutual TLS, WebSocket and Unix sockets.
 //!
 //! Needs the release build of `motemq`, mosquitto-clients and a python3 with paho-mqtt; `.ci/run` provides them.
 #![expect(
@@ -89,12 +89,46 @@ mod external {
     fn paho_over_mutual_tls() {
         let site = Site::start();
         for version in ["3.1.1", "5"] {
-            let files =
-                [&site.ca, &site.certificate, &site.key].map(|file| file.display().to_string());
             let mut arguments = vec![site.tls_port.to_string()];
-            arguments.extend(files);
+            arguments.extend(site.files());
             check_paho(version, &arguments);
         }
+    }
+
+    #[test]
+    #[ignore = "needs mosquitto-clients / python3 with paho-mqtt: run by .ci/run"]
+    fn paho_over_websocket() {
+        let site = Site::start();
+        for version in ["3.1.1", "5"] {
+            check_paho(version, &[format!("ws:{}", site.ws_port)]);
+        }
+    }
+
+    #[test]
+    #[ignore = "needs mosquitto-clients / python3 with paho-mqtt: run by .ci/run"]
+    fn paho_over_websocket_over_mutual_tls() {
+        let site = Site::start();
+        for version in ["3.1.1", "5"] {
+            let mut arguments = vec![format!("ws:{}", site.wss_port)];
+            arguments.extend(site.files());
+            check_paho(version, &arguments);
+        }
+    }
+
+    #[test]
+    #[ignore = "needs mosquitto-clients / python3 with paho-mqtt: run by .ci/run"]
+    fn paho_over_a_unix_socket() {
+        let site = Site::start();
+        for version in ["3.1.1", "5"] {
+            check_paho(version, &[format!("unix:{}", site.socket.display())]);
+        }
+    }
+
+    #[test]
+    #[ignore = "needs mosquitto-clients / python3 with paho-mqtt: run by .ci/run"]
+    fn mosquitto_clients_over_a_unix_socket() {
+        let site = Site::start();
+        check_mosquitto(&["--unix".to_owned(), site.socket.display().to_string()]);
     }
 
     #[test]
@@ -127,10 +161,13 @@ mod external {
         check_rumqttc_5(site.broker.port());
     }
 
-    /// A running broker with a plain and a TLS listener.
+    /// A running broker with a listener of every kind.
     struct Site {
         broker: Broker,
         tls_port: u16,
+        ws_port: u16,
+        wss_port: u16,
+        socket: PathBuf,
         ca: PathBuf,
         certificate: PathBuf,
         key: PathBuf,
@@ -153,25 +190,39 @@ mod external {
                 .write(&certificate, &key)
                 .unwrap();
             let ca = authority.certificate_path();
-            let tls_port = free_port().unwrap();
+            let [tls_port, ws_port, wss_port] = [(); 3].map(|()| free_port().unwrap());
+            let socket = folder.join("motemq.sock");
+            let tls = format!(
+                "[listeners.tls]\ncert = \"server.crt\"\nkey = \"server.key\"\nclient_ca = \"{}\"\n",
+                ca.display()
+            );
             let configuration = format!(
                 "data_dir = \"data\"\n\
                  [[listeners]]\nname = \"mqtt\"\nbind = \"127.0.0.1:{}\"\nanonymous = true\n\
-                 [[listeners]]\nname = \"mqtts\"\nbind = \"127.0.0.1:{tls_port}\"\n\
-                 [listeners.tls]\ncert = \"server.crt\"\nkey = \"server.key\"\nclient_ca = \"{}\"\n\
+                 [[listeners]]\nname = \"mqtts\"\nbind = \"127.0.0.1:{tls_port}\"\n{tls}\
+                 [[listeners]]\nname = \"ws\"\nbind = \"127.0.0.1:{ws_port}\"\nprotocol = \"ws\"\nanonymous = true\n\
+                 [[listeners]]\nname = \"wss\"\nbind = \"127.0.0.1:{wss_port}\"\nprotocol = \"ws\"\n{tls}\
+                 [[listeners]]\nname = \"local\"\nbind = \"unix:motemq.sock\"\nanonymous = \"loopback\"\n\
                  [http]\nbind = \"\"\n",
                 broker.port(),
-                ca.display()
             );
             broker.configure(&configuration).unwrap();
             broker.start().unwrap();
             Self {
                 broker,
                 tls_port,
+                ws_port,
+                wss_port,
+                socket,
                 ca,
                 certificate,
                 key,
             }
+        }
+
+        /// Authority, certificate and key.
+        fn files(&self) -> [String; 3] {
+            [&self.ca, &self.certificate, &self.key].map(|file| file.display().to_string())
         }
 
         fn plain(&self) -> Vec<String> {

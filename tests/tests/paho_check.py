@@ -1,4 +1,6 @@
-"""paho-mqtt against a broker: paho_check.py 3.1.1|5 PORT [CA CERTIFICATE KEY]; ends with 0 when everything is right.
+"""paho-mqtt against a broker: paho_check.py 3.1.1|5 PLACE [CA CERTIFICATE KEY]; ends with 0 when everything is right.
+
+PLACE is a port, ws:PORT for WebSocket, or unix:PATH.
 
 QoS 0, 1 and 2, retained, will, MQTT 5 properties, and a durable session with queued messages.
 """
@@ -13,7 +15,7 @@ from paho.mqtt.properties import Properties
 
 PATIENCE_S = 10
 VERSION = sys.argv[1]
-PORT = int(sys.argv[2])
+PLACE = sys.argv[2]
 TLS = sys.argv[3:6]
 IS_5 = VERSION == "5"
 
@@ -24,8 +26,10 @@ class Client:
     def __init__(self, client_id, durable=False, will=None):
         options = {} if IS_5 else {"clean_session": not durable}
         protocol = mqtt.MQTTv5 if IS_5 else mqtt.MQTTv311
+        kind, _, place = PLACE.rpartition(":")
+        transport = {"": "tcp", "ws": "websockets", "unix": "unix"}[kind]
         self.client = mqtt.Client(
-            mqtt.CallbackAPIVersion.VERSION2, client_id=client_id, protocol=protocol, **options
+            mqtt.CallbackAPIVersion.VERSION2, client_id=client_id, protocol=protocol, transport=transport, **options
         )
         if TLS:
             self.client.tls_set(ca_certs=TLS[0], certfile=TLS[1], keyfile=TLS[2])
@@ -45,7 +49,8 @@ class Client:
             if durable:
                 properties.SessionExpiryInterval = 3600
             options = {"clean_start": not durable, "properties": properties}
-        self.client.connect("localhost", PORT, **options)
+        host, port = (place, 1883) if transport == "unix" else ("localhost", int(place))
+        self.client.connect(host, port, **options)
         self.client.loop_start()
         self.wait(lambda: self.is_connected, "CONNACK")
 
@@ -143,7 +148,8 @@ def check_will(topic):
     victim = Client("paho-victim", will=topic)
     victim.client.on_disconnect = None
     victim.client.reconnect_delay_set(60, 60)
-    victim.client.socket().shutdown(socket.SHUT_RDWR)
+    wire = victim.client.socket()
+    getattr(wire, "_socket", wire).shutdown(socket.SHUT_RDWR)  # below WebSocket, if it is one
     (message,) = watcher.receive(1)
     assert message.payload == b"gone"
     victim.leave()
@@ -151,7 +157,7 @@ def check_will(topic):
 
 
 def check_resume(topic):
-    client_id = f"paho-durable-{VERSION}-{PORT}"
+    client_id = f"paho-durable-{VERSION}-{PLACE}"
     subscriber = Client(client_id, durable=True)
     assert not subscriber.session_present
     subscriber.subscribe(topic)
