@@ -203,7 +203,7 @@ fn examine(bytes: &[u8], rules: HandshakeRules<'_>) -> Result<Option<(usize, Str
         .iter()
         .any(|known| known == "/*" || known == path)
     {
-        return Err(Refusal::Path(path.to_owned()));
+        return Err(Refusal::Path(quoted(path)));
     }
     if only(&request, "sec-websocket-version")? != Some("13") {
         return Err(Refusal::Version);
@@ -214,7 +214,7 @@ fn examine(bytes: &[u8], rules: HandshakeRules<'_>) -> Result<Option<(usize, Str
     if let Some(origin) = only(&request, "origin")?
         && !admits_origin(rules.allow_origins, origin, host)
     {
-        return Err(Refusal::Origin(origin.to_owned()));
+        return Err(Refusal::Origin(quoted(origin)));
     }
     let key = only(&request, "sec-websocket-key")?.unwrap_or_default();
     if BASE64.decode(key).map_or(0, |nonce| nonce.len()) != NONCE_BYTES {
@@ -264,6 +264,11 @@ fn has_token(request: &Request<'_, '_>, name: &str, token: &str) -> bool {
         .any(|part| part.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
 }
 
+/// The start of what a client sent, for a line in the log.
+fn quoted(text: &str) -> String {
+    text.chars().take(QUOTED_CHARS_MAX).collect()
+}
+
 fn admits_origin(allowed: &[String], origin: &str, host: &str) -> bool {
     if allowed.is_empty() {
         let authority = origin.split_once("://").map(|(_, authority)| authority);
@@ -292,6 +297,8 @@ fn accept_key(key: &str) -> String {
 
 /// What a client may offer, best first: [MQTT5-6.0.0-3] names `mqtt`; clients of MQTT 3.1 offer the other.
 const SUBPROTOCOLS: &[&str] = &["mqtt", "mqttv3.1"];
+/// Characters of a request in the log.
+const QUOTED_CHARS_MAX: usize = 200;
 /// Header lines in a request.
 const HEADERS_MAX: usize = 64;
 /// Bytes read at a time.
@@ -461,6 +468,9 @@ mod tests {
         assert!(!is_allowed("http://10.0.0.5", &list));
         assert!(is_allowed("https://evil.example", &["*"]));
         assert!(look(REQUEST, &list).is_ok(), "no browser, no Origin");
+        let long = format!("https://{}", "x".repeat(5000));
+        let refusal = look(&with_origin(&long), &[]).unwrap_err();
+        assert!(refusal.to_string().len() < 600, "it goes to the log");
         let twice = with(
             "Upgrade: websocket",
             "Origin: https://app.example.org\r\nOrigin: https://evil.example\r\nUpgrade: websocket",
