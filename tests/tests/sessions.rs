@@ -6,7 +6,7 @@ use motemq_codec::{
     AckKind, Decoded, Disconnect, Forwarded, Packet, ProtocolVersion, Publish, PublishProperties,
     QoS, ReasonCode, RetainHandling, SubscribeOptions, SubscriptionIds, Will, decode,
 };
-use motemq_core::{Close, Image, Limits, QueueFull, Room, Violation};
+use motemq_core::{Close, Image, Limit, Limits, QueueFull, Room, Violation};
 use motemq_tests::peer::{Bench, Got, Hello, encoded, options, publish, subscribe};
 use std::num::NonZeroU16;
 
@@ -1610,4 +1610,102 @@ fn a_connect_refused_by_a_full_disk_takes_nothing_over() {
     assert_eq!(bench.closed(old), None);
     bench.send(old, &Packet::PingReq);
     assert_eq!(bench.take(old), Some(Got::PingResp));
+}
+
+/// Every limit of the core is counted under its key when it is reached.
+#[test]
+fn every_limit_is_counted_when_it_is_reached() {
+    let limits = Limits {
+        packet_bytes_max: 300,
+        payload_bytes_max: 100,
+        connect_packet_bytes_max: 250,
+        receive_maximum: NonZeroU16::MIN,
+        queue_messages_max: 2,
+        queue_bytes_max: 150,
+        session_expiry_max_s: 60,
+        keep_alive_max_s: 10,
+        topic_levels_max: 3,
+        topic_alias_max: 1,
+        subscriptions_max: 2,
+        retained_messages_max: 2,
+        retained_bytes_max: 150,
+        ..Limits::default()
+    };
+    let x = |length: usize| "x".repeat(length);
+    let attempt = |limit: Limit| {
+        let mut bench = Bench::new(limits.clone());
+        let peer = bench.connect(&Hello::clean("a"));
+        match limit {
+            Limit::PacketBytes => bench.send_bytes(peer, &[0x30, 0xff, 0x02]),
+            Limit::ConnectPacketBytes => {
+                let new = bench.open(V5);
+                bench.send_bytes(new, &[0x10, 0xff, 0x01]);
+            }
+            Limit::PayloadBytes => bench.publish(peer, "t", &x(101), 0, 0),
+            Limit::ReceiveMaximum => {
+                bench.publish(peer, "t", "x", 2, 1);
+                bench.publish(peer, "t", "x", 2, 2);
+            }
+            Limit::QueueMessages | Limit::QueueBytes => {
+                let reader = bench.connect(&Hello::durable("reader"));
+                bench.subscribe(reader, "t", 1);
+                bench.cut(reader);
+                let length = if limit == Limit::QueueBytes { 90 } else { 1 };
+                for id in 1..=3 {
+                    bench.publish(peer, "t", &x(length), 1, id);
+                }
+            }
+            Limit::SessionExpiry => {
+                let reader = bench.connect(&Hello::durable("reader"));
+                bench.cut(reader);
+            }
+            Limit::KeepAlive => {
+                let quiet = bench.connect(&Hello {
+                    keep_alive_s: 11,
+                    ..Hello::clean("b")
+                });
+                bench.cut(quiet);
+            }
+            Limit::TopicLevels => bench.publish(peer, "a/b/c/d", "x", 0, 0),
+            Limit::TopicAlias => bench.send(
+                peer,
+                &with_properties(
+                    "t",
+                    "x",
+                    PublishProperties {
+                        topic_alias: NonZeroU16::new(2),
+                        ..PublishProperties::default()
+                    },
+                ),
+            ),
+            Limit::Subscriptions => {
+                let filters = ["a", "b", "c"].map(|filter| (filter, options(0)));
+                bench.send(peer, &subscribe(1, &filters, None));
+            }
+            Limit::RetainedMessages => {
+                for topic in ["a", "b", "c"] {
+                    bench.retain(peer, topic, "x", 0, 0);
+                }
+            }
+            Limit::RetainedBytes => {
+                for topic in ["a", "b"] {
+                    bench.retain(peer, topic, &x(90), 0, 0);
+                }
+            }
+            Limit::Store => {
+                bench.journal.set_room(Some(Room::Full));
+                bench.retain(peer, "t", "x", 1, 1);
+            }
+        }
+        bench.cut(peer);
+        Limit::ALL.map(|limit| bench.broker.counters().reached(limit) > 0)
+    };
+    for limit in Limit::ALL {
+        let reached: Vec<_> = Limit::ALL
+            .into_iter()
+            .zip(attempt(limit))
+            .filter_map(|(limit, is_reached)| is_reached.then_some(limit.label()))
+            .collect();
+        assert!(reached.contains(&limit.label()), "{limit:?}: {reached:?}");
+    }
 }

@@ -47,6 +47,80 @@ impl DropReason {
     }
 }
 
+/// A limit of the configuration that a client or message ran into, or that lowered what a client asked for.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum Limit {
+    /// `packet_bytes_max`: the connection was closed.
+    PacketBytes,
+    /// `connect_packet_bytes_max`: the connection was closed.
+    ConnectPacketBytes,
+    /// `payload_bytes_max`: a publish or CONNECT was refused.
+    PayloadBytes,
+    /// `receive_maximum`: the connection was closed.
+    ReceiveMaximum,
+    /// `queue_messages_max`: `queue_full` decided.
+    QueueMessages,
+    /// `queue_bytes_max`: `queue_full` decided.
+    QueueBytes,
+    /// `session_expiry_max_s`: a session's expiry was lowered.
+    SessionExpiry,
+    /// `keep_alive_max_s`: a client's keep-alive was lowered.
+    KeepAlive,
+    /// `topic_levels_max`: a publish, subscription or CONNECT was refused.
+    TopicLevels,
+    /// `topic_alias_max`: the connection was closed.
+    TopicAlias,
+    /// `subscriptions_max`: a subscription was refused.
+    Subscriptions,
+    /// `retained_messages_max`: a publish was refused.
+    RetainedMessages,
+    /// `retained_bytes_max`: a publish was refused.
+    RetainedBytes,
+    /// `store_bytes_max` or the disk: a publish, subscription or CONNECT was refused.
+    Store,
+}
+
+impl Limit {
+    /// All limits.
+    pub const ALL: [Self; 14] = [
+        Self::PacketBytes,
+        Self::ConnectPacketBytes,
+        Self::PayloadBytes,
+        Self::ReceiveMaximum,
+        Self::QueueMessages,
+        Self::QueueBytes,
+        Self::SessionExpiry,
+        Self::KeepAlive,
+        Self::TopicLevels,
+        Self::TopicAlias,
+        Self::Subscriptions,
+        Self::RetainedMessages,
+        Self::RetainedBytes,
+        Self::Store,
+    ];
+
+    /// The key in the configuration, and the value of the metric's `limit` label.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::PacketBytes => "packet_bytes_max",
+            Self::ConnectPacketBytes => "connect_packet_bytes_max",
+            Self::PayloadBytes => "payload_bytes_max",
+            Self::ReceiveMaximum => "receive_maximum",
+            Self::QueueMessages => "queue_messages_max",
+            Self::QueueBytes => "queue_bytes_max",
+            Self::SessionExpiry => "session_expiry_max_s",
+            Self::KeepAlive => "keep_alive_max_s",
+            Self::TopicLevels => "topic_levels_max",
+            Self::TopicAlias => "topic_alias_max",
+            Self::Subscriptions => "subscriptions_max",
+            Self::RetainedMessages => "retained_messages_max",
+            Self::RetainedBytes => "retained_bytes_max",
+            Self::Store => "store_bytes_max",
+        }
+    }
+}
+
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident,)*) => {
         /// Counts of one run of a connection, not yet shared.
@@ -54,6 +128,7 @@ macro_rules! counters {
         pub struct Tally {
             $($(#[$doc])* pub $name: u64,)*
             drops: [u64; DropReason::ALL.len()],
+            limits: [u32; Limit::ALL.len()],
         }
 
         /// Sums over all connections since the start.
@@ -61,6 +136,7 @@ macro_rules! counters {
         pub struct Counters {
             $($(#[$doc])* pub $name: AtomicU64,)*
             drops: [AtomicU64; DropReason::ALL.len()],
+            limits: [AtomicU64; Limit::ALL.len()],
         }
 
         impl Counters {
@@ -72,6 +148,11 @@ macro_rules! counters {
                 for (sum, count) in self.drops.iter().zip(tally.drops) {
                     if count != 0 {
                         sum.fetch_add(count, Ordering::Relaxed);
+                    }
+                }
+                for (sum, count) in self.limits.iter().zip(tally.limits) {
+                    if count != 0 {
+                        sum.fetch_add(count.into(), Ordering::Relaxed);
                     }
                 }
                 *tally = Tally::default();
@@ -122,6 +203,15 @@ impl Tally {
     pub fn drop_message(&mut self, reason: DropReason) {
         self.drops[reason as usize] += 1;
     }
+
+    /// Counts that a limit was reached.
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "the array has a place for every variant"
+    )]
+    pub fn reach(&mut self, limit: Limit) {
+        self.limits[limit as usize] += 1;
+    }
 }
 
 impl Counters {
@@ -133,5 +223,15 @@ impl Counters {
     #[must_use]
     pub fn dropped(&self, reason: DropReason) -> u64 {
         self.drops[reason as usize].load(Ordering::Relaxed)
+    }
+
+    /// How often `limit` was reached.
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "the array has a place for every variant"
+    )]
+    #[must_use]
+    pub fn reached(&self, limit: Limit) -> u64 {
+        self.limits[limit as usize].load(Ordering::Relaxed)
     }
 }

@@ -38,7 +38,7 @@ pub use connection::{
     Close, ConnectRequest, Connection, ConnectionRules, Event, ExchangeAnswer, ExchangeStage,
     ExchangeStep, Progress, Verdict, Violation,
 };
-pub use counters::{Counters, DropReason, Tally};
+pub use counters::{Counters, DropReason, Limit, Tally};
 pub use image::{Image, QueueImage, StoredRef};
 pub use journal::{BacklogRequest, Journal, JournalFailure, NO_POSITION, NoJournal, Room};
 pub use limits::{Limits, QueueFull, ShareRedispatch, ShareStrategy};

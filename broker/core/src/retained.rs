@@ -4,6 +4,7 @@
 //! only the branches that the filter allows. Does not know: subscribers, expiry timers (an expired message is skipped
 //! when it would be sent and goes when it is replaced or swept).
 
+use crate::counters::Limit;
 use crate::level_tree::{Keeps, LevelTree, NodeId, ROOT};
 use crate::limits::Limits;
 use crate::message::Message;
@@ -27,10 +28,6 @@ impl Keeps for Slot {
     }
 }
 
-/// The limit of retained messages is reached.
-#[derive(Copy, Clone, PartialEq, Eq, Debug)]
-pub struct RetainedFull;
-
 impl Default for Retained {
     fn default() -> Self {
         Self {
@@ -46,16 +43,17 @@ impl Retained {
     ///
     /// # Errors
     /// A new topic, or a larger message, beyond the limits is refused; what was there stays.
-    pub fn set(&mut self, message: Arc<Message>, limits: &Limits) -> Result<(), RetainedFull> {
+    pub fn set(&mut self, message: Arc<Message>, limits: &Limits) -> Result<(), Limit> {
         let bytes = message.size_bytes();
         let before = self
             .get(message.topic.as_str())
             .map_or(0, |old| old.size_bytes());
         let is_new = before == 0;
-        if (is_new && self.messages >= limits.retained_messages_max)
-            || (bytes > before && self.bytes + bytes - before > limits.retained_bytes_max)
-        {
-            return Err(RetainedFull);
+        if is_new && self.messages >= limits.retained_messages_max {
+            return Err(Limit::RetainedMessages);
+        }
+        if bytes > before && self.bytes + bytes - before > limits.retained_bytes_max {
+            return Err(Limit::RetainedBytes);
         }
         let mut node = ROOT;
         for name in message.topic.as_str().split('/') {
@@ -177,7 +175,10 @@ mod tests {
         };
         let mut retained = Retained::default();
         assert_eq!(retained.set(message("a"), &limits), Ok(()));
-        assert_eq!(retained.set(message("b"), &limits), Err(RetainedFull));
+        assert_eq!(
+            retained.set(message("b"), &limits),
+            Err(Limit::RetainedMessages)
+        );
         assert_eq!(retained.set(message("a"), &limits), Ok(()));
         assert!(retained.clear("a").is_some());
         assert_eq!(retained.size(), (0, 0));

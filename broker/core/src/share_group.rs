@@ -13,7 +13,7 @@
 //! Does not know: packets, who publishes, what a member does with a delivery.
 
 use crate::action::{Action, QueueId, StoredSubscription};
-use crate::counters::{DropReason, Tally};
+use crate::counters::{DropReason, Limit, Tally};
 use crate::journal::Journal;
 use crate::limits::{Limits, ShareStrategy};
 use crate::mailbox::{Mailbox, Offer, Place, Returned, Unplaced};
@@ -127,9 +127,9 @@ impl ShareGroup {
         qos.min(state.qos_max) != QoS::AtMostOnce && state.is_durable
     }
 
-    /// Whether the backlog would refuse another message under the `refuse` policy.
+    /// The limit for which the backlog would refuse another message under the `refuse` policy.
     #[must_use]
-    pub(crate) fn refuses(&self, bytes: usize) -> bool {
+    pub(crate) fn refuses(&self, bytes: usize) -> Option<Limit> {
         self.backlog.refuses(bytes)
     }
 

@@ -9,7 +9,7 @@ use crate::store::journal::{COMMIT_BUCKETS_US, StoreCounters};
 use crate::websocket::Violation;
 use metrics::{Unit, counter, describe_counter, describe_gauge, gauge, with_local_recorder};
 use metrics_exporter_prometheus::PrometheusBuilder;
-use motemq_core::{Broker, Counters, DropReason};
+use motemq_core::{Broker, Counters, DropReason, Limit};
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -89,6 +89,10 @@ fn describe() {
     describe_counter!(
         "mqtt_broker_publish_refused_total",
         "Publishes refused by a limit or rule."
+    );
+    describe_counter!(
+        "mqtt_broker_limit_reached_total",
+        "Times that a limit was reached, by its key in the configuration: what happens then stands beside the key."
     );
     describe_counter!(
         "mqtt_broker_messages_dropped_total",
@@ -230,6 +234,10 @@ fn messages(counters: &Counters) {
     ];
     for (basis, count) in acknowledgements {
         counter!("mqtt_broker_acknowledgements_total", "basis" => basis).absolute(of(count));
+    }
+    for limit in Limit::ALL {
+        counter!("mqtt_broker_limit_reached_total", "limit" => limit.label())
+            .absolute(counters.reached(limit));
     }
     for reason in DropReason::ALL {
         counter!("mqtt_broker_messages_dropped_total", "reason" => reason.label())

@@ -5,7 +5,7 @@
 
 use super::{Broker, Keeps, PublishSource, is_shared};
 use crate::action::{Action, QueueId, Will};
-use crate::counters::Tally;
+use crate::counters::{Limit, Tally};
 use crate::journal::Room;
 use crate::mailbox::Mailbox;
 use crate::message::{ClientId, Expiry, Identity, Origin};
@@ -83,6 +83,7 @@ impl Broker {
         let refuses_new = is_durable && self.journal.room() == Room::Full;
         let mut present = None;
         if refuses_new && !registry.sessions.contains_key(&request.client_id) {
+            tally.reach(Limit::Store);
             return Err(ReasonCode::QuotaExceeded);
         }
         if let Some(old) = registry.sessions.get(&request.client_id).cloned() {
@@ -93,6 +94,7 @@ impl Broker {
             let has_ended = due_times(&state).1.is_some_and(|at| at <= now);
             let goes_on = !request.clean_start && state.expiry.is_durable() && !has_ended;
             if refuses_new && !goes_on {
+                tally.reach(Limit::Store);
                 return Err(ReasonCode::QuotaExceeded);
             }
             self.displace(&old, &mut state, goes_on, now, tally);

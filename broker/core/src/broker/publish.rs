@@ -3,7 +3,7 @@
 use super::subscribe::Replay;
 use super::{Broker, Keeps, PublishSource, Receipt, STRIPES};
 use crate::action::{PublishAction, RetainedEffect};
-use crate::counters::Tally;
+use crate::counters::{Limit, Tally};
 use crate::journal::Room;
 use crate::mailbox::{Mailbox, Push};
 use crate::message::Message;
@@ -33,7 +33,7 @@ impl Broker {
                 || source.inbound.is_some()
                 || source.will_of.is_some()
                 || message.qos != QoS::AtMostOnce && has_durable_receiver(message, receivers));
-        if let Some(refusal) = self.refusal(message, receivers, needs_record) {
+        if let Some(refusal) = self.refusal(message, receivers, needs_record, tally) {
             tally.publish_refused += 1;
             return refusal;
         }
@@ -42,10 +42,9 @@ impl Broker {
         match retained {
             RetainedEffect::None => {}
             RetainedEffect::Set => {
-                if write(&self.retained)
-                    .set(message.clone(), &self.limits)
-                    .is_err()
-                {
+                let set = write(&self.retained).set(message.clone(), &self.limits);
+                if let Err(limit) = set {
+                    tally.reach(limit);
                     tally.publish_refused += 1;
                     return Receipt::Refused(ReasonCode::QuotaExceeded);
                 }
@@ -113,25 +112,34 @@ impl Broker {
         message: &Message,
         receivers: &Receivers,
         needs_record: bool,
+        tally: &mut Tally,
     ) -> Option<Receipt> {
         if needs_record {
             match self.journal.room() {
                 Room::Open | Room::Congested => {}
-                Room::Full => return Some(Receipt::Refused(ReasonCode::QuotaExceeded)),
+                Room::Full => {
+                    tally.reach(Limit::Store);
+                    return Some(Receipt::Refused(ReasonCode::QuotaExceeded));
+                }
                 Room::Failed(_) => return Some(Receipt::Unavailable),
             }
         }
-        let is_refused = message.qos != QoS::AtMostOnce
-            && receivers.list.iter().any(|receiver| {
-                receiver.qos != QoS::AtMostOnce && receiver.mailbox.refuses(message.size_bytes())
-            });
-        let is_refused = is_refused
-            || message.qos != QoS::AtMostOnce
-                && receivers
-                    .groups
-                    .iter()
-                    .any(|group| group.refuses(message.size_bytes()));
-        is_refused.then_some(Receipt::Refused(ReasonCode::QuotaExceeded))
+        if message.qos == QoS::AtMostOnce {
+            return None;
+        }
+        let bytes = message.size_bytes();
+        let sessions = receivers
+            .list
+            .iter()
+            .filter(|receiver| receiver.qos != QoS::AtMostOnce)
+            .filter_map(|receiver| receiver.mailbox.refuses(bytes));
+        let groups = receivers
+            .groups
+            .iter()
+            .filter_map(|group| group.refuses(bytes));
+        let full = sessions.chain(groups).next()?;
+        tally.reach(full);
+        Some(Receipt::Refused(ReasonCode::QuotaExceeded))
     }
 
     fn lock_stripe(&self, message: &Message) -> std::sync::MutexGuard<'_, ()> {

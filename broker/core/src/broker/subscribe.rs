@@ -2,7 +2,7 @@
 
 use super::{Broker, is_shared};
 use crate::action::{Action, StoredSubscription};
-use crate::counters::Tally;
+use crate::counters::{Limit, Tally};
 use crate::journal::Room;
 use crate::mailbox::Fenced;
 use crate::message::Message;
@@ -57,6 +57,7 @@ impl Broker {
         wishes: &[Wish<'_>],
         qos_max: QoS,
         now: Timestamp,
+        tally: &mut Tally,
     ) -> Result<Subscribed, Fenced> {
         let mut state = session.lock();
         if state.epoch != epoch {
@@ -66,7 +67,7 @@ impl Broker {
         let mut stored = Vec::new();
         let mut replays = Vec::new();
         for wish in wishes {
-            if let Err(code) = self.check_wish(wish, &state) {
+            if let Err(code) = self.check_wish(wish, &state, tally) {
                 result.codes.push(code);
                 continue;
             }
@@ -118,10 +119,16 @@ impl Broker {
         Ok(result)
     }
 
-    fn check_wish(&self, wish: &Wish<'_>, state: &SessionState) -> Result<(), ReasonCode> {
+    fn check_wish(
+        &self,
+        wish: &Wish<'_>,
+        state: &SessionState,
+        tally: &mut Tally,
+    ) -> Result<(), ReasonCode> {
         let parsed = parse_subscription(wish.filter).map_err(|_| ReasonCode::TopicFilterInvalid)?;
         let filter = parsed.filter.as_str();
         if filter.split('/').count() > self.limits.topic_levels_max {
+            tally.reach(Limit::TopicLevels);
             return Err(ReasonCode::TopicFilterInvalid);
         }
         if filter.starts_with('$') && !is_readable_system_topic(filter) {
@@ -129,9 +136,11 @@ impl Broker {
         }
         let is_new = !state.subscriptions.contains_key(wish.filter);
         if is_new && state.subscriptions.len() >= self.limits.subscriptions_max {
+            tally.reach(Limit::Subscriptions);
             return Err(ReasonCode::QuotaExceeded);
         }
         if state.is_stored && self.journal.room() == Room::Full {
+            tally.reach(Limit::Store);
             return Err(ReasonCode::QuotaExceeded);
         }
         Ok(())

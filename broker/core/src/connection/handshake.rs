@@ -9,6 +9,7 @@ use super::authentication::{Enhanced, ExchangeStage, ExchangeStep, Turn};
 use super::{Active, Close, Connection, Event, Pending, Phase, Reply};
 use crate::action::Will;
 use crate::broker::{AttachRequest, Broker};
+use crate::counters::Limit;
 use crate::message::{ClientId, Expiry, Identity, Message, MessageId, Origin, TopicName, Urgency};
 use crate::time::Timestamp;
 use motemq_codec::{
@@ -124,6 +125,10 @@ impl Connection {
             (_, false) => Expiry::Never,
         };
         let expiry = wish.capped(self.limits.session_expiry_max_s);
+        // 3.1.1 clients cannot ask for less than for ever.
+        if expiry != wish && connect.version == ProtocolVersion::V5 {
+            self.tally.reach(Limit::SessionExpiry);
+        }
         let packet_bytes_max = properties
             .packet_bytes_max
             .map_or(u32::MAX, NonZeroU32::get);
@@ -162,7 +167,10 @@ impl Connection {
         })
     }
 
-    fn will_refusal(&self, will: &motemq_codec::Will<'_>) -> Option<(ReasonCode, &'static str)> {
+    fn will_refusal(
+        &mut self,
+        will: &motemq_codec::Will<'_>,
+    ) -> Option<(ReasonCode, &'static str)> {
         if will.qos > self.rules.qos_max {
             return Some((
                 ReasonCode::QoSNotSupported,
@@ -170,6 +178,7 @@ impl Connection {
             ));
         }
         if will.payload.len() > self.limits.payload_bytes_max as usize {
+            self.tally.reach(Limit::PayloadBytes);
             return Some((
                 ReasonCode::QuotaExceeded,
                 "the will is above limits.payload_bytes_max",
@@ -270,6 +279,9 @@ impl Connection {
         let is_lowered = self.version == ProtocolVersion::V5
             && keep_alive_max_s < u16::MAX
             && (hello.keep_alive_s == 0 || hello.keep_alive_s > keep_alive_max_s);
+        if is_lowered {
+            self.tally.reach(Limit::KeepAlive);
+        }
         let keep_alive_s = if is_lowered {
             keep_alive_max_s
         } else {
@@ -388,7 +400,12 @@ impl Connection {
                 self.version = ProtocolVersion::V3_1_1;
                 self.refuse(ReasonCode::ClientIdentifierNotValid, None, out);
             }
-            _ => self.closed = Some(Close::Violation(super::Violation::Malformed(error))),
+            code => {
+                if code == ReasonCode::PacketTooLarge {
+                    self.tally.reach(Limit::ConnectPacketBytes);
+                }
+                self.closed = Some(Close::Violation(super::Violation::Malformed(error)));
+            }
         }
     }
 }

@@ -7,7 +7,7 @@
 use super::{Active, Answer, Close, Connection, Pending, Phase, Reply, Violation};
 use crate::action::Action;
 use crate::broker::{Broker, PublishSource, Receipt, Wish};
-use crate::counters::DropReason;
+use crate::counters::{DropReason, Limit};
 use crate::mailbox::{Fenced, Handled, Settlement};
 use crate::message::{Message, MessageId, Origin, Urgency};
 use crate::record::Record;
@@ -42,6 +42,9 @@ impl Connection {
             ReasonCode::QuotaExceeded,
             "the payload is above limits.payload_bytes_max",
         );
+        if is_too_large {
+            self.tally.reach(Limit::PayloadBytes);
+        }
         let refusal = self
             .topic_refusal(topic)
             .or_else(|| is_too_large.then_some(too_large));
@@ -100,7 +103,7 @@ impl Connection {
     }
 
     /// Topics that nobody may publish to: too deep, or owned by the broker (contracts section 7).
-    pub(super) fn topic_refusal(&self, topic: &str) -> Option<(ReasonCode, &'static str)> {
+    pub(super) fn topic_refusal(&mut self, topic: &str) -> Option<(ReasonCode, &'static str)> {
         if topic.starts_with('$') {
             return Some((
                 ReasonCode::NotAuthorized,
@@ -108,7 +111,11 @@ impl Connection {
             ));
         }
         let slashes = topic.bytes().filter(|byte| *byte == b'/').count();
-        (slashes >= self.limits.topic_levels_max).then_some((
+        if slashes < self.limits.topic_levels_max {
+            return None;
+        }
+        self.tally.reach(Limit::TopicLevels);
+        Some((
             ReasonCode::TopicNameInvalid,
             "the topic has more levels than limits.topic_levels_max",
         ))
@@ -379,7 +386,10 @@ impl Connection {
             })
             .collect();
         let session = active.session.clone();
-        let Ok(subscribed) = broker.subscribe(&session, active.epoch, &wishes, qos_max, now) else {
+        let epoch = active.epoch;
+        let Ok(subscribed) =
+            broker.subscribe(&session, epoch, &wishes, qos_max, now, &mut self.tally)
+        else {
             self.close(Close::TakenOver, out);
             return Ok(());
         };

@@ -27,7 +27,7 @@ pub use handshake::{ConnectRequest, Verdict};
 pub use violation::{Close, Violation};
 
 use crate::broker::{Broker, Ending, Replay};
-use crate::counters::Tally;
+use crate::counters::{Limit, Tally};
 use crate::limits::Limits;
 use crate::mailbox::Outgoing;
 use crate::message::{ClientId, Expiry};
@@ -306,6 +306,9 @@ impl Connection {
                 return Err(Violation::ExpiryFromZero);
             }
             active.expiry = wish.capped(self.limits.session_expiry_max_s);
+            if active.expiry != wish {
+                self.tally.reach(Limit::SessionExpiry);
+            }
         }
         self.closed = Some(match disconnect.code {
             ReasonCode::Success => Close::Normal,
@@ -326,6 +329,9 @@ impl Connection {
     fn violate(&mut self, violation: Violation, out: &mut Vec<u8>) {
         if violation == Violation::KeepAliveTimeout {
             self.tally.keep_alive_timeouts += 1;
+        }
+        if let Some(limit) = violation.limit() {
+            self.tally.reach(limit);
         }
         self.close(Close::Violation(violation), out);
     }

@@ -1,5 +1,6 @@
 //! Every rule a client can break after its bytes were valid MQTT, one variant each; and how a connection ends.
 
+use crate::counters::Limit;
 use motemq_codec::{DecodeError, ReasonCode};
 use std::fmt;
 
@@ -41,6 +42,19 @@ pub enum Violation {
 }
 
 impl Violation {
+    /// The limit of the configuration that it exceeds.
+    #[must_use]
+    pub(super) fn limit(&self) -> Option<Limit> {
+        match self {
+            Self::Malformed(error) if error.reason_code() == ReasonCode::PacketTooLarge => {
+                Some(Limit::PacketBytes)
+            }
+            Self::TopicAliasTooLarge => Some(Limit::TopicAlias),
+            Self::ReceiveMaximumExceeded => Some(Limit::ReceiveMaximum),
+            _ => None,
+        }
+    }
+
     /// The reason code for DISCONNECT.
     #[must_use]
     pub fn reason_code(&self) -> ReasonCode {

@@ -18,7 +18,7 @@ mod state;
 pub(crate) use shared::{GivingUp, Offer, Place, Returned, Unplaced};
 
 use crate::action::{Action, QueueId, QueueRef};
-use crate::counters::{DropReason, Tally};
+use crate::counters::{DropReason, Limit, Tally};
 use crate::image::StoredRef;
 use crate::journal::{BacklogRequest, Journal};
 use crate::limits::{Limits, QueueFull};
@@ -206,11 +206,13 @@ impl Mailbox {
         )
     }
 
-    /// Whether another QoS 1 or 2 delivery would be refused under the `refuse` policy.
+    /// The limit for which another QoS 1 or 2 delivery would be refused under the `refuse` policy.
     #[must_use]
-    pub(crate) fn refuses(&self, bytes: usize) -> bool {
-        self.limits.queue_full == QueueFull::Refuse
-            && lock(&self.state).is_full(&self.limits, bytes)
+    pub(crate) fn refuses(&self, bytes: usize) -> Option<Limit> {
+        match self.limits.queue_full {
+            QueueFull::Refuse => lock(&self.state).full(&self.limits, bytes),
+            _ => None,
+        }
     }
 
     /// Whether a QoS 1 or 2 delivery pushed now must be durable.
@@ -241,7 +243,8 @@ impl Mailbox {
         tally: &mut Tally,
     ) -> bool {
         let bytes = push.message.size_bytes();
-        if state.is_full(&self.limits, bytes) {
+        if let Some(limit) = state.full(&self.limits, bytes) {
+            tally.reach(limit);
             match self.queue_full() {
                 QueueFull::DropOldest => {
                     while state.is_full(&self.limits, bytes) && state.entries.len() > state.sent {

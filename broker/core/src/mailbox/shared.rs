@@ -168,6 +168,9 @@ impl Mailbox {
             shared: None,
         };
         let mut state = lock(&self.state);
+        if let Some(limit) = state.full(&self.limits, bytes) {
+            tally.reach(limit);
+        }
         if state.is_full(&self.limits, bytes) && self.queue_full() != QueueFull::DropOldest {
             drop(state);
             let dropped = Settlement::Dropped(DropReason::QueueFull);
@@ -287,7 +290,7 @@ impl Mailbox {
             return false;
         }
         if offer.qos == QoS::AtMostOnce {
-            if state.volatile_is_full(&self.limits, bytes) {
+            if state.volatile_full(&self.limits, bytes).is_some() {
                 return false;
             }
             let push = Push {

@@ -6,7 +6,7 @@
 use super::entry::{Body, Ended, Entry, Phase, SEQUENCE_SPAN, Volatile, packet_id};
 use super::{Batch, Outgoing, Push, Settlement, Window};
 use crate::action::QueueId;
-use crate::counters::{DropReason, Tally};
+use crate::counters::{DropReason, Limit, Tally};
 use crate::journal::{Journal, NO_POSITION};
 use crate::limits::{Limits, QueueFull};
 use crate::wakeup::Wakeup;
@@ -49,13 +49,23 @@ pub(super) struct State {
 
 impl State {
     pub(super) fn is_full(&self, limits: &Limits, bytes: usize) -> bool {
-        self.entries.len() - self.sent >= limits.queue_messages_max
-            || self.queued_bytes + bytes > limits.queue_bytes_max
+        self.full(limits, bytes).is_some()
     }
 
-    pub(super) fn volatile_is_full(&self, limits: &Limits, bytes: usize) -> bool {
-        self.volatile.len() >= limits.queue_messages_max
-            || self.volatile_bytes + bytes > limits.queue_bytes_max
+    /// The limit that another delivery would exceed.
+    pub(super) fn full(&self, limits: &Limits, bytes: usize) -> Option<Limit> {
+        if self.entries.len() - self.sent >= limits.queue_messages_max {
+            return Some(Limit::QueueMessages);
+        }
+        (self.queued_bytes + bytes > limits.queue_bytes_max).then_some(Limit::QueueBytes)
+    }
+
+    /// The limit that another QoS 0 delivery would exceed.
+    pub(super) fn volatile_full(&self, limits: &Limits, bytes: usize) -> Option<Limit> {
+        if self.volatile.len() >= limits.queue_messages_max {
+            return Some(Limit::QueueMessages);
+        }
+        (self.volatile_bytes + bytes > limits.queue_bytes_max).then_some(Limit::QueueBytes)
     }
 
     pub(super) fn push_volatile(
@@ -69,7 +79,8 @@ impl State {
             return false;
         }
         let bytes = push.message.size_bytes();
-        while self.volatile_is_full(limits, bytes) {
+        while let Some(limit) = self.volatile_full(limits, bytes) {
+            tally.reach(limit);
             tally.drop_message(DropReason::QueueFull);
             match self.volatile.front() {
                 Some(oldest) if limits.queue_full == QueueFull::DropOldest => {
