@@ -1,8 +1,12 @@
 //! `motemq`: arguments, configuration, start, wait, stop.
 //!
-//! Exit codes: 0 stopped as asked, 1 could not start or the store failed, 2 usage, 78 the configuration is invalid.
+//! Exit codes: 0 stopped as asked, 1 could not start or the store failed, 2 usage, 3 the store is damaged
+//! (`motemq store`), 78 the configuration is invalid.
+
+mod command;
 
 use clap::{Args, Parser, Subcommand};
+use command::store::StoreCommand;
 use motemq::config::{self, Bind, Config, LogFormat, Sources};
 use motemq::server::{INJECT_SYNC, StartError, Stop};
 use motemq::{clock, dev, password, scram_file, server};
@@ -33,6 +37,13 @@ enum Command {
     /// Check the configuration and the files it names, and say what is wrong.
     #[command(alias = "-t")]
     Check(ConfigArgs),
+    /// Check, back up, restore or repair the store.
+    Store {
+        #[command(subcommand)]
+        command: StoreCommand,
+        #[command(flatten)]
+        config: ConfigArgs,
+    },
     /// Manage the users of a password file.
     #[command(subcommand)]
     Passwd(PasswdCommand),
@@ -50,10 +61,10 @@ struct RunArgs {
 #[derive(Args)]
 struct ConfigArgs {
     /// The configuration file.
-    #[arg(short, long, env = "MOTEMQ_CONFIG", value_name = "FILE")]
+    #[arg(short, long, env = "MOTEMQ_CONFIG", value_name = "FILE", global = true)]
     config: Option<PathBuf>,
     /// Override a key, for example limits.receive_maximum=20 or listeners.mqtt.bind=0.0.0.0:1884.
-    #[arg(long, value_name = "KEY=VALUE")]
+    #[arg(long, value_name = "KEY=VALUE", global = true)]
     set: Vec<String>,
 }
 
@@ -121,6 +132,10 @@ fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Run(args) => run(&args),
         Command::Check(args) => check(&args),
+        Command::Store { command, config } => match load(&config) {
+            Ok(config) => command::store::run(&command, &config),
+            Err(code) => code,
+        },
         Command::Passwd(command) => match passwd(&command) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(&error),

@@ -3,6 +3,7 @@
 //! Does not know: how a connection comes to be (`accept.rs`), what it does (`driver.rs`).
 
 use crate::accept::accept;
+use crate::admin::{self, AdminSocket};
 use crate::auth::Authenticator;
 use crate::clock;
 use crate::config::{self, Bind, Config, ListenerConfig};
@@ -20,6 +21,7 @@ use rand::RngExt as _;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -143,6 +145,16 @@ pub enum StartError {
         /// What is wrong.
         source: tls::TlsError,
     },
+    /// The admin socket.
+    #[error(
+        "the admin socket {path} cannot be made: {source}; set admin.socket to another path (at most 107 bytes), or to \"\" for none"
+    )]
+    AdminSocket {
+        /// Where.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// An address.
     #[error(
         "{what} cannot use {address}: {source}; {}",
@@ -260,6 +272,10 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         connections: Mutex::default(),
         panics: AtomicU64::new(0),
     });
+    if let Some(path) = config.admin_socket().filter(|_| server.journal.is_some()) {
+        let socket = AdminSocket::bind(&path)?;
+        tasks.spawn(admin::serve(server.clone(), socket));
+    }
     let mut http = None;
     for address in config.http.bind.into_iter().chain(config.http.metrics_bind) {
         let bound = http::serve(server.clone(), address, &mut tasks).await?;

@@ -9,12 +9,13 @@ use super::error::{Place, Problem};
 use super::number::{Range, Unit};
 use super::section::{Reader, Section};
 use super::settings::{
-    AnonymousAccess, AuthConfig, Bind, ClientCert, Config, Durability, HttpConfig, Identity,
-    LimitsConfig, ListenerConfig, LogConfig, LogFormat, MqttConfig, PersistenceConfig, Protocol,
-    QueueFull, ShareRedispatch, ShareStrategy, SharedSubscriptionsConfig, TlsConfig,
+    AdminConfig, AnonymousAccess, AuthConfig, Bind, ClientCert, Config, Durability, HttpConfig,
+    Identity, LimitsConfig, ListenerConfig, LogConfig, LogFormat, MqttConfig, PersistenceConfig,
+    Protocol, QueueFull, ShareRedispatch, ShareStrategy, SharedSubscriptionsConfig, TlsConfig,
 };
 use ipnet::IpNet;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use toml::de::DeTable;
 use tracing_subscriber::EnvFilter;
 
@@ -41,6 +42,7 @@ pub(super) fn config<'a>(reader: &mut Reader<'a>, document: &'a DeTable<'a>) -> 
         persistence: persistence(root.table("persistence", "persistence")),
         http: http(root.table("http", "http"), &mut addresses),
         auth: auth(root.table("auth", "auth")),
+        admin: admin(root.table("admin", "admin")),
         log: log(root.table("log", "log")),
     };
     root.finish();
@@ -472,6 +474,18 @@ fn auth(mut section: Section<'_, '_>) -> AuthConfig {
         password_file,
         scram_file,
     }
+}
+
+fn admin(mut section: Section<'_, '_>) -> AdminConfig {
+    let default = AdminConfig::default();
+    let socket = match section.text("socket") {
+        None => default.socket,
+        Some((text, _)) if text.is_empty() => None,
+        // Not joined to the folder of the file: a relative one starts from `data_dir`.
+        Some((text, _)) => Some(PathBuf::from(text)),
+    };
+    section.finish();
+    AdminConfig { socket }
 }
 
 fn log(mut section: Section<'_, '_>) -> LogConfig {

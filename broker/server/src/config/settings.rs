@@ -31,6 +31,8 @@ pub struct Config {
     pub http: HttpConfig,
     /// Who may log in.
     pub auth: AuthConfig,
+    /// How tools on this machine reach the running broker.
+    pub admin: AdminConfig,
     /// What is logged, and how.
     pub log: LogConfig,
 }
@@ -46,6 +48,7 @@ impl Default for Config {
             persistence: PersistenceConfig::default(),
             http: HttpConfig::default(),
             auth: AuthConfig::default(),
+            admin: AdminConfig::default(),
             log: LogConfig::default(),
         }
     }
@@ -409,6 +412,33 @@ pub struct AuthConfig {
     pub password_file: Option<PathBuf>,
     /// Users who log in by SCRAM-SHA-256; `None` (written `""`) is no SCRAM. Default `None`.
     pub scram_file: Option<PathBuf>,
+}
+
+/// How tools on this machine reach the running broker.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AdminConfig {
+    /// Unix socket for `motemq store`, a relative path from `data_dir`; `None` (written `""`) is none. Default `admin.sock`.
+    pub socket: Option<PathBuf>,
+}
+
+impl Default for AdminConfig {
+    fn default() -> Self {
+        Self {
+            socket: Some(PathBuf::from("admin.sock")),
+        }
+    }
+}
+
+impl Config {
+    /// Where the admin socket is; `None` without one, and when a relative path has no `data_dir` to start from.
+    #[must_use]
+    pub fn admin_socket(&self) -> Option<PathBuf> {
+        let socket = self.admin.socket.as_ref()?;
+        match &self.data_dir {
+            Some(dir) => Some(dir.join(socket)),
+            None => socket.is_absolute().then(|| socket.clone()),
+        }
+    }
 }
 
 /// What is logged, and how.
