@@ -37,6 +37,9 @@ enum Command {
     /// Check the configuration and the files it names, and say what is wrong.
     #[command(alias = "-t")]
     Check(ConfigArgs),
+    /// Show the configuration that a run would have.
+    #[command(subcommand)]
+    Config(ConfigCommand),
     /// Check, back up, restore or repair the store.
     Store {
         #[command(subcommand)]
@@ -66,6 +69,18 @@ struct ConfigArgs {
     /// Override a key, for example limits.receive_maximum=20 or listeners.mqtt.bind=0.0.0.0:1884.
     #[arg(long, value_name = "KEY=VALUE", global = true)]
     set: Vec<String>,
+}
+
+#[derive(Subcommand)]
+enum ConfigCommand {
+    /// Every key with its effective value, in the form of --set.
+    Show {
+        /// Also where each value comes from: default, file and line, environment, --set.
+        #[arg(long)]
+        origin: bool,
+        #[command(flatten)]
+        config: ConfigArgs,
+    },
 }
 
 #[derive(Subcommand)]
@@ -132,6 +147,7 @@ fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Run(args) => run(&args),
         Command::Check(args) => check(&args),
+        Command::Config(ConfigCommand::Show { origin, config }) => show_config(&config, origin),
         Command::Store { command, config } => match load(&config) {
             Ok(config) => command::store::run(&command, &config),
             Err(code) => code,
@@ -144,6 +160,10 @@ fn main() -> ExitCode {
 }
 
 fn load(args: &ConfigArgs) -> Result<Config, ExitCode> {
+    load_with_settings(args).map(|(config, _)| config)
+}
+
+fn load_with_settings(args: &ConfigArgs) -> Result<(Config, Vec<config::Setting>), ExitCode> {
     // MOTEMQ_BIN names the binary for the scripts of this repository.
     let ours = ["MOTEMQ_CONFIG", "MOTEMQ_BIN", INJECT_SYNC];
     let environment = std::env::vars()
@@ -159,7 +179,7 @@ fn load(args: &ConfigArgs) -> Result<Config, ExitCode> {
         environment: environment.collect(),
         set: args.set.clone(),
     };
-    config::load(&sources).map_err(|errors| {
+    config::load_with_settings(&sources).map_err(|errors| {
         eprintln!("{errors}");
         ExitCode::from(CONFIG_INVALID)
     })
@@ -185,6 +205,27 @@ fn check(args: &ConfigArgs) -> ExitCode {
             ExitCode::from(CONFIG_INVALID)
         }
     }
+}
+
+fn show_config(args: &ConfigArgs, with_origin: bool) -> ExitCode {
+    let settings = match load_with_settings(args) {
+        Ok((_, settings)) => settings,
+        Err(code) => return code,
+    };
+    let width = settings.iter().map(|setting| setting.to_string().len());
+    let width = width.max().unwrap_or_default().min(ORIGIN_COLUMN_MAX);
+    let mut out = std::io::stdout();
+    for setting in &settings {
+        // Whoever closed standard output has seen enough.
+        let _ = match with_origin {
+            true => {
+                let (line, origin) = (setting.to_string(), setting.origin());
+                writeln!(out, "{line:width$}  # {origin}")
+            }
+            false => writeln!(out, "{setting}"),
+        };
+    }
+    ExitCode::SUCCESS
 }
 
 fn run(args: &RunArgs) -> ExitCode {
@@ -354,5 +395,7 @@ fn fail(error: &impl std::fmt::Display) -> ExitCode {
 const CONFIG_INVALID: u8 = 78;
 /// RFC 7677 asks for 4096 at least and names 15,000 as the measure of its time.
 const SCRAM_ITERATIONS: u32 = 15_000;
+/// Origins start in this column at the latest, but for longer lines.
+const ORIGIN_COLUMN_MAX: usize = 60;
 /// Interrupted while stopping.
 const INTERRUPTED_TWICE: u8 = 130;

@@ -13,6 +13,7 @@ use super::settings::{
     Identity, LimitsConfig, ListenerConfig, LogConfig, LogFormat, MqttConfig, PersistenceConfig,
     Protocol, QueueFull, ShareRedispatch, ShareStrategy, SharedSubscriptionsConfig, TlsConfig,
 };
+use super::show::quoted_list;
 use ipnet::IpNet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -71,7 +72,10 @@ fn default_listener(mut section: Section<'_, '_>, addresses: &mut Addresses) -> 
     section.accept_overrides(&format!("listeners.{}", default.name));
     let address = match section.is_written("bind") {
         true => address(&mut section),
-        false => Some((default.bind, Place::Default)),
+        false => {
+            section.text_or("bind", &default.bind.to_string());
+            Some((default.bind, Place::Default))
+        }
     };
     listener(section, default.name, address, addresses)
 }
@@ -223,7 +227,7 @@ fn check_transport(section: &mut Section<'_, '_>, listener: &ListenerConfig) {
 
 /// Permissions in octal digits, as `chmod` takes them.
 fn unix_mode(section: &mut Section<'_, '_>, default: u32) -> u32 {
-    let Some((text, place)) = section.text("unix_mode") else {
+    let Some((text, place)) = section.text_or("unix_mode", &format!("{default:04o}")) else {
         return default;
     };
     let is_octal = matches!(text.len(), 3 | 4) && text.bytes().all(|b| matches!(b, b'0'..=b'7'));
@@ -283,6 +287,7 @@ fn origins(section: &mut Section<'_, '_>) -> Vec<String> {
 fn websocket_paths(section: &mut Section<'_, '_>, default: Vec<String>) -> Vec<String> {
     let place = section.place_of("websocket_paths");
     let Some(texts) = section.texts("websocket_paths") else {
+        section.note_answer(quoted_list(&default));
         return default;
     };
     let expected = "paths that start with \"/\", such as \"/mqtt\", or \"/*\" for every path";
@@ -455,7 +460,8 @@ fn optional_address(
     default: Option<SocketAddr>,
     addresses: &mut Addresses,
 ) -> Option<SocketAddr> {
-    let address = match section.text(key) {
+    let shown = default.map_or_else(String::new, |address| address.to_string());
+    let address = match section.text_or(key, &shown) {
         None => default.map(|address| (address, Place::Default)),
         Some((text, _)) if text.is_empty() => None,
         Some((text, place)) => section.parse_address(key, text, place, IP_AND_PORT),
@@ -478,7 +484,7 @@ fn auth(mut section: Section<'_, '_>) -> AuthConfig {
 
 fn admin(mut section: Section<'_, '_>) -> AdminConfig {
     let default = AdminConfig::default();
-    let socket = match section.text("socket") {
+    let socket = match section.text_or("socket", "admin.sock") {
         None => default.socket,
         Some((text, _)) if text.is_empty() => None,
         // Not joined to the folder of the file: a relative one starts from `data_dir`.
@@ -491,7 +497,7 @@ fn admin(mut section: Section<'_, '_>) -> AdminConfig {
 fn log(mut section: Section<'_, '_>) -> LogConfig {
     let default = LogConfig::default();
     let level = section
-        .text("level")
+        .text_or("level", &default.level)
         .map_or(default.level, |(level, place)| {
             check_level(&mut section, &level, place);
             level
