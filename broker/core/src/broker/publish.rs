@@ -42,10 +42,8 @@ impl Broker {
         match retained {
             RetainedEffect::None => {}
             RetainedEffect::Set => {
-                if write(&self.retained)
-                    .set(message.clone(), &self.limits)
-                    .is_err()
-                {
+                let limits = self.limits();
+                if write(&self.retained).set(message.clone(), &limits).is_err() {
                     tally.publish_refused += 1;
                     return Receipt::Refused(ReasonCode::QuotaExceeded);
                 }

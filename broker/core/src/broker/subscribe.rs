@@ -121,14 +121,14 @@ impl Broker {
     fn check_wish(&self, wish: &Wish<'_>, state: &SessionState) -> Result<(), ReasonCode> {
         let parsed = parse_subscription(wish.filter).map_err(|_| ReasonCode::TopicFilterInvalid)?;
         let filter = parsed.filter.as_str();
-        if filter.split('/').count() > self.limits.topic_levels_max {
+        if filter.split('/').count() > self.limits().topic_levels_max {
             return Err(ReasonCode::TopicFilterInvalid);
         }
         if filter.starts_with('$') && !is_readable_system_topic(filter) {
             return Err(ReasonCode::NotAuthorized);
         }
         let is_new = !state.subscriptions.contains_key(wish.filter);
-        if is_new && state.subscriptions.len() >= self.limits.subscriptions_max {
+        if is_new && state.subscriptions.len() >= self.limits().subscriptions_max {
             return Err(ReasonCode::QuotaExceeded);
         }
         if state.is_stored && self.journal.room() == Room::Full {

@@ -168,18 +168,19 @@ impl Mailbox {
             shared: None,
         };
         let mut state = lock(&self.state);
-        if state.is_full(&self.limits, bytes) && self.queue_full() != QueueFull::DropOldest {
+        if state.is_full(bytes) && self.queue_full(&state) != QueueFull::DropOldest {
             drop(state);
             let dropped = Settlement::Dropped(DropReason::QueueFull);
             Ended::of(&entry, self.queue).report(entry.body, dropped, journal, tally);
             return;
         }
-        while state.is_full(&self.limits, bytes) && !state.entries.is_empty() {
+        while state.is_full(bytes) && !state.entries.is_empty() {
             let dropped = Settlement::Dropped(DropReason::QueueFull);
             state.drop_unsent(self.queue, dropped, journal, tally);
         }
         state.insert_unsent(entry);
-        state.evict(self.limits.mailbox_memory_bytes);
+        let memory_bytes = state.limits.memory_bytes;
+        state.evict(memory_bytes);
         drop(state);
         self.wakeup.wake();
     }
@@ -208,7 +209,7 @@ impl Mailbox {
                     record.message()
                 }
                 Body::Stored(_) if needs_bodies => {
-                    state.want_from(0, self.limits.mailbox_memory_bytes, &mut wanted);
+                    state.want_from(0, state.limits.memory_bytes, &mut wanted);
                     break;
                 }
                 Body::Stored(_) | Body::Gone => None,
@@ -261,7 +262,8 @@ impl Mailbox {
         entry.phase = Phase::Publish;
         let mut state = lock(&self.state);
         state.insert_unsent(entry);
-        state.evict(self.limits.mailbox_memory_bytes);
+        let memory_bytes = state.limits.memory_bytes;
+        state.evict(memory_bytes);
         drop(state);
         self.wakeup.wake();
     }
@@ -287,7 +289,7 @@ impl Mailbox {
             return false;
         }
         if offer.qos == QoS::AtMostOnce {
-            if state.volatile_is_full(&self.limits, bytes) {
+            if state.volatile_is_full(bytes) {
                 return false;
             }
             let push = Push {
@@ -298,7 +300,7 @@ impl Mailbox {
                 subscription_ids: offer.subscription_ids,
                 group: Some(offer.group),
             };
-            state.push_volatile(push, &self.limits, tally);
+            state.push_volatile(push, tally);
             drop(state);
             self.wakeup.wake();
             if let (Some(sequence), Some(record), true) =
@@ -309,7 +311,7 @@ impl Mailbox {
             return true;
         }
         let has_room = match offer.is_queued {
-            true => !state.is_full(&self.limits, bytes),
+            true => !state.is_full(bytes),
             false => state.entries.len() < state.window,
         };
         let (Some(home), true) = (unplaced.sequence, has_room) else {
@@ -335,7 +337,8 @@ impl Mailbox {
             maybe_sent: false,
             shared: Some(Box::new(shared)),
         });
-        state.evict(self.limits.mailbox_memory_bytes);
+        let memory_bytes = state.limits.memory_bytes;
+        state.evict(memory_bytes);
         drop(state);
         self.wakeup.wake();
         true
@@ -395,7 +398,8 @@ impl Mailbox {
         }
         entry.shared = Some(shared);
         state.insert_unsent(entry);
-        state.evict(self.limits.mailbox_memory_bytes);
+        let memory_bytes = state.limits.memory_bytes;
+        state.evict(memory_bytes);
         Ok(())
     }
 
@@ -422,7 +426,7 @@ impl Mailbox {
                 subscription_ids: entry.subscription_ids,
                 group: Some(group),
             };
-            state.push_volatile(push, &self.limits, tally);
+            state.push_volatile(push, tally);
         }
         ended.report(entry.body, Settlement::Accepted, journal, tally);
     }
