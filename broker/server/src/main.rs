@@ -8,14 +8,15 @@ mod command;
 use clap::{Args, Parser, Subcommand};
 use command::store::StoreCommand;
 use motemq::config::{self, Bind, Config, LogFormat, Sources};
+use motemq::reload::Reloader;
 use motemq::server::{INJECT_SYNC, StartError, Stop};
-use motemq::{clock, dev, password, scram_file, server};
+use motemq::{clock, dev, password, scram_file, server, supervisor};
 use std::io::{IsTerminal as _, Write as _};
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 /// glibc's keeps the 19 MiB of each password check in the arena of whichever thread made it.
@@ -164,25 +165,28 @@ fn load(args: &ConfigArgs) -> Result<Config, ExitCode> {
 }
 
 fn load_with_settings(args: &ConfigArgs) -> Result<(Config, Vec<config::Setting>), ExitCode> {
-    // MOTEMQ_BIN names the binary for the scripts of this repository.
-    let ours = ["MOTEMQ_CONFIG", "MOTEMQ_BIN", INJECT_SYNC];
-    let environment = std::env::vars()
-        .filter(|(name, _)| name.starts_with("MOTEMQ_") && !ours.contains(&name.as_str()))
-        .filter(|(name, _)| !name.starts_with("MOTEMQ_SIM_"));
     if args.config.is_none() && Path::new("motemq.toml").exists() {
         eprintln!(
             "note: there is a motemq.toml here, but it is not used: say so with -c motemq.toml"
         );
     }
-    let sources = Sources {
-        file: args.config.as_deref(),
-        environment: environment.collect(),
-        set: args.set.clone(),
-    };
-    config::load_with_settings(&sources).map_err(|errors| {
+    config::load_with_settings(&sources(args)).map_err(|errors| {
         eprintln!("{errors}");
         ExitCode::from(CONFIG_INVALID)
     })
+}
+
+fn sources(args: &ConfigArgs) -> Sources<'_> {
+    // MOTEMQ_BIN names the binary for the scripts of this repository.
+    let ours = ["MOTEMQ_CONFIG", "MOTEMQ_BIN", INJECT_SYNC];
+    let environment = std::env::vars()
+        .filter(|(name, _)| name.starts_with("MOTEMQ_") && !ours.contains(&name.as_str()))
+        .filter(|(name, _)| !name.starts_with("MOTEMQ_SIM_"));
+    Sources {
+        file: args.config.as_deref(),
+        environment: environment.collect(),
+        set: args.set.clone(),
+    }
 }
 
 fn check(args: &ConfigArgs) -> ExitCode {
@@ -229,10 +233,11 @@ fn show_config(args: &ConfigArgs, with_origin: bool) -> ExitCode {
 }
 
 fn run(args: &RunArgs) -> ExitCode {
-    let mut config = match load(&args.config) {
-        Ok(config) => config,
+    let (mut config, settings) = match load_with_settings(&args.config) {
+        Ok(loaded) => loaded,
         Err(code) => return code,
     };
+    let reloader = (!args.dev).then(|| Reloader::new(&sources(&args.config), settings));
     let setup = match args.dev.then(|| dev::prepare(&mut config)).transpose() {
         Ok(setup) => setup,
         Err(error) => return fail(&error),
@@ -249,13 +254,24 @@ fn run(args: &RunArgs) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error),
     };
-    let code = runtime.block_on(serve(config, setup));
+    let code = runtime.block_on(serve(config, setup, reloader));
     // A password check or a TLS close may still hold a thread; nothing that was acknowledged depends on it.
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     code
 }
 
-async fn serve(config: Config, setup: Option<dev::DevSetup>) -> ExitCode {
+async fn serve(
+    config: Config,
+    setup: Option<dev::DevSetup>,
+    mut reloader: Option<Reloader>,
+) -> ExitCode {
+    // From here on a reload that is asked for while the store is read does not end the process. What `--dev` makes up cannot
+    // be read again: there the signal ends the process, as when its terminal is closed.
+    let mut hangup = match reloader.is_some().then(|| signal(SignalKind::hangup())) {
+        Some(Ok(hangup)) => Some(hangup),
+        Some(Err(error)) => return fail(&error),
+        None => None,
+    };
     let running = match server::start(config).await {
         Ok(running) => running,
         Err(error @ StartError::Bind { .. }) if setup.is_some() => {
@@ -267,6 +283,15 @@ async fn serve(config: Config, setup: Option<dev::DevSetup>) -> ExitCode {
             return ExitCode::from(CONFIG_INVALID);
         }
         Err(error) => return fail(&error),
+    };
+    // Before anybody hears that it runs.
+    let signals = (
+        signal(SignalKind::interrupt()),
+        signal(SignalKind::terminate()),
+    );
+    let (mut interrupt, mut terminate) = match signals {
+        (Ok(interrupt), Ok(terminate)) => (interrupt, terminate),
+        (Err(error), _) | (_, Err(error)) => return fail(&error),
     };
     match &setup {
         Some(setup) => {
@@ -286,29 +311,44 @@ async fn serve(config: Config, setup: Option<dev::DevSetup>) -> ExitCode {
             tracing::info!(ready_ms, "ready");
         }
     }
-    let signals = (
-        signal(SignalKind::interrupt()),
-        signal(SignalKind::terminate()),
-    );
-    let (mut interrupt, mut terminate) = match signals {
-        (Ok(interrupt), Ok(terminate)) => (interrupt, terminate),
-        (Err(error), _) | (_, Err(error)) => return fail(&error),
-    };
     let server = running.server().clone();
-    let stop = tokio::select! {
-        stop = server.stop_reason() => stop,
-        _ = interrupt.recv() => Stop::Asked,
-        _ = terminate.recv() => Stop::Asked,
+    supervisor::ready();
+    let watchdog = tokio::spawn(supervisor::watch(server.clone()));
+    let stop = loop {
+        tokio::select! {
+            stop = server.stop_reason() => break stop,
+            _ = interrupt.recv() => break Stop::Asked,
+            _ = terminate.recv() => break Stop::Asked,
+            Some(()) = received(&mut hangup) => reload(reloader.as_mut(), &server),
+        }
     };
+    watchdog.abort();
     if stop == Stop::StoreFailed {
         // Nothing can be acknowledged any more: stop listening at once.
         return ExitCode::FAILURE;
     }
+    supervisor::stopping();
     tracing::info!("stopping");
     tokio::select! {
         () = running.stop() => ExitCode::SUCCESS,
         _ = interrupt.recv() => ExitCode::from(INTERRUPTED_TWICE),
     }
+}
+
+/// The next signal, if it is listened for; never otherwise.
+async fn received(signal: &mut Option<Signal>) -> Option<()> {
+    match signal {
+        Some(signal) => signal.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn reload(reloader: Option<&mut Reloader>, server: &server::Server) {
+    supervisor::reloading();
+    if let Some(reloader) = reloader {
+        reloader.reload(server);
+    }
+    supervisor::ready();
 }
 
 /// A panic ends its connection only; one that met a lock poisoned by an earlier panic ends the process, because the state

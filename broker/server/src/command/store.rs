@@ -56,8 +56,10 @@ pub(crate) fn run(command: &StoreCommand, config: &Config) -> ExitCode {
     // redb answers some damage with a panic, which the tools report in their own words.
     std::panic::set_hook(Box::new(|_| {}));
     let done = match command {
-        StoreCommand::Check { file: Some(file) } => check_file(file, "the backup"),
-        StoreCommand::Check { file: None } => check(config),
+        StoreCommand::Check { file: Some(file) } if !is_store(config, file) => {
+            check_file(file, "the backup")
+        }
+        StoreCommand::Check { .. } => check(config),
         StoreCommand::Backup { file } => backup(config, file),
         StoreCommand::Restore { file, replace } => restore(config, file, *replace),
         StoreCommand::Salvage { out, from } => salvage(config, out, from.as_deref()),
@@ -147,7 +149,7 @@ fn restore(config: &Config, file: &Path, replace: bool) -> Result<ExitCode, Refu
 }
 
 fn salvage(config: &Config, out: &Path, from: Option<&Path>) -> Result<ExitCode, Refusal> {
-    let (lock, from) = match from {
+    let (lock, from) = match from.filter(|from| !is_store(config, from)) {
         Some(from) => (None, from.to_owned()),
         None => {
             let dir = data_dir(config)?;
@@ -264,6 +266,13 @@ fn data_dir(config: &Config) -> Result<&Path, Refusal> {
     config.data_dir.as_deref().ok_or_else(|| {
         Refusal::new("data_dir is \"\": this configuration keeps nothing on disk".to_owned())
     })
+}
+
+/// Whether `file` is the store itself, which a broker may be writing.
+fn is_store(config: &Config, file: &Path) -> bool {
+    let store = config.data_dir.as_deref().map(tools::store_path);
+    let store = store.and_then(|store| store.canonicalize().ok());
+    store.is_some_and(|store| file.canonicalize().is_ok_and(|file| file == store))
 }
 
 fn existing_store(dir: &Path) -> Result<PathBuf, Refusal> {

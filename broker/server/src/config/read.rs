@@ -374,6 +374,7 @@ fn limits(mut section: Section<'_, '_>) -> LimitsConfig {
             retained_bytes_max: number(held),
             unauthenticated_max: number(count(1, 10_000_000)),
             connect_timeout_s: number(seconds(1, 3_600)),
+            stop_timeout_s: number(seconds(1, 3_600)),
             mailbox_memory_bytes: number(bytes(KIB, GIB)),
             websocket_head_bytes_max: number(bytes(512, MIB)),
             websocket_frame_bytes_max: number(or_zero(bytes(128, PACKET_BYTES_MAX))),

@@ -237,6 +237,8 @@ pub struct LimitsConfig {
     pub unauthenticated_max: u32,
     /// Time from the connection to a complete CONNECT, TLS handshake included, in seconds. Default 120.
     pub connect_timeout_s: u32,
+    /// Time that a stop gives connections to take what they are owed, in seconds. Default 5.
+    pub stop_timeout_s: u32,
     /// Bytes of queued message bodies that one session keeps in memory; the rest is read from disk when its turn
     /// comes. Default 64 KiB.
     pub mailbox_memory_bytes: u64,
@@ -266,6 +268,7 @@ impl Default for LimitsConfig {
             retained_bytes_max: 1_073_741_824,
             unauthenticated_max: 2_000,
             connect_timeout_s: 120,
+            stop_timeout_s: 5,
             mailbox_memory_bytes: 65_536,
             websocket_head_bytes_max: 8_192,
             websocket_frame_bytes_max: 0,

@@ -207,7 +207,7 @@ fn every_number_is_held_to_its_range() {
         }
         numbers += 1;
     }
-    assert_eq!(numbers, 31);
+    assert_eq!(numbers, 32);
 }
 
 #[test]
@@ -821,13 +821,15 @@ fn what_is_shown_without_sources_is_the_delivered_file() {
     let delivered = toml::from_str::<toml::Value>(DELIVERED).unwrap();
     for setting in settings {
         let path = setting.key.replace("listeners.mqtt.", "listeners.0.");
-        let value = path.split('.').fold(&delivered, |value, key| {
+        let value = path.split('.').try_fold(&delivered, |value, key| {
             let element = key.parse::<usize>().ok();
             match element.zip(value.as_array()) {
-                Some((element, array)) => &array[element],
-                None => &value[key],
+                Some((element, array)) => array.get(element),
+                None => value.get(key),
             }
         });
+        // Some keys are in its commented examples only.
+        let Some(value) = value else { continue };
         assert_eq!(setting.value, value.to_string(), "{}", setting.key);
         assert_eq!(setting.place, Place::Default, "{}", setting.key);
     }

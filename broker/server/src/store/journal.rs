@@ -462,7 +462,8 @@ impl Shared {
             std::thread::sleep(REOPEN_INTERVAL);
             match open_database(&self.path, self.options, &self.room, Existing::Required) {
                 Ok(db) => break db,
-                Err(error) if error.is_disk_full() => {}
+                // What waits has not been acknowledged; a stop does not wait for room.
+                Err(error) if error.is_disk_full() && !lock(&self.queue).is_stopping => {}
                 Err(error) => return Err(error),
             }
         };

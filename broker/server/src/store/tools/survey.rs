@@ -170,7 +170,8 @@ impl Survey {
             let key = queue.to_be_bytes();
             let row = self.row(SESSIONS.name(), &key, sealed, &queue, read_session);
             if let Some(row) = row {
-                self.image.next_queue = self.image.next_queue.max(queue + 1);
+                let next = row.queue.number() + 1;
+                self.image.next_queue = self.image.next_queue.max(next);
                 self.image.sessions.insert(row.queue, row);
             }
         })?;
