@@ -11,6 +11,7 @@ mod external {
     use motemq_certs::Authority;
     use motemq_tests::kill_ledger::broker::{Broker, binary, free_port};
     use motemq_tests::kill_ledger::{Plan, run};
+    use motemq_tests::live_backup;
     use rumqttc::{
         Client, Connection, Event, MqttOptions, Packet, QoS, TlsConfiguration, Transport,
     };
@@ -23,6 +24,17 @@ mod external {
     #[ignore = "needs mosquitto-clients / python3 with paho-mqtt: run by .ci/run"]
     fn three_kills_lose_nothing() {
         let verdict = run(&binary(), Plan { kills: 3, seed: 7 }).unwrap();
+        assert!(verdict.is_clean(), "{verdict}\n{:#?}", verdict.stories);
+    }
+
+    #[test]
+    #[ignore = "needs mosquitto-clients / python3 with paho-mqtt: run by .ci/run"]
+    fn a_live_backup_under_load_restores_and_loses_nothing() {
+        let plan = live_backup::Plan {
+            rate: 5000,
+            duration: Duration::from_secs(4),
+        };
+        let verdict = live_backup::run(&binary(), plan).unwrap();
         assert!(verdict.is_clean(), "{verdict}\n{:#?}", verdict.stories);
     }
 

@@ -145,6 +145,40 @@ fn a_client_connects_while_the_journal_is_congested() {
     server.stop();
 }
 
+#[test]
+fn a_stop_waits_neither_for_a_slow_reader_nor_for_a_stuck_handshake() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = Server::start(dir.path());
+    // Subscribed, and reads nothing of the twelve megabytes that it is owed.
+    let mut slow = server.tls_client(dir.path());
+    slow.write_all(&connect("slow")).unwrap();
+    expect(&mut slow, &[0x20, 2, 0, 0]);
+    slow.write_all(&[0x82, 6, 0, 1, 0, 1, b't', 0]).unwrap();
+    expect(&mut slow, &[0x90, 3, 0, 1, 0]);
+    let mut publisher = TcpStream::connect(server.address("mqtt")).unwrap();
+    publisher.write_all(&connect("publisher")).unwrap();
+    expect(&mut publisher, &[0x20, 2, 0, 0]);
+    for number in 0..MESSAGES {
+        publisher.write_all(&publish(number)).unwrap();
+    }
+    publisher.write_all(&[0xc0, 0]).unwrap();
+    expect(&mut publisher, &[0xd0, 0]);
+    // A handshake record that never ends, one that has not begun, and a CONNECT that never ends.
+    let mut stuck: Vec<_> = ["mqtts", "mqtts", "mqtt"]
+        .map(|name| TcpStream::connect(server.address(name)).unwrap())
+        .into();
+    stuck[0].write_all(&[0x16, 3, 1, 2, 0, 1]).unwrap();
+    stuck[2].write_all(&[0x10, 0x20]).unwrap();
+    while server.running().server().unauthenticated() < 3 {
+        std::thread::yield_now();
+    }
+    let running = server.running.take().unwrap();
+    // Less than limits.stop_timeout_s, after which they would be cut.
+    let in_time = Duration::from_secs(4);
+    let stop = async { tokio::time::timeout(in_time, running.stop()).await };
+    server.runtime.block_on(stop).unwrap();
+}
+
 /// A server with a plain and a TLS listener, and the runtime it runs on.
 struct Server {
     runtime: tokio::runtime::Runtime,

@@ -1579,6 +1579,33 @@ fn a_full_queue_follows_its_policy() {
     }
 }
 
+/// A limit of queues that changes holds for queues that are there already; one that was told to a client, from its next
+/// CONNECT on.
+#[test]
+fn changed_limits_hold_without_a_restart() {
+    let mut bench = Bench::default();
+    let reader = bench.connect(&Hello::durable("reader"));
+    bench.subscribe(reader, "t", 1);
+    bench.cut(reader);
+    let peer = bench.connect(&Hello::clean("a"));
+    bench.publish(peer, "t", "1", 1, 1);
+    let limits = Limits {
+        queue_messages_max: 2,
+        queue_full: QueueFull::Refuse,
+        receive_maximum: NonZeroU16::new(7).unwrap(),
+        ..Limits::default()
+    };
+    bench.broker.set_limits(limits.into());
+    for id in 2..=3 {
+        bench.publish(peer, "t", &id.to_string(), 1, id);
+    }
+    let refused = Got::Ack("PUBACK", 3, ReasonCode::QuotaExceeded);
+    assert_eq!(bench.take_all(peer).last(), Some(&refused));
+    let reader = bench.connect(&Hello::durable("reader"));
+    assert_eq!(bench.payloads(reader), ["1", "2"]);
+    assert_eq!(bench.broker.limits().receive_maximum.get(), 7);
+}
+
 /// A slow reader stops nobody else, and gets everything in order once it reads again.
 #[test]
 fn a_slow_reader_is_served_later() {

@@ -83,6 +83,32 @@ pub struct Limits {
     pub response_information: Box<str>,
 }
 
+/// The limits of one queue, out of [`Limits`].
+#[derive(Copy, Clone, Debug)]
+pub(crate) struct QueueLimits {
+    pub(crate) messages_max: usize,
+    pub(crate) bytes_max: usize,
+    pub(crate) memory_bytes: usize,
+    pub(crate) full: QueueFull,
+}
+
+impl From<&Limits> for QueueLimits {
+    fn from(limits: &Limits) -> Self {
+        Self {
+            messages_max: limits.queue_messages_max,
+            bytes_max: limits.queue_bytes_max,
+            memory_bytes: limits.mailbox_memory_bytes,
+            full: limits.queue_full,
+        }
+    }
+}
+
+impl Default for QueueLimits {
+    fn default() -> Self {
+        Self::from(&Limits::default())
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {

@@ -83,6 +83,11 @@ pub(crate) struct Joining<'a> {
 }
 
 impl ShareGroup {
+    /// Changes the limits of the backlog; how the group chooses stays.
+    pub(crate) fn set_limits(&self, limits: &Limits) {
+        self.backlog.set_limits(limits);
+    }
+
     /// A group without members whose backlog is `backlog`.
     pub(crate) fn new(filter: &str, backlog: Arc<Mailbox>, limits: Arc<Limits>) -> Arc<Self> {
         let online = Arc::new(Online::default());

@@ -39,19 +39,14 @@ type BoxedStream = Box<dyn Stream>;
 type BoxedDriver = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Accepts connections until the task is dropped.
-pub(crate) async fn accept(
-    server: Arc<Server>,
-    listener: Arc<Listener>,
-    socket: ListeningSocket,
-    acceptor: Option<TlsAcceptor>,
-) {
+pub(crate) async fn accept(server: Arc<Server>, listener: Arc<Listener>, socket: ListeningSocket) {
     loop {
         let failed = match &socket {
             ListeningSocket::Tcp(socket) => match socket.accept().await {
                 Ok((stream, address)) => {
                     if is_admitted(&server, &listener, Some(address)) {
                         let address = PeerAddress::Ip(address);
-                        spawn(&server, &listener, acceptor.clone(), stream, address);
+                        spawn(&server, &listener, stream, address);
                     }
                     continue;
                 }
@@ -62,7 +57,7 @@ pub(crate) async fn accept(
                     if is_admitted(&server, &listener, None) {
                         let uid = stream.peer_cred().ok().map(|credentials| credentials.uid());
                         let address = PeerAddress::Unix { uid };
-                        spawn(&server, &listener, acceptor.clone(), stream, address);
+                        spawn(&server, &listener, stream, address);
                     }
                     continue;
                 }
@@ -145,11 +140,11 @@ fn refuse(listener: &Listener, refusal: Refusal, peer: &PeerAddress, hint: &dyn 
 fn spawn<S: Transport>(
     server: &Arc<Server>,
     listener: &Arc<Listener>,
-    acceptor: Option<TlsAcceptor>,
     stream: S,
     address: PeerAddress,
 ) {
     let (serving, lane) = (server.clone(), listener.clone());
+    let acceptor = listener.acceptor();
     server.spawn_connection(serve(serving, lane, acceptor, stream, address));
 }
 
@@ -185,7 +180,14 @@ async fn prepare_in_time<S: Transport>(
         address,
         connect_by,
     };
-    let prepared = tokio::time::timeout(timeout, preparation.run(acceptor, stream)).await;
+    let prepared = tokio::time::timeout(timeout, async {
+        // A peer that is slow at its handshake has been promised nothing: it does not hold a stop up.
+        tokio::select! {
+            driver = preparation.run(acceptor, stream) => driver,
+            () = server.stopped() => None,
+        }
+    })
+    .await;
     prepared.unwrap_or_else(|_| {
         listener.note_refused(Refusal::Timeout);
         tracing::debug!(listener = listener.config().name, peer = %address, "no handshake within limits.connect_timeout_s");

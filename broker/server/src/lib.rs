@@ -4,6 +4,7 @@
 //! `motemq-codec`; here are sockets, TLS, files, threads and the clock.
 
 mod accept;
+pub mod admin;
 mod audit;
 pub mod auth;
 pub mod clock;
@@ -14,10 +15,12 @@ mod http;
 pub mod metrics;
 pub mod password;
 mod proxy;
+pub mod reload;
 pub mod scram;
 pub mod scram_file;
 pub mod server;
 mod socket;
 pub mod store;
+pub mod supervisor;
 pub mod tls;
 pub mod websocket;

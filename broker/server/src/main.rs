@@ -1,17 +1,22 @@
 //! `motemq`: arguments, configuration, start, wait, stop.
 //!
-//! Exit codes: 0 stopped as asked, 1 could not start or the store failed, 2 usage, 78 the configuration is invalid.
+//! Exit codes: 0 stopped as asked, 1 could not start or the store failed, 2 usage, 3 the store is damaged
+//! (`motemq store`), 78 the configuration is invalid.
+
+mod command;
 
 use clap::{Args, Parser, Subcommand};
+use command::store::StoreCommand;
 use motemq::config::{self, Bind, Config, LogFormat, Sources};
+use motemq::reload::Reloader;
 use motemq::server::{INJECT_SYNC, StartError, Stop};
-use motemq::{clock, dev, password, scram_file, server};
+use motemq::{clock, dev, password, scram_file, server, supervisor};
 use std::io::{IsTerminal as _, Write as _};
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 /// glibc's keeps the 19 MiB of each password check in the arena of whichever thread made it.
@@ -33,6 +38,16 @@ enum Command {
     /// Check the configuration and the files it names, and say what is wrong.
     #[command(alias = "-t")]
     Check(ConfigArgs),
+    /// Show the configuration that a run would have.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Check, back up, restore or repair the store.
+    Store {
+        #[command(subcommand)]
+        command: StoreCommand,
+        #[command(flatten)]
+        config: ConfigArgs,
+    },
     /// Manage the users of a password file.
     #[command(subcommand)]
     Passwd(PasswdCommand),
@@ -50,11 +65,23 @@ struct RunArgs {
 #[derive(Args)]
 struct ConfigArgs {
     /// The configuration file.
-    #[arg(short, long, env = "MOTEMQ_CONFIG", value_name = "FILE")]
+    #[arg(short, long, env = "MOTEMQ_CONFIG", value_name = "FILE", global = true)]
     config: Option<PathBuf>,
     /// Override a key, for example limits.receive_maximum=20 or listeners.mqtt.bind=0.0.0.0:1884.
-    #[arg(long, value_name = "KEY=VALUE")]
+    #[arg(long, value_name = "KEY=VALUE", global = true)]
     set: Vec<String>,
+}
+
+#[derive(Subcommand)]
+enum ConfigCommand {
+    /// Every key with its effective value, in the form of --set.
+    Show {
+        /// Also where each value comes from: default, file and line, environment, --set.
+        #[arg(long)]
+        origin: bool,
+        #[command(flatten)]
+        config: ConfigArgs,
+    },
 }
 
 #[derive(Subcommand)]
@@ -121,6 +148,11 @@ fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Run(args) => run(&args),
         Command::Check(args) => check(&args),
+        Command::Config(ConfigCommand::Show { origin, config }) => show_config(&config, origin),
+        Command::Store { command, config } => match load(&config) {
+            Ok(config) => command::store::run(&command, &config),
+            Err(code) => code,
+        },
         Command::Passwd(command) => match passwd(&command) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(&error),
@@ -129,25 +161,32 @@ fn main() -> ExitCode {
 }
 
 fn load(args: &ConfigArgs) -> Result<Config, ExitCode> {
-    // MOTEMQ_BIN names the binary for the scripts of this repository.
-    let ours = ["MOTEMQ_CONFIG", "MOTEMQ_BIN", INJECT_SYNC];
-    let environment = std::env::vars()
-        .filter(|(name, _)| name.starts_with("MOTEMQ_") && !ours.contains(&name.as_str()))
-        .filter(|(name, _)| !name.starts_with("MOTEMQ_SIM_"));
+    load_with_settings(args).map(|(config, _)| config)
+}
+
+fn load_with_settings(args: &ConfigArgs) -> Result<(Config, Vec<config::Setting>), ExitCode> {
     if args.config.is_none() && Path::new("motemq.toml").exists() {
         eprintln!(
             "note: there is a motemq.toml here, but it is not used: say so with -c motemq.toml"
         );
     }
-    let sources = Sources {
-        file: args.config.as_deref(),
-        environment: environment.collect(),
-        set: args.set.clone(),
-    };
-    config::load(&sources).map_err(|errors| {
+    config::load_with_settings(&sources(args)).map_err(|errors| {
         eprintln!("{errors}");
         ExitCode::from(CONFIG_INVALID)
     })
+}
+
+fn sources(args: &ConfigArgs) -> Sources<'_> {
+    // MOTEMQ_BIN names the binary for the scripts of this repository.
+    let ours = ["MOTEMQ_CONFIG", "MOTEMQ_BIN", INJECT_SYNC];
+    let environment = std::env::vars()
+        .filter(|(name, _)| name.starts_with("MOTEMQ_") && !ours.contains(&name.as_str()))
+        .filter(|(name, _)| !name.starts_with("MOTEMQ_SIM_"));
+    Sources {
+        file: args.config.as_deref(),
+        environment: environment.collect(),
+        set: args.set.clone(),
+    }
 }
 
 fn check(args: &ConfigArgs) -> ExitCode {
@@ -172,11 +211,33 @@ fn check(args: &ConfigArgs) -> ExitCode {
     }
 }
 
-fn run(args: &RunArgs) -> ExitCode {
-    let mut config = match load(&args.config) {
-        Ok(config) => config,
+fn show_config(args: &ConfigArgs, with_origin: bool) -> ExitCode {
+    let settings = match load_with_settings(args) {
+        Ok((_, settings)) => settings,
         Err(code) => return code,
     };
+    let width = settings.iter().map(|setting| setting.to_string().len());
+    let width = width.max().unwrap_or_default().min(ORIGIN_COLUMN_MAX);
+    let mut out = std::io::stdout();
+    for setting in &settings {
+        // Whoever closed standard output has seen enough.
+        let _ = match with_origin {
+            true => {
+                let (line, origin) = (setting.to_string(), setting.origin());
+                writeln!(out, "{line:width$}  # {origin}")
+            }
+            false => writeln!(out, "{setting}"),
+        };
+    }
+    ExitCode::SUCCESS
+}
+
+fn run(args: &RunArgs) -> ExitCode {
+    let (mut config, settings) = match load_with_settings(&args.config) {
+        Ok(loaded) => loaded,
+        Err(code) => return code,
+    };
+    let reloader = (!args.dev).then(|| Reloader::new(&sources(&args.config), settings));
     let setup = match args.dev.then(|| dev::prepare(&mut config)).transpose() {
         Ok(setup) => setup,
         Err(error) => return fail(&error),
@@ -193,13 +254,24 @@ fn run(args: &RunArgs) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error),
     };
-    let code = runtime.block_on(serve(config, setup));
+    let code = runtime.block_on(serve(config, setup, reloader));
     // A password check or a TLS close may still hold a thread; nothing that was acknowledged depends on it.
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     code
 }
 
-async fn serve(config: Config, setup: Option<dev::DevSetup>) -> ExitCode {
+async fn serve(
+    config: Config,
+    setup: Option<dev::DevSetup>,
+    mut reloader: Option<Reloader>,
+) -> ExitCode {
+    // From here on a reload that is asked for while the store is read does not end the process. What `--dev` makes up cannot
+    // be read again: there the signal ends the process, as when its terminal is closed.
+    let mut hangup = match reloader.is_some().then(|| signal(SignalKind::hangup())) {
+        Some(Ok(hangup)) => Some(hangup),
+        Some(Err(error)) => return fail(&error),
+        None => None,
+    };
     let running = match server::start(config).await {
         Ok(running) => running,
         Err(error @ StartError::Bind { .. }) if setup.is_some() => {
@@ -211,6 +283,15 @@ async fn serve(config: Config, setup: Option<dev::DevSetup>) -> ExitCode {
             return ExitCode::from(CONFIG_INVALID);
         }
         Err(error) => return fail(&error),
+    };
+    // Before anybody hears that it runs.
+    let signals = (
+        signal(SignalKind::interrupt()),
+        signal(SignalKind::terminate()),
+    );
+    let (mut interrupt, mut terminate) = match signals {
+        (Ok(interrupt), Ok(terminate)) => (interrupt, terminate),
+        (Err(error), _) | (_, Err(error)) => return fail(&error),
     };
     match &setup {
         Some(setup) => {
@@ -230,29 +311,44 @@ async fn serve(config: Config, setup: Option<dev::DevSetup>) -> ExitCode {
             tracing::info!(ready_ms, "ready");
         }
     }
-    let signals = (
-        signal(SignalKind::interrupt()),
-        signal(SignalKind::terminate()),
-    );
-    let (mut interrupt, mut terminate) = match signals {
-        (Ok(interrupt), Ok(terminate)) => (interrupt, terminate),
-        (Err(error), _) | (_, Err(error)) => return fail(&error),
-    };
     let server = running.server().clone();
-    let stop = tokio::select! {
-        stop = server.stop_reason() => stop,
-        _ = interrupt.recv() => Stop::Asked,
-        _ = terminate.recv() => Stop::Asked,
+    supervisor::ready();
+    let watchdog = tokio::spawn(supervisor::watch(server.clone()));
+    let stop = loop {
+        tokio::select! {
+            stop = server.stop_reason() => break stop,
+            _ = interrupt.recv() => break Stop::Asked,
+            _ = terminate.recv() => break Stop::Asked,
+            Some(()) = received(&mut hangup) => reload(reloader.as_mut(), &server),
+        }
     };
+    watchdog.abort();
     if stop == Stop::StoreFailed {
         // Nothing can be acknowledged any more: stop listening at once.
         return ExitCode::FAILURE;
     }
+    supervisor::stopping();
     tracing::info!("stopping");
     tokio::select! {
         () = running.stop() => ExitCode::SUCCESS,
         _ = interrupt.recv() => ExitCode::from(INTERRUPTED_TWICE),
     }
+}
+
+/// The next signal, if it is listened for; never otherwise.
+async fn received(signal: &mut Option<Signal>) -> Option<()> {
+    match signal {
+        Some(signal) => signal.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn reload(reloader: Option<&mut Reloader>, server: &server::Server) {
+    supervisor::reloading();
+    if let Some(reloader) = reloader {
+        reloader.reload(server);
+    }
+    supervisor::ready();
 }
 
 /// A panic ends its connection only; one that met a lock poisoned by an earlier panic ends the process, because the state
@@ -339,5 +435,7 @@ fn fail(error: &impl std::fmt::Display) -> ExitCode {
 const CONFIG_INVALID: u8 = 78;
 /// RFC 7677 asks for 4096 at least and names 15,000 as the measure of its time.
 const SCRAM_ITERATIONS: u32 = 15_000;
+/// Origins start in this column at the latest, but for longer lines.
+const ORIGIN_COLUMN_MAX: usize = 60;
 /// Interrupted while stopping.
 const INTERRUPTED_TWICE: u8 = 130;

@@ -39,6 +39,10 @@ fn describe() {
         "mqtt_broker_build_info",
         "Always 1; the version is in the labels."
     );
+    describe_gauge!(
+        "mqtt_broker_config_reload_success",
+        "1 when the last reload (SIGHUP) took effect or there was none, 0 when it was refused; the log says why."
+    );
     describe_gauge!("mqtt_broker_connections", "Clients connected, by listener.");
     describe_counter!(
         "mqtt_broker_connections_accepted_total",
@@ -156,6 +160,8 @@ fn describe() {
 
 fn connections(server: &Server) {
     gauge!("mqtt_broker_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+    let is_reloaded = if server.is_reloaded() { 1.0 } else { 0.0 };
+    gauge!("mqtt_broker_config_reload_success").set(is_reloaded);
     gauge!("mqtt_broker_connections_unauthenticated").set(server.unauthenticated() as f64);
     counter!("mqtt_broker_connection_panics_total").absolute(server.panics());
     for listener in server.listeners() {

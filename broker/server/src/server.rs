@@ -3,6 +3,7 @@
 //! Does not know: how a connection comes to be (`accept.rs`), what it does (`driver.rs`).
 
 use crate::accept::accept;
+use crate::admin::{self, AdminSocket};
 use crate::auth::Authenticator;
 use crate::clock;
 use crate::config::{self, Bind, Config, ListenerConfig};
@@ -14,13 +15,15 @@ use crate::store::file::FileLimits;
 use crate::store::journal::{Opened, RedbJournal, StoreDurability, StoreOptions};
 use crate::tls;
 use crate::websocket::{Violation, ViolationCounters};
+use arc_swap::{ArcSwap, ArcSwapOption};
 use motemq_codec::QoS;
 use motemq_core::{Broker, Close, DropReason, Limits, QueueFull, ShareRedispatch, ShareStrategy};
 use rand::RngExt as _;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -31,13 +34,17 @@ use tokio_rustls::TlsAcceptor;
 pub struct Server {
     broker: BrokerCell,
     journal: Option<Arc<RedbJournal>>,
-    authenticator: Authenticator,
+    authenticator: ArcSwap<Authenticator>,
     listeners: Vec<Arc<Listener>>,
     unauthenticated: AtomicUsize,
-    unauthenticated_max: usize,
     websocket_head_bytes_max: usize,
     websocket_frame_bytes_max: u64,
-    connect_timeout: Duration,
+    /// The server's own limits, which can change while it runs.
+    unauthenticated_max: AtomicUsize,
+    connect_timeout_s: AtomicU32,
+    stop_timeout_s: AtomicU32,
+    /// The last reload took effect; so does the start.
+    is_reloaded: AtomicBool,
     stop: watch::Sender<Stop>,
     /// As `stop`, for connections to look at.
     is_stopping: AtomicBool,
@@ -68,6 +75,8 @@ pub enum Stop {
 #[derive(Debug)]
 pub struct Listener {
     config: ListenerConfig,
+    /// For connections made from now on.
+    tls: ArcSwapOption<rustls::ServerConfig>,
     open: AtomicUsize,
     connected: AtomicUsize,
     accepted: AtomicU64,
@@ -142,6 +151,16 @@ pub enum StartError {
         listener: String,
         /// What is wrong.
         source: tls::TlsError,
+    },
+    /// The admin socket.
+    #[error(
+        "the admin socket {path} cannot be made: {source}; set admin.socket to another path (at most 107 bytes), or to \"\" for none"
+    )]
+    AdminSocket {
+        /// Where.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
     },
     /// An address.
     #[error(
@@ -227,13 +246,13 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let mut tasks = tokio::task::JoinSet::new();
     let mut bound = Vec::new();
     for listener in &config.listeners {
-        let acceptor = acceptor(listener)?;
+        let tls = read_tls(listener)?;
         let socket = ListeningSocket::bind(listener).map_err(|source| StartError::Bind {
             what: format!("listener {}", listener.name),
             address: listener.bind.clone(),
             source,
         })?;
-        bound.push((socket, acceptor));
+        bound.push((socket, tls));
     }
     let listeners = config
         .listeners
@@ -245,32 +264,40 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let server = Arc::new(Server {
         broker: BrokerCell(broker),
         journal,
-        authenticator,
+        authenticator: ArcSwap::from_pointee(authenticator),
         listeners,
         unauthenticated: AtomicUsize::new(0),
-        unauthenticated_max: config.limits.unauthenticated_max as usize,
         websocket_head_bytes_max: config.limits.websocket_head_bytes_max as usize,
         websocket_frame_bytes_max: match config.limits.websocket_frame_bytes_max {
             0 => config.limits.packet_bytes_max.into(),
             bytes => bytes.into(),
         },
-        connect_timeout: Duration::from_secs(config.limits.connect_timeout_s.into()),
+        unauthenticated_max: AtomicUsize::new(0),
+        connect_timeout_s: AtomicU32::new(0),
+        stop_timeout_s: AtomicU32::new(0),
+        is_reloaded: AtomicBool::new(true),
         stop,
         is_stopping: AtomicBool::new(false),
         connections: Mutex::default(),
         panics: AtomicU64::new(0),
     });
+    server.set_limits(&config.limits);
+    if let Some(path) = config.admin_socket().filter(|_| server.journal.is_some()) {
+        let socket = AdminSocket::bind(&path)?;
+        tasks.spawn(admin::serve(server.clone(), socket));
+    }
     let mut http = None;
     for address in config.http.bind.into_iter().chain(config.http.metrics_bind) {
         let bound = http::serve(server.clone(), address, &mut tasks).await?;
         http.get_or_insert(bound);
     }
     let mut addresses = Vec::new();
-    for ((socket, acceptor), listener) in bound.into_iter().zip(&server.listeners) {
+    for ((socket, tls), listener) in bound.into_iter().zip(&server.listeners) {
+        listener.tls.store(tls);
         if let Some(address) = socket.address() {
             addresses.push((listener.config.name.clone(), address));
         }
-        tasks.spawn(accept(server.clone(), listener.clone(), socket, acceptor));
+        tasks.spawn(accept(server.clone(), listener.clone(), socket));
     }
     tasks.spawn(watch_deadlines(server.clone()));
     tasks.spawn(watch_losses(server.clone()));
@@ -338,10 +365,12 @@ impl Running {
         self.tasks.shutdown().await;
         let mut connections = std::mem::take(&mut *self.server.lock_connections());
         let drain = async { while connections.join_next().await.is_some() {} };
-        if tokio::time::timeout(DRAIN_TIME, drain).await.is_err() {
+        let stop_timeout_s = self.server.stop_timeout_s.load(Ordering::Relaxed);
+        let stop_timeout = Duration::from_secs(stop_timeout_s.into());
+        if tokio::time::timeout(stop_timeout, drain).await.is_err() {
             tracing::warn!(
                 left = connections.len(),
-                "some connections did not end in time"
+                "some connections did not end within limits.stop_timeout_s"
             );
         }
         connections.shutdown().await;
@@ -366,8 +395,34 @@ impl Server {
 
     /// Who checks credentials.
     #[must_use]
-    pub fn authenticator(&self) -> &Authenticator {
-        &self.authenticator
+    pub fn authenticator(&self) -> Arc<Authenticator> {
+        self.authenticator.load_full()
+    }
+
+    /// Who checks credentials from now on.
+    pub(crate) fn set_authenticator(&self, authenticator: Authenticator) {
+        self.authenticator.store(Arc::new(authenticator));
+    }
+
+    /// Changes the limits that are the server's own.
+    pub(crate) fn set_limits(&self, limits: &config::LimitsConfig) {
+        let relaxed = Ordering::Relaxed;
+        self.unauthenticated_max
+            .store(limits.unauthenticated_max as usize, relaxed);
+        self.connect_timeout_s
+            .store(limits.connect_timeout_s, relaxed);
+        self.stop_timeout_s.store(limits.stop_timeout_s, relaxed);
+    }
+
+    /// Notes how a reload ended.
+    pub(crate) fn note_reload(&self, has_taken_effect: bool) {
+        self.is_reloaded.store(has_taken_effect, Ordering::Relaxed);
+    }
+
+    /// Whether the last reload took effect; without one, yes.
+    #[must_use]
+    pub fn is_reloaded(&self) -> bool {
+        self.is_reloaded.load(Ordering::Relaxed)
     }
 
     /// The listeners.
@@ -378,7 +433,7 @@ impl Server {
 
     /// When a connection that starts now has to have sent its CONNECT.
     pub(crate) fn connect_timeout(&self) -> Duration {
-        self.connect_timeout
+        Duration::from_secs(self.connect_timeout_s.load(Ordering::Relaxed).into())
     }
 
     /// The largest request head of a WebSocket client.
@@ -393,7 +448,7 @@ impl Server {
 
     /// Whether the broker has as many connections without a session as it may.
     pub(crate) fn is_unauthenticated_max(&self) -> bool {
-        self.unauthenticated() >= self.unauthenticated_max
+        self.unauthenticated() >= self.unauthenticated_max.load(Ordering::Relaxed)
     }
 
     /// Counts a connection without a session while the outcome lives.
@@ -463,6 +518,7 @@ impl Listener {
     fn new(config: ListenerConfig) -> Self {
         Self {
             config,
+            tls: ArcSwapOption::empty(),
             open: AtomicUsize::new(0),
             connected: AtomicUsize::new(0),
             accepted: AtomicU64::new(0),
@@ -476,6 +532,16 @@ impl Listener {
     #[must_use]
     pub fn config(&self) -> &ListenerConfig {
         &self.config
+    }
+
+    /// The handshake for a new connection; none where there is no TLS.
+    pub(crate) fn acceptor(&self) -> Option<TlsAcceptor> {
+        self.tls.load_full().map(TlsAcceptor::from)
+    }
+
+    /// Certificate, key and authorities for connections made from now on.
+    pub(crate) fn set_tls(&self, tls: Arc<rustls::ServerConfig>) {
+        self.tls.store(Some(tls));
     }
 
     pub(crate) fn qos_max(&self) -> QoS {
@@ -560,13 +626,12 @@ impl Listener {
     }
 }
 
-fn acceptor(listener: &ListenerConfig) -> Result<Option<TlsAcceptor>, StartError> {
+fn read_tls(listener: &ListenerConfig) -> Result<Option<Arc<rustls::ServerConfig>>, StartError> {
     let config = listener.tls.as_ref().map(tls::server_config);
-    let config = config.transpose().map_err(|source| StartError::Tls {
+    config.transpose().map_err(|source| StartError::Tls {
         listener: listener.name.clone(),
         source,
-    })?;
-    Ok(config.map(TlsAcceptor::from))
+    })
 }
 
 /// Counts something while it lives.
@@ -629,7 +694,7 @@ async fn watch_losses(server: Arc<Server>) {
     }
 }
 
-fn core_limits(config: &Config) -> Limits {
+pub(crate) fn core_limits(config: &Config) -> Limits {
     let (limits, shared) = (&config.limits, &config.shared_subscriptions);
     let mqtt = &config.mqtt;
     let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
@@ -706,7 +771,5 @@ fn injected_sync_delay() -> Duration {
 pub const INJECT_SYNC: &str = "MOTEMQ_INJECT_SYNC_MS";
 /// How often losses are looked for.
 const LOSSES_INTERVAL: Duration = Duration::from_secs(10);
-/// How long a stop waits for the connections.
-const DRAIN_TIME: Duration = Duration::from_secs(5);
 /// The deadline table is looked at this often at least.
 const DEADLINE_PAUSE_MAX: Duration = Duration::from_millis(100);

@@ -138,7 +138,7 @@ impl Broker {
 
     fn create(&self, request: &AttachRequest) -> Arc<Session> {
         let queue = QueueId::session(self.next_queue.fetch_add(1, Ordering::Relaxed));
-        let mailbox = Mailbox::new(queue, self.limits.clone());
+        let mailbox = Mailbox::new(queue, &self.limits());
         let state = SessionState::new(request.identity.clone(), request.expiry);
         Session::new(request.client_id.clone(), mailbox, state)
     }

@@ -38,7 +38,8 @@ use std::sync::{Arc, Mutex, RwLock};
 
 /// The broker.
 pub struct Broker {
-    limits: Arc<Limits>,
+    /// Taken for a moment, under any other lock.
+    limits: RwLock<Arc<Limits>>,
     journal: Arc<dyn Journal>,
     keeps: Keeps,
     counters: Counters,
@@ -116,7 +117,7 @@ impl Broker {
 
     fn build(limits: Arc<Limits>, journal: Arc<dyn Journal>, keeps: Keeps, boot: u32) -> Self {
         Self {
-            limits,
+            limits: RwLock::new(limits),
             journal,
             keeps,
             counters: Counters::default(),
@@ -152,11 +153,11 @@ impl Broker {
             }
             let queue = queues.remove(&row.queue).unwrap_or_default();
             let refs = queue.refs.into_values().collect();
-            let limits = self.limits.clone();
+            let limits = self.limits();
             let sent_below = row.disconnected_at.map(|_| row.sent_below);
             // A queue that was folded away when it was empty has forgotten how far it had come.
             let next_sequence = queue.next_sequence.max(row.sent_below);
-            let mailbox = Mailbox::restored(row.queue, limits, refs, next_sequence, sent_below);
+            let mailbox = Mailbox::restored(row.queue, &limits, refs, next_sequence, sent_below);
             let mut state = SessionState::new(row.identity, row.expiry);
             state.epoch = row.epoch;
             state.is_stored = true;
@@ -202,8 +203,19 @@ impl Broker {
 
     /// The limits in force.
     #[must_use]
-    pub fn limits(&self) -> &Arc<Limits> {
-        &self.limits
+    pub fn limits(&self) -> Arc<Limits> {
+        read(&self.limits).clone()
+    }
+
+    /// Changes the limits: for queues from the next delivery on, for connections from their next CONNECT on, because they
+    /// have been told theirs. What is above a new limit stays.
+    pub fn set_limits(&self, limits: Arc<Limits>) {
+        *write(&self.limits) = limits.clone();
+        let sessions: Vec<_> = lock(&self.registry).sessions.values().cloned().collect();
+        for session in sessions {
+            session.mailbox().set_limits(&limits);
+        }
+        self.set_group_limits(&limits);
     }
 
     /// What was counted so far.

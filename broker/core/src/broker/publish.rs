@@ -42,7 +42,7 @@ impl Broker {
         match retained {
             RetainedEffect::None => {}
             RetainedEffect::Set => {
-                let set = write(&self.retained).set(message.clone(), &self.limits);
+                let set = write(&self.retained).set(message.clone(), &self.limits());
                 if let Err(limit) = set {
                     tally.reach(limit);
                     tally.publish_refused += 1;

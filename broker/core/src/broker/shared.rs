@@ -7,6 +7,7 @@ use super::Broker;
 use crate::action::{QueueId, StoredSubscription};
 use crate::counters::Tally;
 use crate::image::Image;
+use crate::limits::Limits;
 use crate::mailbox::{GivingUp, Mailbox};
 use crate::session::{Session, SessionState};
 use crate::share_group::{Joining, ShareGroup};
@@ -41,8 +42,9 @@ impl Broker {
             return group.clone();
         }
         let queue = QueueId::share_group(self.next_queue.fetch_add(1, Ordering::Relaxed));
-        let backlog = Mailbox::new(queue, self.limits.clone());
-        let group = ShareGroup::new(filter, backlog, self.limits.clone());
+        let limits = self.limits();
+        let backlog = Mailbox::new(queue, &limits);
+        let group = ShareGroup::new(filter, backlog, limits);
         router.add_group(group.clone());
         group
     }
@@ -89,7 +91,7 @@ impl Broker {
         for group in &state.groups {
             group.set_online(session.queue(), false, is_durable, self.journal());
         }
-        let scope = GivingUp::Disconnected(self.limits.share_redispatch);
+        let scope = GivingUp::Disconnected(self.limits().share_redispatch);
         self.give_up_shared(session, scope, tally);
     }
 
@@ -129,12 +131,12 @@ impl Broker {
             let stored = image.queues.remove(&queue).unwrap_or_default();
             let mut refs = stored.refs.into_values().collect();
             for filter in filters.into_keys() {
-                let limits = self.limits.clone();
+                let limits = self.limits();
                 // Nothing was sent from the backlog itself.
                 let sent_below = Some(0);
                 let backlog = Mailbox::restored(
                     queue,
-                    limits.clone(),
+                    &limits,
                     std::mem::take(&mut refs),
                     stored.next_sequence,
                     sent_below,
@@ -154,6 +156,14 @@ impl Broker {
             if group.end_if_empty(self.journal()) {
                 router.remove_group(&group);
             }
+        }
+    }
+
+    /// Changes the limits of the groups' backlogs.
+    pub(super) fn set_group_limits(&self, limits: &Limits) {
+        let groups: Vec<_> = read(&self.router).groups().cloned().collect();
+        for group in groups {
+            group.set_limits(limits);
         }
     }
 

@@ -127,7 +127,7 @@ impl Broker {
     ) -> Result<(), ReasonCode> {
         let parsed = parse_subscription(wish.filter).map_err(|_| ReasonCode::TopicFilterInvalid)?;
         let filter = parsed.filter.as_str();
-        if filter.split('/').count() > self.limits.topic_levels_max {
+        if filter.split('/').count() > self.limits().topic_levels_max {
             tally.reach(Limit::TopicLevels);
             return Err(ReasonCode::TopicFilterInvalid);
         }
@@ -135,7 +135,7 @@ impl Broker {
             return Err(ReasonCode::NotAuthorized);
         }
         let is_new = !state.subscriptions.contains_key(wish.filter);
-        if is_new && state.subscriptions.len() >= self.limits.subscriptions_max {
+        if is_new && state.subscriptions.len() >= self.limits().subscriptions_max {
             tally.reach(Limit::Subscriptions);
             return Err(ReasonCode::QuotaExceeded);
         }

@@ -176,7 +176,7 @@ impl Connection {
     pub fn new(rules: ConnectionRules, broker: &Broker, now: Timestamp) -> Self {
         Self {
             rules,
-            limits: broker.limits().clone(),
+            limits: broker.limits(),
             number: broker.next_connection(),
             version: ProtocolVersion::V3_1_1,
             last_received: now,

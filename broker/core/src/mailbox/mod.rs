@@ -21,7 +21,7 @@ use crate::action::{Action, QueueId, QueueRef};
 use crate::counters::{DropReason, Limit, Tally};
 use crate::image::StoredRef;
 use crate::journal::{BacklogRequest, Journal};
-use crate::limits::{Limits, QueueFull};
+use crate::limits::{Limits, QueueFull, QueueLimits};
 use crate::message::Message;
 use crate::record::Record;
 use crate::share_group::ShareGroup;
@@ -32,6 +32,7 @@ use entry::{Available, Body, Ended, Entry, Phase, SEQUENCE_SPAN, packet_id};
 use motemq_codec::{PacketId, QoS};
 use state::State;
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 /// Something for the receiver's task to encode.
@@ -130,7 +131,8 @@ pub(crate) enum Handled {
 #[derive(Debug)]
 pub struct Mailbox {
     queue: QueueId,
-    limits: Arc<Limits>,
+    /// The policy is `refuse`; outside of the lock, because every publish asks.
+    may_refuse: AtomicBool,
     wakeup: Arc<Wakeup>,
     state: Mutex<State>,
 }
@@ -138,20 +140,30 @@ pub struct Mailbox {
 impl Mailbox {
     /// An empty, offline mailbox.
     #[must_use]
-    pub(crate) fn new(queue: QueueId, limits: Arc<Limits>) -> Arc<Self> {
+    pub(crate) fn new(queue: QueueId, limits: &Limits) -> Arc<Self> {
         Arc::new(Self {
             queue,
-            limits,
+            may_refuse: AtomicBool::new(limits.queue_full == QueueFull::Refuse),
             wakeup: Arc::new(Wakeup::default()),
-            state: Mutex::new(State::default()),
+            state: Mutex::new(State {
+                limits: QueueLimits::from(limits),
+                ..State::default()
+            }),
         })
+    }
+
+    /// Changes the limits from the next delivery on; what is queued stays.
+    pub(crate) fn set_limits(&self, limits: &Limits) {
+        lock(&self.state).limits = QueueLimits::from(limits);
+        let may_refuse = limits.queue_full == QueueFull::Refuse;
+        self.may_refuse.store(may_refuse, Ordering::Relaxed);
     }
 
     /// The mailbox of a durable session as the store has it.
     #[must_use]
     pub(crate) fn restored(
         queue: QueueId,
-        limits: Arc<Limits>,
+        limits: &Limits,
         refs: Vec<StoredRef>,
         next_sequence: u64,
         sent_below: Option<u64>,
@@ -165,9 +177,7 @@ impl Mailbox {
         let released = refs.iter().rposition(|stored| stored.is_released);
         let sent = match sent_below {
             Some(sent_below) => refs.partition_point(|stored| stored.sequence < sent_below),
-            None => refs
-                .len()
-                .min(usize::from(mailbox.limits.inflight_messages_max)),
+            None => refs.len().min(usize::from(limits.inflight_messages_max)),
         };
         state.sent = sent.max(released.map_or(0, |last| last + 1));
         state.queued_bytes = refs
@@ -209,9 +219,9 @@ impl Mailbox {
     /// The limit for which another QoS 1 or 2 delivery would be refused under the `refuse` policy.
     #[must_use]
     pub(crate) fn refuses(&self, bytes: usize) -> Option<Limit> {
-        match self.limits.queue_full {
-            QueueFull::Refuse => lock(&self.state).full(&self.limits, bytes),
-            _ => None,
+        match self.may_refuse.load(Ordering::Relaxed) {
+            true => lock(&self.state).full(bytes),
+            false => None,
         }
     }
 
@@ -225,7 +235,7 @@ impl Mailbox {
     pub(crate) fn push(&self, push: Push<'_>, journal: &dyn Journal, tally: &mut Tally) {
         let mut state = lock(&self.state);
         let pushed = if push.qos == QoS::AtMostOnce {
-            state.push_volatile(push, &self.limits, tally)
+            state.push_volatile(push, tally)
         } else {
             self.push_entry(&mut state, push, journal, tally)
         };
@@ -243,11 +253,11 @@ impl Mailbox {
         tally: &mut Tally,
     ) -> bool {
         let bytes = push.message.size_bytes();
-        if let Some(limit) = state.full(&self.limits, bytes) {
+        if let Some(limit) = state.full(bytes) {
             tally.reach(limit);
-            match self.queue_full() {
+            match self.queue_full(state) {
                 QueueFull::DropOldest => {
-                    while state.is_full(&self.limits, bytes) && state.entries.len() > state.sent {
+                    while state.is_full(bytes) && state.entries.len() > state.sent {
                         let oldest = Settlement::Dropped(DropReason::QueueFull);
                         state.drop_unsent(self.queue, oldest, journal, tally);
                     }
@@ -295,14 +305,15 @@ impl Mailbox {
         state.queued_bytes += bytes;
         if is_durable {
             state.memory_bytes += bytes;
-            state.evict(self.limits.mailbox_memory_bytes);
+            let memory_bytes = state.limits.memory_bytes;
+            state.evict(memory_bytes);
         }
         state.is_online
     }
 
     /// The policy at the queue limits. A share group has no one receiver to disconnect.
-    fn queue_full(&self) -> QueueFull {
-        match self.limits.queue_full {
+    fn queue_full(&self, state: &State) -> QueueFull {
+        match state.limits.full {
             QueueFull::Disconnect if self.queue.is_share_group() => QueueFull::DropOldest,
             policy => policy,
         }
@@ -342,7 +353,8 @@ impl Mailbox {
         state.volatile = VecDeque::new();
         state.volatile_bytes = 0;
         state.unload();
-        state.evict(self.limits.mailbox_memory_bytes);
+        let memory_bytes = state.limits.memory_bytes;
+        state.evict(memory_bytes);
         state.entries.shrink_to_fit();
         sent_below
     }
@@ -354,6 +366,7 @@ impl Mailbox {
         let next_sequence = state.next_sequence;
         let entries = std::mem::take(&mut state.entries);
         *state = State {
+            limits: state.limits,
             epoch,
             next_sequence,
             ..State::default()
@@ -490,7 +503,7 @@ impl Mailbox {
                 Available::Now(message) => message,
                 Available::Later => return,
                 Available::InStore => {
-                    state.want_from(state.sent, self.limits.mailbox_memory_bytes, wanted);
+                    state.want_from(state.sent, state.limits.memory_bytes, wanted);
                     return;
                 }
             };

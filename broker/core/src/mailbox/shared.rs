@@ -168,21 +168,22 @@ impl Mailbox {
             shared: None,
         };
         let mut state = lock(&self.state);
-        if let Some(limit) = state.full(&self.limits, bytes) {
+        if let Some(limit) = state.full(bytes) {
             tally.reach(limit);
         }
-        if state.is_full(&self.limits, bytes) && self.queue_full() != QueueFull::DropOldest {
+        if state.is_full(bytes) && self.queue_full(&state) != QueueFull::DropOldest {
             drop(state);
             let dropped = Settlement::Dropped(DropReason::QueueFull);
             Ended::of(&entry, self.queue).report(entry.body, dropped, journal, tally);
             return;
         }
-        while state.is_full(&self.limits, bytes) && !state.entries.is_empty() {
+        while state.is_full(bytes) && !state.entries.is_empty() {
             let dropped = Settlement::Dropped(DropReason::QueueFull);
             state.drop_unsent(self.queue, dropped, journal, tally);
         }
         state.insert_unsent(entry);
-        state.evict(self.limits.mailbox_memory_bytes);
+        let memory_bytes = state.limits.memory_bytes;
+        state.evict(memory_bytes);
         drop(state);
         self.wakeup.wake();
     }
@@ -211,7 +212,7 @@ impl Mailbox {
                     record.message()
                 }
                 Body::Stored(_) if needs_bodies => {
-                    state.want_from(0, self.limits.mailbox_memory_bytes, &mut wanted);
+                    state.want_from(0, state.limits.memory_bytes, &mut wanted);
                     break;
                 }
                 Body::Stored(_) | Body::Gone => None,
@@ -264,7 +265,8 @@ impl Mailbox {
         entry.phase = Phase::Publish;
         let mut state = lock(&self.state);
         state.insert_unsent(entry);
-        state.evict(self.limits.mailbox_memory_bytes);
+        let memory_bytes = state.limits.memory_bytes;
+        state.evict(memory_bytes);
         drop(state);
         self.wakeup.wake();
     }
@@ -290,7 +292,7 @@ impl Mailbox {
             return false;
         }
         if offer.qos == QoS::AtMostOnce {
-            if state.volatile_full(&self.limits, bytes).is_some() {
+            if state.volatile_full(bytes).is_some() {
                 return false;
             }
             let push = Push {
@@ -301,7 +303,7 @@ impl Mailbox {
                 subscription_ids: offer.subscription_ids,
                 group: Some(offer.group),
             };
-            state.push_volatile(push, &self.limits, tally);
+            state.push_volatile(push, tally);
             drop(state);
             self.wakeup.wake();
             if let (Some(sequence), Some(record), true) =
@@ -312,7 +314,7 @@ impl Mailbox {
             return true;
         }
         let has_room = match offer.is_queued {
-            true => !state.is_full(&self.limits, bytes),
+            true => !state.is_full(bytes),
             false => state.entries.len() < state.window,
         };
         let (Some(home), true) = (unplaced.sequence, has_room) else {
@@ -338,7 +340,8 @@ impl Mailbox {
             maybe_sent: false,
             shared: Some(Box::new(shared)),
         });
-        state.evict(self.limits.mailbox_memory_bytes);
+        let memory_bytes = state.limits.memory_bytes;
+        state.evict(memory_bytes);
         drop(state);
         self.wakeup.wake();
         true
@@ -398,7 +401,8 @@ impl Mailbox {
         }
         entry.shared = Some(shared);
         state.insert_unsent(entry);
-        state.evict(self.limits.mailbox_memory_bytes);
+        let memory_bytes = state.limits.memory_bytes;
+        state.evict(memory_bytes);
         Ok(())
     }
 
@@ -425,7 +429,7 @@ impl Mailbox {
                 subscription_ids: entry.subscription_ids,
                 group: Some(group),
             };
-            state.push_volatile(push, &self.limits, tally);
+            state.push_volatile(push, tally);
         }
         ended.report(entry.body, Settlement::Accepted, journal, tally);
     }

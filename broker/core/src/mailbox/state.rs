@@ -8,7 +8,7 @@ use super::{Batch, Outgoing, Push, Settlement, Window};
 use crate::action::QueueId;
 use crate::counters::{DropReason, Limit, Tally};
 use crate::journal::{Journal, NO_POSITION};
-use crate::limits::{Limits, QueueFull};
+use crate::limits::{QueueFull, QueueLimits};
 use crate::wakeup::Wakeup;
 use motemq_codec::{PacketId, QoS};
 use std::collections::VecDeque;
@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 #[derive(Debug, Default)]
 pub(super) struct State {
+    pub(super) limits: QueueLimits,
     pub(super) epoch: u64,
     /// A connection is attached.
     pub(super) is_online: bool,
@@ -48,42 +49,37 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn is_full(&self, limits: &Limits, bytes: usize) -> bool {
-        self.full(limits, bytes).is_some()
+    pub(super) fn is_full(&self, bytes: usize) -> bool {
+        self.full(bytes).is_some()
     }
 
     /// The limit that another delivery would exceed.
-    pub(super) fn full(&self, limits: &Limits, bytes: usize) -> Option<Limit> {
-        if self.entries.len() - self.sent >= limits.queue_messages_max {
+    pub(super) fn full(&self, bytes: usize) -> Option<Limit> {
+        if self.entries.len() - self.sent >= self.limits.messages_max {
             return Some(Limit::QueueMessages);
         }
-        (self.queued_bytes + bytes > limits.queue_bytes_max).then_some(Limit::QueueBytes)
+        (self.queued_bytes + bytes > self.limits.bytes_max).then_some(Limit::QueueBytes)
     }
 
     /// The limit that another QoS 0 delivery would exceed.
-    pub(super) fn volatile_full(&self, limits: &Limits, bytes: usize) -> Option<Limit> {
-        if self.volatile.len() >= limits.queue_messages_max {
+    pub(super) fn volatile_full(&self, bytes: usize) -> Option<Limit> {
+        if self.volatile.len() >= self.limits.messages_max {
             return Some(Limit::QueueMessages);
         }
-        (self.volatile_bytes + bytes > limits.queue_bytes_max).then_some(Limit::QueueBytes)
+        (self.volatile_bytes + bytes > self.limits.bytes_max).then_some(Limit::QueueBytes)
     }
 
-    pub(super) fn push_volatile(
-        &mut self,
-        push: Push<'_>,
-        limits: &Limits,
-        tally: &mut Tally,
-    ) -> bool {
+    pub(super) fn push_volatile(&mut self, push: Push<'_>, tally: &mut Tally) -> bool {
         if !self.is_online {
             tally.drop_message(DropReason::OfflineQoS0);
             return false;
         }
         let bytes = push.message.size_bytes();
-        while let Some(limit) = self.volatile_full(limits, bytes) {
+        while let Some(limit) = self.volatile_full(bytes) {
             tally.reach(limit);
             tally.drop_message(DropReason::QueueFull);
             match self.volatile.front() {
-                Some(oldest) if limits.queue_full == QueueFull::DropOldest => {
+                Some(oldest) if self.limits.full == QueueFull::DropOldest => {
                     self.volatile_bytes -= oldest.message.size_bytes();
                     self.volatile.pop_front();
                 }

@@ -16,15 +16,17 @@ mod number;
 mod read;
 mod section;
 mod settings;
+mod show;
 mod source;
 
 pub use error::{ConfigError, ConfigErrors, Hint, Place, Problem};
 pub use number::{Range, Unit};
 pub use settings::{
-    AnonymousAccess, AuthConfig, Bind, ClientCert, Config, Durability, HttpConfig, Identity,
-    LimitsConfig, ListenerConfig, LogConfig, LogFormat, MqttConfig, PersistenceConfig, Protocol,
-    QueueFull, ShareRedispatch, ShareStrategy, SharedSubscriptionsConfig, TlsConfig,
+    AdminConfig, AnonymousAccess, AuthConfig, Bind, ClientCert, Config, Durability, HttpConfig,
+    Identity, LimitsConfig, ListenerConfig, LogConfig, LogFormat, MqttConfig, PersistenceConfig,
+    Protocol, QueueFull, ShareRedispatch, ShareStrategy, SharedSubscriptionsConfig, TlsConfig,
 };
+pub use show::Setting;
 
 use section::Reader;
 use source::{File, Override};
@@ -48,6 +50,14 @@ pub struct Sources<'a> {
 /// # Errors
 /// Every mistake found, in the order of the file, then variables, then flags.
 pub fn load(sources: &Sources<'_>) -> Result<Config, ConfigErrors> {
+    load_with_settings(sources).map(|(config, _)| config)
+}
+
+/// As [`load`]; also every key with its effective value and where that was written.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_with_settings(sources: &Sources<'_>) -> Result<(Config, Vec<Setting>), ConfigErrors> {
     let file = File::read(sources.file)?;
     let mut errors = Vec::new();
     let mut overrides = Vec::new();
@@ -70,7 +80,12 @@ pub fn load(sources: &Sources<'_>) -> Result<Config, ConfigErrors> {
     errors.extend(syntax_errors.iter().map(|error| syntax_error(&file, error)));
     let mut reader = Reader::new(&file, overrides, errors);
     let config = read::config(&mut reader, document.get_ref());
-    reader.finish().map(|()| config)
+    let settings = reader
+        .asked
+        .iter()
+        .filter_map(Setting::from_asked)
+        .collect();
+    reader.finish().map(|()| (config, settings))
 }
 
 /// Every key that exists, each once, in the general form `limits.receive_maximum`, `listeners.tls.cert`.

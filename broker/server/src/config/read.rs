@@ -9,12 +9,14 @@ use super::error::{Place, Problem};
 use super::number::{Range, Unit};
 use super::section::{Reader, Section};
 use super::settings::{
-    AnonymousAccess, AuthConfig, Bind, ClientCert, Config, Durability, HttpConfig, Identity,
-    LimitsConfig, ListenerConfig, LogConfig, LogFormat, MqttConfig, PersistenceConfig, Protocol,
-    QueueFull, ShareRedispatch, ShareStrategy, SharedSubscriptionsConfig, TlsConfig,
+    AdminConfig, AnonymousAccess, AuthConfig, Bind, ClientCert, Config, Durability, HttpConfig,
+    Identity, LimitsConfig, ListenerConfig, LogConfig, LogFormat, MqttConfig, PersistenceConfig,
+    Protocol, QueueFull, ShareRedispatch, ShareStrategy, SharedSubscriptionsConfig, TlsConfig,
 };
+use super::show::quoted_list;
 use ipnet::IpNet;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use toml::de::DeTable;
 use tracing_subscriber::EnvFilter;
 
@@ -41,6 +43,7 @@ pub(super) fn config<'a>(reader: &mut Reader<'a>, document: &'a DeTable<'a>) -> 
         persistence: persistence(root.table("persistence", "persistence")),
         http: http(root.table("http", "http"), &mut addresses),
         auth: auth(root.table("auth", "auth")),
+        admin: admin(root.table("admin", "admin")),
         log: log(root.table("log", "log")),
     };
     root.finish();
@@ -69,7 +72,10 @@ fn default_listener(mut section: Section<'_, '_>, addresses: &mut Addresses) -> 
     section.accept_overrides(&format!("listeners.{}", default.name));
     let address = match section.is_written("bind") {
         true => address(&mut section),
-        false => Some((default.bind, Place::Default)),
+        false => {
+            section.text_or("bind", &default.bind.to_string());
+            Some((default.bind, Place::Default))
+        }
     };
     listener(section, default.name, address, addresses)
 }
@@ -221,7 +227,7 @@ fn check_transport(section: &mut Section<'_, '_>, listener: &ListenerConfig) {
 
 /// Permissions in octal digits, as `chmod` takes them.
 fn unix_mode(section: &mut Section<'_, '_>, default: u32) -> u32 {
-    let Some((text, place)) = section.text("unix_mode") else {
+    let Some((text, place)) = section.text_or("unix_mode", &format!("{default:04o}")) else {
         return default;
     };
     let is_octal = matches!(text.len(), 3 | 4) && text.bytes().all(|b| matches!(b, b'0'..=b'7'));
@@ -281,6 +287,7 @@ fn origins(section: &mut Section<'_, '_>) -> Vec<String> {
 fn websocket_paths(section: &mut Section<'_, '_>, default: Vec<String>) -> Vec<String> {
     let place = section.place_of("websocket_paths");
     let Some(texts) = section.texts("websocket_paths") else {
+        section.note_answer(quoted_list(&default));
         return default;
     };
     let expected = "paths that start with \"/\", such as \"/mqtt\", or \"/*\" for every path";
@@ -367,6 +374,7 @@ fn limits(mut section: Section<'_, '_>) -> LimitsConfig {
             retained_bytes_max: number(held),
             unauthenticated_max: number(count(1, 10_000_000)),
             connect_timeout_s: number(seconds(1, 3_600)),
+            stop_timeout_s: number(seconds(1, 3_600)),
             mailbox_memory_bytes: number(bytes(KIB, GIB)),
             websocket_head_bytes_max: number(bytes(512, MIB)),
             websocket_frame_bytes_max: number(or_zero(bytes(128, PACKET_BYTES_MAX))),
@@ -453,7 +461,8 @@ fn optional_address(
     default: Option<SocketAddr>,
     addresses: &mut Addresses,
 ) -> Option<SocketAddr> {
-    let address = match section.text(key) {
+    let shown = default.map_or_else(String::new, |address| address.to_string());
+    let address = match section.text_or(key, &shown) {
         None => default.map(|address| (address, Place::Default)),
         Some((text, _)) if text.is_empty() => None,
         Some((text, place)) => section.parse_address(key, text, place, IP_AND_PORT),
@@ -474,10 +483,22 @@ fn auth(mut section: Section<'_, '_>) -> AuthConfig {
     }
 }
 
+fn admin(mut section: Section<'_, '_>) -> AdminConfig {
+    let default = AdminConfig::default();
+    let socket = match section.text_or("socket", "admin.sock") {
+        None => default.socket,
+        Some((text, _)) if text.is_empty() => None,
+        // Not joined to the folder of the file: a relative one starts from `data_dir`.
+        Some((text, _)) => Some(PathBuf::from(text)),
+    };
+    section.finish();
+    AdminConfig { socket }
+}
+
 fn log(mut section: Section<'_, '_>) -> LogConfig {
     let default = LogConfig::default();
     let level = section
-        .text("level")
+        .text_or("level", &default.level)
         .map_or(default.level, |(level, place)| {
             check_level(&mut section, &level, place);
             level

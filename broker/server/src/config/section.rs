@@ -9,6 +9,7 @@
 
 use super::error::{ConfigError, ConfigErrors, Hint, Place, Problem};
 use super::number::{Parsed, Range, Unit, expected_number, parse_number};
+use super::show::{quoted, quoted_list};
 use super::source::{File, Override, fold};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -35,6 +36,10 @@ pub(super) struct Asked {
     pub(super) path: String,
     /// The accepted numbers, if it is a number.
     pub(super) range: Option<Range>,
+    /// Where the value was written.
+    pub(super) place: Place,
+    /// The value that holds, as the document writes it; none for an absent path.
+    pub(super) answer: Option<String>,
 }
 
 /// A key that was written but does not exist in its section.
@@ -264,8 +269,26 @@ impl<'r, 'a> Section<'r, 'a> {
         self.path = Some(path.to_owned());
     }
 
+    /// Notes the value that holds for the key asked for last.
+    pub(super) fn note_answer(&mut self, answer: impl Into<String>) {
+        if let Some(asked) = self.reader.asked.last_mut() {
+            asked.answer = Some(answer.into());
+        }
+    }
+
     /// A number within `range`.
-    pub(super) fn number<T: TryFrom<u64>>(
+    pub(super) fn number<T: TryFrom<u64> + std::fmt::Display>(
+        &mut self,
+        key: &'static str,
+        default: T,
+        range: Range,
+    ) -> T {
+        let number = self.checked_number(key, default, range);
+        self.note_answer(number.to_string());
+        number
+    }
+
+    fn checked_number<T: TryFrom<u64>>(
         &mut self,
         key: &'static str,
         default: T,
@@ -318,7 +341,20 @@ impl<'r, 'a> Section<'r, 'a> {
     }
 
     /// One of `values`. In the file, `true` and `false` are written bare and the others as strings.
-    pub(super) fn choice<T: Copy>(
+    pub(super) fn choice<T: Copy + PartialEq>(
+        &mut self,
+        key: &'static str,
+        default: T,
+        values: &[(&str, T)],
+    ) -> T {
+        let choice = self.checked_choice(key, default, values);
+        if let Some(chosen) = values.iter().find(|(_, value)| *value == choice) {
+            self.note_answer(shown(&[*chosen]).join(""));
+        }
+        choice
+    }
+
+    fn checked_choice<T: Copy>(
         &mut self,
         key: &'static str,
         default: T,
@@ -369,6 +405,23 @@ impl<'r, 'a> Section<'r, 'a> {
 
     /// A text and where it was written; `None` when absent or of another kind.
     pub(super) fn text(&mut self, key: &'static str) -> Option<(String, Place)> {
+        let text = self.checked_text(key);
+        if let Some((text, _)) = &text {
+            self.note_answer(quoted(text));
+        }
+        text
+    }
+
+    /// As [`Section::text`], for a key that has a default.
+    pub(super) fn text_or(&mut self, key: &'static str, default: &str) -> Option<(String, Place)> {
+        let text = self.text(key);
+        if text.is_none() {
+            self.note_answer(quoted(default));
+        }
+        text
+    }
+
+    fn checked_text(&mut self, key: &'static str) -> Option<(String, Place)> {
         match self.written(key)? {
             (Written::Outside(text), place) => Some((text, place)),
             (Written::InFile(DeValue::String(text)), place) => Some((text.to_string(), place)),
@@ -382,6 +435,13 @@ impl<'r, 'a> Section<'r, 'a> {
     /// The texts of an array, each with its place; `None` when the key is absent. Outside the file they are written as in
     /// it, or with commas between them.
     pub(super) fn texts(&mut self, key: &'static str) -> Option<Vec<(String, Place)>> {
+        let texts = self.checked_texts(key);
+        let all = texts.iter().flatten().map(|(text, _)| text);
+        self.note_answer(quoted_list(all));
+        texts
+    }
+
+    fn checked_texts(&mut self, key: &'static str) -> Option<Vec<(String, Place)>> {
         let expected = "an array of strings";
         match self.written(key)? {
             (Written::Outside(text), place) => {
@@ -433,12 +493,16 @@ impl<'r, 'a> Section<'r, 'a> {
     /// A path; `None` when `""`. Relative ones in the file start from its folder, others from the current one.
     pub(super) fn path(&mut self, key: &'static str, default: Option<&Path>) -> Option<PathBuf> {
         let folder = self.reader.file.folder();
-        match self.text(key) {
+        let path = match self.text(key) {
             None => default.map(|path| folder.join(path)),
             Some((text, _)) if text.is_empty() => None,
             Some((text, Place::Line { .. })) => Some(folder.join(text)),
             Some((text, _)) => Some(PathBuf::from(text)),
+        };
+        if let Some(path) = &path {
+            self.note_answer(quoted(&path.display().to_string()));
         }
+        path
     }
 
     /// A path written at `place`: relative ones in the file start from its folder.
@@ -451,11 +515,13 @@ impl<'r, 'a> Section<'r, 'a> {
 
     /// A path that has to be there; empty, with an error, when it is not.
     pub(super) fn required_path(&mut self, key: &'static str) -> PathBuf {
-        match self.required_text(key) {
+        let path = match self.required_text(key) {
             Some((text, Place::Line { .. })) => self.reader.file.folder().join(text),
             Some((text, _)) => PathBuf::from(text),
             None => PathBuf::new(),
-        }
+        };
+        self.note_answer(quoted(&path.display().to_string()));
+        path
     }
 
     /// Reads `text` as an address; `None`, with an error unless it is `""`, when it is none.
@@ -554,6 +620,8 @@ impl<'r, 'a> Section<'r, 'a> {
             key,
             path: self.path_of(key).unwrap_or_default(),
             range: None,
+            place: self.place_of(key),
+            answer: None,
         });
         if let Some(last) = self.override_of(key) {
             let path = self.reader.overrides[last].path.clone();

@@ -31,6 +31,8 @@ pub struct Config {
     pub http: HttpConfig,
     /// Who may log in.
     pub auth: AuthConfig,
+    /// How tools on this machine reach the running broker.
+    pub admin: AdminConfig,
     /// What is logged, and how.
     pub log: LogConfig,
 }
@@ -46,6 +48,7 @@ impl Default for Config {
             persistence: PersistenceConfig::default(),
             http: HttpConfig::default(),
             auth: AuthConfig::default(),
+            admin: AdminConfig::default(),
             log: LogConfig::default(),
         }
     }
@@ -234,6 +237,8 @@ pub struct LimitsConfig {
     pub unauthenticated_max: u32,
     /// Time from the connection to a complete CONNECT, TLS handshake included, in seconds. Default 120.
     pub connect_timeout_s: u32,
+    /// Time that a stop gives connections to take what they are owed, in seconds. Default 5.
+    pub stop_timeout_s: u32,
     /// Bytes of queued message bodies that one session keeps in memory; the rest is read from disk when its turn
     /// comes. Default 64 KiB.
     pub mailbox_memory_bytes: u64,
@@ -263,6 +268,7 @@ impl Default for LimitsConfig {
             retained_bytes_max: 1_073_741_824,
             unauthenticated_max: 2_000,
             connect_timeout_s: 120,
+            stop_timeout_s: 5,
             mailbox_memory_bytes: 65_536,
             websocket_head_bytes_max: 8_192,
             websocket_frame_bytes_max: 0,
@@ -409,6 +415,33 @@ pub struct AuthConfig {
     pub password_file: Option<PathBuf>,
     /// Users who log in by SCRAM-SHA-256; `None` (written `""`) is no SCRAM. Default `None`.
     pub scram_file: Option<PathBuf>,
+}
+
+/// How tools on this machine reach the running broker.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AdminConfig {
+    /// Unix socket for `motemq store`, a relative path from `data_dir`; `None` (written `""`) is none. Default `admin.sock`.
+    pub socket: Option<PathBuf>,
+}
+
+impl Default for AdminConfig {
+    fn default() -> Self {
+        Self {
+            socket: Some(PathBuf::from("admin.sock")),
+        }
+    }
+}
+
+impl Config {
+    /// Where the admin socket is; `None` without one, and when a relative path has no `data_dir` to start from.
+    #[must_use]
+    pub fn admin_socket(&self) -> Option<PathBuf> {
+        let socket = self.admin.socket.as_ref()?;
+        match &self.data_dir {
+            Some(dir) => Some(dir.join(socket)),
+            None => socket.is_absolute().then(|| socket.clone()),
+        }
+    }
 }
 
 /// What is logged, and how.

@@ -207,7 +207,7 @@ fn every_number_is_held_to_its_range() {
         }
         numbers += 1;
     }
-    assert_eq!(numbers, 31);
+    assert_eq!(numbers, 32);
 }
 
 #[test]
@@ -773,4 +773,64 @@ fn keys_shown(text: &str) -> Vec<String> {
         }
     }
     keys
+}
+
+#[test]
+fn every_key_is_shown_with_its_value_and_origin() {
+    let text = "[[listeners]]\nname = \"lan-plain\"\nbind = \"127.0.0.1:1884\"\n\
+        [limits]\nqueue_bytes_max = \"1MiB\"\n";
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("motemq.toml");
+    std::fs::write(&path, text).unwrap();
+    let sources = Sources {
+        file: Some(&path),
+        environment: vec![("MOTEMQ_LOG__LEVEL".to_owned(), "debug".to_owned())],
+        set: vec!["listeners.lan-plain.qos_max=1".to_owned()],
+    };
+    let (_, settings) = load_with_settings(&sources).unwrap();
+    let shown = |key: &str| {
+        let setting = settings.iter().find(|setting| setting.key == key);
+        let setting = setting.unwrap_or_else(|| panic!("{key} is not shown"));
+        format!("{} from {}", setting.value, setting.origin())
+    };
+    let file = path.display();
+    assert_eq!(
+        shown("listeners.lan-plain.bind"),
+        format!("\"127.0.0.1:1884\" from {file}:3")
+    );
+    assert_eq!(
+        shown("listeners.lan-plain.qos_max"),
+        "1 from --set listeners.lan-plain.qos_max=1"
+    );
+    assert_eq!(
+        shown("limits.queue_bytes_max"),
+        format!("1048576 from {file}:5")
+    );
+    assert_eq!(shown("limits.receive_maximum"), "100 from default");
+    assert_eq!(
+        shown("log.level"),
+        "\"debug\" from environment MOTEMQ_LOG__LEVEL"
+    );
+    assert_eq!(shown("http.metrics_bind"), "\"\" from default");
+    assert_eq!(shown("listeners.lan-plain.anonymous"), "false from default");
+}
+
+#[test]
+fn what_is_shown_without_sources_is_the_delivered_file() {
+    let (_, settings) = load_with_settings(&Sources::default()).unwrap();
+    let delivered = toml::from_str::<toml::Value>(DELIVERED).unwrap();
+    for setting in settings {
+        let path = setting.key.replace("listeners.mqtt.", "listeners.0.");
+        let value = path.split('.').try_fold(&delivered, |value, key| {
+            let element = key.parse::<usize>().ok();
+            match element.zip(value.as_array()) {
+                Some((element, array)) => array.get(element),
+                None => value.get(key),
+            }
+        });
+        // Some keys are in its commented examples only.
+        let Some(value) = value else { continue };
+        assert_eq!(setting.value, value.to_string(), "{}", setting.key);
+        assert_eq!(setting.place, Place::Default, "{}", setting.key);
+    }
 }

@@ -12,6 +12,7 @@ use super::StoreError;
 use super::engine::{BodyReader, Engine, EngineOptions, free_bytes};
 use super::file::{FileLimits, FileRoom, StoreFile};
 use super::tables::StoreKey;
+use super::tools::Snapshot;
 use arc_swap::ArcSwap;
 use motemq_core::{
     Action, BacklogRequest, Image, Journal, JournalFailure, NO_POSITION, Record, Room, Wakeup,
@@ -97,6 +98,8 @@ struct Shared {
     arrived: Condvar,
     db: ArcSwap<Database>,
     failed: AtomicBool,
+    /// Views of the database must be given back.
+    is_wanted_back: Arc<AtomicBool>,
     clock: fn() -> Duration,
     /// Called once, when the store has failed for good.
     on_failure: OnFailure,
@@ -166,8 +169,9 @@ impl RedbJournal {
         on_failure: impl Fn(&StoreError) + Send + Sync + 'static,
     ) -> Result<Opened, StoreError> {
         create_private_dir(data_dir)?;
-        let path = data_dir.join("store.redb");
+        let path = data_dir.join(STORE_FILE);
         let lock = lock_file(data_dir)?;
+        remove_unfinished(&path);
         if !path.try_exists().map_err(io_error(&path))? {
             create(&path, options, key)?;
         }
@@ -187,6 +191,7 @@ impl RedbJournal {
             arrived: Condvar::new(),
             db: ArcSwap::from_pointee(db),
             failed: AtomicBool::new(false),
+            is_wanted_back: Arc::default(),
             clock,
             on_failure: OnFailure(Box::new(on_failure)),
             reads: Mutex::new(Some(reads)),
@@ -217,6 +222,20 @@ impl RedbJournal {
         self.shared.queue_bytes.load(Ordering::Relaxed)
     }
 
+    /// A view of everything that is durable now. It ends when the file is needed: at a stop, or when the disk is full.
+    ///
+    /// # Errors
+    /// When the store has failed.
+    pub fn snapshot(&self) -> Result<Snapshot, StoreError> {
+        if self.shared.failed.load(Ordering::Acquire) {
+            return Err(StoreError::Interrupted);
+        }
+        Snapshot::live(
+            self.shared.db.load_full(),
+            self.shared.is_wanted_back.clone(),
+        )
+    }
+
     /// What the writer counts.
     #[must_use]
     pub fn counters(&self) -> &StoreCounters {
@@ -233,8 +252,15 @@ impl RedbJournal {
             let _ = thread.join();
         }
         self.shared.failed.store(true, Ordering::Release);
+        self.shared.is_wanted_back.store(true, Ordering::Release);
         if let Ok(placeholder) = placeholder_database() {
-            self.shared.db.store(Arc::new(placeholder));
+            let db = self.shared.db.swap(Arc::new(placeholder));
+            // A backup gives it back within a row, unless its own disk hangs: that must not hold the stop up.
+            let mut patience = STOP_PATIENCE;
+            while Arc::strong_count(&db) > 1 && patience > 0 {
+                std::thread::sleep(Duration::from_millis(1));
+                patience -= 1;
+            }
         }
     }
 }
@@ -425,16 +451,19 @@ impl Shared {
     fn reopen(&self, engine: &mut Engine, actions: &[Action]) -> Result<Option<u64>, StoreError> {
         let before = engine.last_position();
         let old = self.db.swap(Arc::new(placeholder_database()?));
-        // The reader may still use the old one; the file must have one owner.
+        // The reader or a backup may still use the old one; the file must have one owner.
+        self.is_wanted_back.store(true, Ordering::Release);
         while Arc::strong_count(&old) > 1 {
             std::thread::sleep(Duration::from_millis(1));
         }
         drop(old);
+        self.is_wanted_back.store(false, Ordering::Release);
         let db = loop {
             std::thread::sleep(REOPEN_INTERVAL);
             match open_database(&self.path, self.options, &self.room, Existing::Required) {
                 Ok(db) => break db,
-                Err(error) if error.is_disk_full() => {}
+                // What waits has not been acknowledged; a stop does not wait for room.
+                Err(error) if error.is_disk_full() && !lock(&self.queue).is_stopping => {}
                 Err(error) => return Err(error),
             }
         };
@@ -638,7 +667,7 @@ fn placeholder_database() -> Result<Database, StoreError> {
     Ok(Database::builder().create_with_backend(backend)?)
 }
 
-fn create_private_dir(dir: &Path) -> Result<(), StoreError> {
+pub(super) fn create_private_dir(dir: &Path) -> Result<(), StoreError> {
     if dir.is_dir() {
         return Ok(());
     }
@@ -660,8 +689,14 @@ fn create_private_dir(dir: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// What a tool that was killed left behind.
+fn remove_unfinished(path: &Path) {
+    // If it cannot be removed it is in nobody's way but the disk's.
+    let _ = std::fs::remove_file(path.with_extension("redb.unfinished"));
+}
+
 /// Holds the folder for this process, as long as the file lives.
-fn lock_file(dir: &Path) -> Result<File, StoreError> {
+pub(super) fn lock_file(dir: &Path) -> Result<File, StoreError> {
     let path = dir.join("lock");
     let mut how = File::options();
     how.write(true).create(true).truncate(false);
@@ -678,6 +713,10 @@ fn io_error(path: &Path) -> impl FnOnce(std::io::Error) -> StoreError {
     move |source| StoreError::Io { path, source }
 }
 
+/// The name of the store in `data_dir`.
+pub(super) const STORE_FILE: &str = "store.redb";
+/// Milliseconds that a stop waits for views of the store.
+const STOP_PATIENCE: u32 = 2000;
 /// What a record without its message counts with.
 const RECORD_BYTES: usize = 64;
 /// A commit takes at most so many bytes of records.

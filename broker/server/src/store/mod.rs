@@ -1,13 +1,15 @@
 //! The store: the journal on redb, in one file that one process owns.
 //!
 //! [`engine`] turns actions into tables, [`journal`] runs it on a writer thread with group commit, [`file`] keeps disk
-//! space ahead. Only this folder knows redb.
+//! space ahead,
+//! [`tools`] checks, copies and repairs. Only this folder knows redb.
 
 pub mod engine;
 pub mod file;
 pub mod journal;
 pub mod layout;
 pub mod tables;
+pub mod tools;
 
 use std::path::PathBuf;
 
@@ -56,6 +58,9 @@ pub enum StoreError {
         /// What is wrong.
         why: &'static str,
     },
+    /// The broker needs its file back, or nobody waits for the result any more.
+    #[error("interrupted: the broker stops, or reopens its store on a full disk; try again later")]
+    Interrupted,
     /// A value passed its check but cannot be understood.
     #[error("the store cannot be read in table {table}, key {key}: {why}")]
     Unreadable {
@@ -75,6 +80,22 @@ impl<E: Into<redb::Error>> From<E> for StoreError {
 }
 
 impl StoreError {
+    /// Whether the store is not what was written.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Database(error) => !matches!(
+                **error,
+                redb::Error::Io(_)
+                    | redb::Error::PreviousIo
+                    | redb::Error::DatabaseClosed
+                    | redb::Error::DatabaseAlreadyOpen
+            ),
+            Self::Corrupt { .. } | Self::Unreadable { .. } | Self::Emptied(_) => true,
+            _ => false,
+        }
+    }
+
     /// Whether the disk is full, which passes; anything else does not.
     #[must_use]
     pub fn is_disk_full(&self) -> bool {

@@ -231,7 +231,7 @@ pub fn free_bytes(db: &Database, file_bytes: u64) -> Result<u64, StoreError> {
 }
 
 /// The actions of a page (without its tag); `None` for one that the page cuts off.
-fn page_actions(mut page: &[u8]) -> impl Iterator<Item = Option<&[u8]>> {
+pub(in crate::store) fn page_actions(mut page: &[u8]) -> impl Iterator<Item = Option<&[u8]>> {
     std::iter::from_fn(move || {
         if page.is_empty() {
             return None;
@@ -256,13 +256,13 @@ fn at<E: std::fmt::Display>(
     }
 }
 
-fn sealed_meta(key: StoreKey, name: &str, value: &[u8]) -> Vec<u8> {
+pub(in crate::store) fn sealed_meta(key: StoreKey, name: &str, value: &[u8]) -> Vec<u8> {
     let mut sealed = value.to_vec();
     key.seal("meta", name.as_bytes(), &mut sealed);
     sealed
 }
 
-fn broken_chain(first: u64) -> StoreError {
+pub(in crate::store) fn broken_chain(first: u64) -> StoreError {
     StoreError::Corrupt {
         table: "journal",
         key: first.to_string(),
@@ -270,19 +270,19 @@ fn broken_chain(first: u64) -> StoreError {
     }
 }
 
-fn pair_key(first: u64, second: u64) -> [u8; 16] {
+pub(in crate::store) fn pair_key(first: u64, second: u64) -> [u8; 16] {
     (u128::from(first) << 64 | u128::from(second)).to_be_bytes()
 }
 
-fn filter_key(queue: u64, filter: &str) -> Vec<u8> {
+pub(in crate::store) fn filter_key(queue: u64, filter: &str) -> Vec<u8> {
     let mut key = queue.to_be_bytes().to_vec();
     key.extend(filter.as_bytes());
     key
 }
 
 /// The format that this release writes.
-const FORMAT: u32 = 1;
+pub(in crate::store) const FORMAT: u32 = 1;
 /// Deliveries per chunk of a queue.
-const CHUNK: u64 = 512;
+pub(in crate::store) const CHUNK: u64 = 512;
 /// A journal page is closed when it holds this many bytes.
 const PAGE_BYTES: usize = 64 << 10;

@@ -1,0 +1,3 @@
+//! The subcommands of `motemq` that are more than a call.
+
+pub(crate) mod store;
