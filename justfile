@@ -19,7 +19,7 @@ deny:
 test:
     cargo test --workspace
 
-# The tests that need mosquitto-clients, paho-mqtt and the release build, such as the kill -9 ledger.
+# The tests that need mosquitto-clients, the clients of tests/clients and the release build, such as the kill -9 ledger.
 external:
     cargo build --release
     cargo test --workspace -- --ignored external
