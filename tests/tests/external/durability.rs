@@ -1,5 +1,6 @@
-//! kill -9 under our own ledger, and a second broker on the same data.
+//! kill -9: our own ledger, paho-mqtt, and a second broker on the same data.
 
+use super::scripts;
 use super::site::Site;
 use motemq_tests::kill_ledger::broker::{binary, free_port};
 use motemq_tests::kill_ledger::{Plan, run};
@@ -10,6 +11,46 @@ use std::process::Command;
 fn three_kills_lose_nothing() {
     let verdict = run(&binary(), Plan { kills: 3, seed: 7 }).unwrap();
     assert!(verdict.is_clean(), "{verdict}\n{:#?}", verdict.stories);
+}
+
+#[test]
+#[ignore = "needs programs that .ci/run installs"]
+fn paho_at_qos_2_over_mutual_tls_loses_and_repeats_nothing_by_the_brokers_fault() {
+    for (version, seed) in [("3.1.1", "1"), ("5", "2")] {
+        for client in ["mended", "stock"] {
+            check_kills(&Site::configured(), client, version, seed, true);
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs programs that .ci/run installs"]
+fn paho_at_qos_2_over_tcp_loses_and_repeats_nothing_by_the_brokers_fault() {
+    for (version, seed) in [("3.1.1", "3"), ("5", "4")] {
+        for client in ["mended", "stock"] {
+            check_kills(&Site::configured(), client, version, seed, false);
+        }
+    }
+}
+
+/// The script starts, kills and judges the broker; `client` says which paho (see there).
+fn check_kills(site: &Site, client: &str, version: &str, seed: &str, over_tls: bool) {
+    let port = if over_tls {
+        site.tls_port
+    } else {
+        site.broker.port()
+    };
+    let mut command = scripts::python("paho_kills.py");
+    command
+        .args([client, version, "4", seed, &port.to_string(), "--"])
+        .arg(binary())
+        .arg("run")
+        .arg("-c")
+        .arg(site.broker.folder().join("motemq.toml"));
+    if over_tls {
+        command.arg("--").args(site.files());
+    }
+    scripts::succeed(&mut command);
 }
 
 #[test]

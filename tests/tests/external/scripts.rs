@@ -30,7 +30,7 @@ fn mqttjs_over_tcp_and_mutual_tls() {
     check(&|| node("mqttjs_check.cjs"), &["tcp", "tls"]);
 }
 
-fn python(script: &str) -> Command {
+pub(super) fn python(script: &str) -> Command {
     program("python3", script)
 }
 
@@ -70,7 +70,7 @@ fn check(script: &dyn Fn() -> Command, transports: &[&str]) {
 }
 
 /// What the program prints; its messages when it fails.
-fn succeed(command: &mut Command) -> String {
+pub(super) fn succeed(command: &mut Command) -> String {
     let output = command.output().unwrap();
     let told = String::from_utf8_lossy(&output.stdout);
     assert!(
