@@ -89,8 +89,16 @@ impl Broker {
     /// When it cannot be started, or does not listen in time.
     pub fn start(&mut self) -> Result<(), BrokerError> {
         self.spawn()?;
+        self.await_listener(self.port)
+    }
+
+    /// Waits until it takes connections on a port; the listeners open one after the other.
+    ///
+    /// # Errors
+    /// When it does not in time.
+    pub fn await_listener(&mut self, port: u16) -> Result<(), BrokerError> {
         for _ in 0..START_ATTEMPTS {
-            if TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_ok() {
+            if TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok() {
                 return Ok(());
             }
             if let Some(child) = &mut self.child

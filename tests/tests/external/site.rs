@@ -18,6 +18,7 @@ impl Site {
     pub(super) fn start() -> Self {
         let mut this = Self::configured();
         this.broker.start().unwrap();
+        this.broker.await_listener(this.tls_port).unwrap();
         this
     }
 
