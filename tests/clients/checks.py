@@ -206,8 +206,46 @@ class Scenario:
         for message in messages:
             check_properties(self.reach, message)
 
+    async def shared(self, topic):
+        """Each message goes to one member of the group, and to everybody else."""
+        members = [await self.connect(f"member-{number}") for number in range(2)]
+        other, publisher = await self.connect("other"), await self.connect("publisher")
+        for member in members:
+            await member.subscribe(f"$share/group/{topic}", 2)
+        await other.subscribe(topic, 2)
+        for number in range(30):
+            await self.publish(publisher, topic, b"%d" % number, 1 + number % 2)
+        aliases = 0
+        for number in range(30):
+            message = await self.receive(other, f"message {number}")
+            same(message.topic, topic, "topic")
+            aliases += "topic_alias" in message.properties
+        resolves = self.reach.is_5 and getattr(self.client, "RESOLVES_ALIASES", False)
+        assert aliases > 20 or not resolves, f"{aliases} messages with a topic alias"
+        for member in members:
+            await member.unsubscribe(f"$share/group/{topic}")
+            await member.subscribe(topic, 2)
+        await self.publish(publisher, topic, b"marker", 2)
+        shares = []
+        for member in members:
+            got = []
+            while not got or got[-1] != b"marker":
+                got.append((await self.receive(member, "the marker")).payload)
+            shares.append([int(payload) for payload in got[:-1]])
+        assert all(shares), f"a member without messages: {shares}"
+        same(sorted(shares[0] + shares[1]), list(range(30)), "shared")
+
     async def all(self):
-        for check in (self.live, self.granted_qos, self.retained, self.will, self.wildcard, self.unsubscribe, self.resume):
+        for check in (
+            self.live,
+            self.granted_qos,
+            self.retained,
+            self.will,
+            self.wildcard,
+            self.unsubscribe,
+            self.resume,
+            self.shared,
+        ):
             what = {"client": self.name, "version": self.reach.version, "over": self.reach.over, "check": check.__name__}
             try:
                 await check(f"{self.prefix}/{check.__name__}")

@@ -16,10 +16,13 @@ NAMES = {
     "response_topic": "response_topic",
     "correlation_data": "correlation_data",
     "user_properties": "user_property",
+    "topic_alias": "topic_alias",
 }
 
 
 class Client:
+    RESOLVES_ALIASES = True
+
     @classmethod
     async def connect(cls, reach, client_id, durable, will):
         self = cls()
@@ -28,7 +31,9 @@ class Client:
         self.answers = {}
         # Empty when every PUBLISH is acknowledged.
         self.storage = PersistentStorage()
-        options = {"session_expiry_interval": 3600 if durable else 0} if reach.is_5 else {}
+        options = {}
+        if reach.is_5:
+            options = {"session_expiry_interval": 3600 if durable else 0, "topic_alias_maximum": 10}
         self.client = gmqtt.Client(
             client_id,
             clean_session=not durable,

@@ -33,7 +33,7 @@ class Client {
   received = [];
   waiting = [];
 
-  static async connect(clientId, { durable = false, will } = {}) {
+  static async connect(clientId, { durable = false, will, topicAliasMaximum } = {}) {
     const self = new Client();
     const scheme = { tcp: "mqtt", tls: "mqtts", ws: "ws", wss: "wss" }[over];
     const files = ca
@@ -45,7 +45,7 @@ class Client {
       clean: !durable,
       reconnectPeriod: 0,
       will,
-      ...(is5 ? { properties: { sessionExpiryInterval: durable ? 3600 : 0 } } : {}),
+      ...(is5 ? { properties: { sessionExpiryInterval: durable ? 3600 : 0, topicAliasMaximum } } : {}),
       ...files,
     });
     // Before CONNACK: what a session kept comes right behind it.
@@ -108,7 +108,6 @@ function checkProperties(message) {
   if (!is5) return;
   const { messageExpiryInterval: left, userProperties, ...got } = message.properties;
   const { messageExpiryInterval: sent, userProperties: _, ...expected } = PROPERTIES;
-  delete got.subscriptionIdentifier;
   same(got, expected, "properties");
   same({ ...userProperties }, PROPERTIES.userProperties, "user properties");
   assert(left <= sent && left >= sent - PATIENCE_MS / 1000, `message expiry ${left}`);
@@ -229,6 +228,36 @@ const checks = {
       same(numbers, Array.from({ length: 25 }, (_, index) => 2 * index + qos - 1), `order at QoS ${qos}`);
     }
     messages.forEach(checkProperties);
+  },
+
+  // Each message goes to one member of the group, and to everybody else.
+  async shared(topic, connect) {
+    const members = [await connect("member-0"), await connect("member-1")];
+    // With topic aliases, and at QoS 1: at QoS 2 MQTT.js 5.16 forgets the topic that an alias stands for.
+    const [other, publisher] = [await connect("other", { topicAliasMaximum: 10 }), await connect("publisher")];
+    for (const member of members) await member.subscribe(`$share/group/${topic}`, 2);
+    await other.subscribe(topic, 1);
+    for (let number = 0; number < 30; number += 1) await publisher.publish(topic, `${number}`, 1 + (number % 2));
+    let aliases = 0;
+    for (let number = 0; number < 30; number += 1) {
+      const message = await other.receive(`message ${number}`);
+      same(message.topic, topic, "topic");
+      if (message.properties?.topicAlias) aliases += 1;
+    }
+    assert(!is5 || aliases > 20, `${aliases} messages with a topic alias`);
+    for (const member of members) {
+      await member.unsubscribe(`$share/group/${topic}`);
+      await member.subscribe(topic, 2);
+    }
+    await publisher.publish(topic, "marker", 2);
+    const shares = [];
+    for (const member of members) {
+      const got = [];
+      while (got.at(-1) !== "marker") got.push(text(await member.receive("the marker")));
+      shares.push(got.slice(0, -1).map(Number));
+    }
+    assert(shares.every((share) => share.length > 0), `a member without messages: ${JSON.stringify(shares)}`);
+    same(shares.flat().sort((a, b) => a - b), Array.from({ length: 30 }, (_, index) => index), "shared");
   },
 };
 

@@ -81,7 +81,7 @@ pub(super) fn succeed(command: &mut Command) -> String {
     told.into_owned()
 }
 
-const CHECKS: [&str; 7] = [
+const CHECKS: [&str; 8] = [
     "live",
     "granted_qos",
     "retained",
@@ -89,4 +89,5 @@ const CHECKS: [&str; 7] = [
     "wildcard",
     "unsubscribe",
     "resume",
+    "shared",
 ];
