@@ -22,12 +22,13 @@ class Client:
             options = {"clean_start": not durable, "properties": Properties(PacketTypes.CONNECT)}
             options["properties"].SessionExpiryInterval = 3600 if durable else 0
         if reach.is_websocket:
-            options |= {"transport": "websockets", "websocket_path": WS_PATH}
+            options["websocket_path"] = WS_PATH
         if reach.is_tls:
             options["tls_params"] = aiomqtt.TLSParameters(*reach.files)
         self.client = aiomqtt.Client(
-            "localhost",
+            reach.host,
             reach.port,
+            transport=reach.transport,
             identifier=client_id,
             protocol=aiomqtt.ProtocolVersion.V5 if reach.is_5 else aiomqtt.ProtocolVersion.V311,
             will=aiomqtt.Will(*will) if will else None,

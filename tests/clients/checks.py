@@ -1,7 +1,8 @@
 """What every client must get from the broker, whichever library it uses.
 
-The adapters (`paho_check.py`, ...) are called with 3.1.1|5 tcp|tls|ws|wss PORT [CA CERTIFICATE KEY] and hand a client class to
-`run`. One JSON line for each check that holds; the first that does not ends the program with 1 and names itself.
+The adapters (`paho_check.py`, ...) are called with 3.1.1|5 tcp|tls|ws|wss|unix PLACE [CA CERTIFICATE KEY] and hand a client
+class to `run`; PLACE is a port or a path. One JSON line for each check that holds; the first that does not ends the program
+with 1 and names itself.
 """
 
 import asyncio
@@ -22,12 +23,25 @@ class Reach:
 
     version: str
     over: str
-    port: int
+    place: str
     files: list
 
     @property
     def is_5(self):
         return self.version == "5"
+
+    @property
+    def host(self):
+        return self.place if self.over == "unix" else "localhost"
+
+    @property
+    def port(self):
+        return 1883 if self.over == "unix" else int(self.place)
+
+    @property
+    def transport(self):
+        """As paho calls it."""
+        return {"ws": "websockets", "wss": "websockets", "unix": "unix"}.get(self.over, "tcp")
 
     @property
     def is_tls(self):
@@ -259,8 +273,8 @@ class Scenario:
 
 
 def run(client, name):
-    version, over, port = sys.argv[1:4]
-    reach = Reach(version, over, int(port), sys.argv[4:7])
+    version, over, place = sys.argv[1:4]
+    reach = Reach(version, over, place, sys.argv[4:7])
     code = asyncio.run(Scenario(client, reach, name).all())
     sys.stderr.flush()
     sys.exit(code)

@@ -26,7 +26,7 @@ class Client:
             mqtt.CallbackAPIVersion.VERSION2,
             client_id=client_id,
             protocol=mqtt.MQTTv5 if reach.is_5 else mqtt.MQTTv311,
-            transport="websockets" if reach.is_websocket else "tcp",
+            transport=reach.transport,
             reconnect_on_failure=False,
             **options,
         )
@@ -43,7 +43,7 @@ class Client:
         if reach.is_5:
             options = {"clean_start": not durable, "properties": Properties(PacketTypes.CONNECT)}
             options["properties"].SessionExpiryInterval = 3600 if durable else 0
-        self.client.connect("localhost", reach.port, **options)
+        self.client.connect(reach.host, reach.port, **options)
         self.client.loop_start()
         reason, self.session_present = await self.connected
         assert not reason.is_failure, reason

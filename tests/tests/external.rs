@@ -1,4 +1,5 @@
-//! The real binary with real clients: kill -9, mosquitto, paho, aiomqtt, gmqtt, MQTT.js, rumqttc, over TCP and mutual TLS.
+//! The real binary with real clients: kill -9, mosquitto, paho, aiomqtt, gmqtt, MQTT.js, rumqttc, over TCP, mutual TLS,
+//! WebSocket and Unix sockets.
 //!
 //! Needs the release build of `motemq`, mosquitto-clients, python3 and node with the packages that `tests/clients` names;
 //! `.ci/run` provides them.

@@ -20,6 +20,13 @@ fn mosquitto_clients_over_mutual_tls() {
 
 #[test]
 #[ignore = "needs programs that .ci/run installs"]
+fn mosquitto_clients_over_a_unix_socket() {
+    let site = Site::start();
+    check_mosquitto(&["--unix".to_owned(), site.socket()]);
+}
+
+#[test]
+#[ignore = "needs programs that .ci/run installs"]
 fn a_client_without_a_certificate_gets_nowhere() {
     let site = Site::start();
     let mut arguments = secure(&site);

@@ -7,14 +7,20 @@ use std::process::Command;
 
 #[test]
 #[ignore = "needs programs that .ci/run installs"]
-fn paho_over_tcp_and_mutual_tls() {
-    check(&|| python("paho_check.py"), &["tcp", "tls"]);
+fn paho_over_every_transport() {
+    check(
+        &|| python("paho_check.py"),
+        &["tcp", "tls", "ws", "wss", "unix"],
+    );
 }
 
 #[test]
 #[ignore = "needs programs that .ci/run installs"]
-fn aiomqtt_over_tcp_and_mutual_tls() {
-    check(&|| python("aiomqtt_check.py"), &["tcp", "tls"]);
+fn aiomqtt_over_every_transport() {
+    check(
+        &|| python("aiomqtt_check.py"),
+        &["tcp", "tls", "ws", "wss", "unix"],
+    );
 }
 
 #[test]
@@ -26,8 +32,8 @@ fn gmqtt_over_tcp_and_mutual_tls() {
 /// Needs `NODE_PATH`, where `npm ci` has put the packages of `tests/clients/package.json`.
 #[test]
 #[ignore = "needs programs that .ci/run installs"]
-fn mqttjs_over_tcp_and_mutual_tls() {
-    check(&|| node("mqttjs_check.cjs"), &["tcp", "tls"]);
+fn mqttjs_over_tcp_mutual_tls_and_websocket() {
+    check(&|| node("mqttjs_check.cjs"), &["tcp", "tls", "ws", "wss"]);
 }
 
 pub(super) fn python(script: &str) -> Command {

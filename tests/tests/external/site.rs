@@ -4,10 +4,13 @@ use motemq_certs::Authority;
 use motemq_tests::kill_ledger::broker::{Broker, binary, free_port};
 use std::path::PathBuf;
 
-/// A broker with a plain and a TLS listener.
+/// A broker with a listener of every kind.
 pub(super) struct Site {
     pub(super) broker: Broker,
     pub(super) tls_port: u16,
+    ws_port: u16,
+    wss_port: u16,
+    socket: PathBuf,
     ca: PathBuf,
     certificate: PathBuf,
     key: PathBuf,
@@ -18,7 +21,9 @@ impl Site {
     pub(super) fn start() -> Self {
         let mut this = Self::configured();
         this.broker.start().unwrap();
-        this.broker.await_listener(this.tls_port).unwrap();
+        for port in [this.tls_port, this.ws_port, this.wss_port] {
+            this.broker.await_listener(port).unwrap();
+        }
         this
     }
 
@@ -39,20 +44,30 @@ impl Site {
             .write(&certificate, &key)
             .unwrap();
         let ca = authority.certificate_path();
-        let tls_port = free_port().unwrap();
+        let [tls_port, ws_port, wss_port] = [(); 3].map(|()| free_port().unwrap());
+        let socket = folder.join("motemq.sock");
+        let tls = format!(
+            "[listeners.tls]\ncert = \"server.crt\"\nkey = \"server.key\"\nclient_ca = \"{}\"\n",
+            ca.display()
+        );
+        // The Unix socket opens before the port that `Broker::start` waits for.
         let configuration = format!(
             "data_dir = \"data\"\n\
+             [[listeners]]\nname = \"local\"\nbind = \"unix:motemq.sock\"\nanonymous = \"loopback\"\n\
              [[listeners]]\nname = \"mqtt\"\nbind = \"127.0.0.1:{}\"\nanonymous = true\n\
-             [[listeners]]\nname = \"mqtts\"\nbind = \"127.0.0.1:{tls_port}\"\n\
-             [listeners.tls]\ncert = \"server.crt\"\nkey = \"server.key\"\nclient_ca = \"{}\"\n\
+             [[listeners]]\nname = \"mqtts\"\nbind = \"127.0.0.1:{tls_port}\"\n{tls}\
+             [[listeners]]\nname = \"ws\"\nprotocol = \"ws\"\nbind = \"127.0.0.1:{ws_port}\"\nanonymous = true\n\
+             [[listeners]]\nname = \"wss\"\nprotocol = \"ws\"\nbind = \"127.0.0.1:{wss_port}\"\n{tls}\
              [http]\nbind = \"\"\n",
             broker.port(),
-            ca.display()
         );
         broker.configure(&configuration).unwrap();
         Self {
             broker,
             tls_port,
+            ws_port,
+            wss_port,
+            socket,
             ca,
             certificate,
             key,
@@ -61,15 +76,23 @@ impl Site {
 
     /// What a script is told after the transport.
     pub(super) fn reach(&self, over: &str) -> Vec<String> {
-        let port = match over {
-            "tls" => self.tls_port,
-            _ => self.broker.port(),
+        let place = match over {
+            "tls" => self.tls_port.to_string(),
+            "ws" => self.ws_port.to_string(),
+            "wss" => self.wss_port.to_string(),
+            "unix" => self.socket(),
+            _ => self.broker.port().to_string(),
         };
-        let mut arguments = vec![port.to_string()];
-        if over == "tls" {
+        let mut arguments = vec![place];
+        if over == "tls" || over == "wss" {
             arguments.extend(self.files());
         }
         arguments
+    }
+
+    /// The path of the Unix socket.
+    pub(super) fn socket(&self) -> String {
+        self.socket.display().to_string()
     }
 
     /// The authority, and a client's certificate and key.
