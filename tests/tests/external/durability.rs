@@ -1,15 +1,28 @@
-//! kill -9: our own ledger, paho-mqtt, and a second broker on the same data.
+//! kill -9: our own ledger, a backup under load, paho-mqtt, and a second broker on the same data.
 
 use super::scripts;
 use super::site::Site;
 use motemq_tests::kill_ledger::broker::{binary, free_port};
 use motemq_tests::kill_ledger::{Plan, run};
+use motemq_tests::live_backup;
 use std::process::Command;
+use std::time::Duration;
 
 #[test]
 #[ignore = "needs programs that .ci/run installs"]
 fn three_kills_lose_nothing() {
     let verdict = run(&binary(), Plan { kills: 3, seed: 7 }).unwrap();
+    assert!(verdict.is_clean(), "{verdict}\n{:#?}", verdict.stories);
+}
+
+#[test]
+#[ignore = "needs programs that .ci/run installs"]
+fn a_live_backup_under_load_restores_and_loses_nothing() {
+    let plan = live_backup::Plan {
+        rate: 5000,
+        duration: Duration::from_secs(4),
+    };
+    let verdict = live_backup::run(&binary(), plan).unwrap();
     assert!(verdict.is_clean(), "{verdict}\n{:#?}", verdict.stories);
 }
 
