@@ -8,6 +8,7 @@
     reason = "a script that goes wrong must stop at once"
 )]
 
+use crate::watch::Watch;
 use motemq_codec::{
     Ack, AckKind, Auth, Connect, ConnectProperties, Decoded, Packet, PacketId, ProtocolVersion,
     Publish, PublishProperties, QoS, ReasonCode, Subscribe, SubscribeFilter, SubscribeFilters,
@@ -192,6 +193,10 @@ pub struct Bench {
     pub now: Timestamp,
     /// Records wait until [`Bench::commit`].
     pub holds_commits: bool,
+    /// The listener's `qos_max`.
+    pub qos_max: QoS,
+    /// What the check of every client's credentials finds.
+    pub verdict: Verdict,
     limits: Arc<Limits>,
     boot: u32,
     lines: Vec<Line>,
@@ -208,6 +213,8 @@ struct Line {
     /// Output is not taken.
     is_slow: bool,
     last_bytes: Vec<u8>,
+    welcome: Vec<u8>,
+    watch: Watch,
 }
 
 impl Default for Bench {
@@ -228,6 +235,11 @@ impl Bench {
             journal,
             now,
             holds_commits: false,
+            qos_max: QoS::ExactlyOnce,
+            verdict: Verdict::Accepted {
+                identity: Identity::Anonymous,
+                entropy: 7,
+            },
             limits,
             boot: 1,
             lines: Vec::new(),
@@ -237,7 +249,7 @@ impl Bench {
     /// A new connection on which nothing was sent yet.
     pub fn open(&mut self, version: ProtocolVersion) -> Peer {
         let rules = ConnectionRules {
-            qos_max: QoS::ExactlyOnce,
+            qos_max: self.qos_max,
         };
         self.lines.push(Line {
             machine: Connection::new(rules, &self.broker, self.now),
@@ -248,6 +260,8 @@ impl Bench {
             is_finished: false,
             is_slow: false,
             last_bytes: Vec::new(),
+            welcome: Vec::new(),
+            watch: Watch::default(),
         });
         Peer(self.lines.len() - 1)
     }
@@ -269,7 +283,9 @@ impl Bench {
 
     /// Sends raw bytes and lets everything settle.
     pub fn send_bytes(&mut self, peer: Peer, bytes: &[u8]) {
-        self.line(peer).received.extend_from_slice(bytes);
+        let line = self.line(peer);
+        line.watch.sent(bytes);
+        line.received.extend_from_slice(bytes);
         self.settle();
     }
 
@@ -363,6 +379,12 @@ impl Bench {
     /// The next packet that the peer reads.
     pub fn take(&mut self, peer: Peer) -> Option<Got> {
         self.line(peer).down.pop_front()
+    }
+
+    /// The bytes of the CONNACK that the peer got.
+    #[must_use]
+    pub fn welcome(&self, peer: Peer) -> &[u8] {
+        self.lines.get(peer.0).map_or(&[], |line| &line.welcome)
     }
 
     /// How many bytes the broker has sent to the peer.
@@ -494,7 +516,7 @@ impl Bench {
     fn run(&mut self) {
         for _ in 0..4 {
             for line in self.lines.iter_mut().filter(|line| !line.is_finished) {
-                line.run(&self.broker, self.now);
+                line.run(&self.broker, &self.verdict, self.now);
             }
         }
     }
@@ -505,11 +527,11 @@ impl Bench {
 }
 
 impl Line {
-    fn run(&mut self, broker: &Broker, now: Timestamp) {
+    fn run(&mut self, broker: &Broker, verdict: &Verdict, now: Timestamp) {
         let mut out = Vec::new();
         self.machine.begin(Waker::noop(), &mut out);
         loop {
-            self.feed(broker, now, &mut out);
+            self.feed(broker, verdict, now, &mut out);
             let was_paused = self.machine.is_paused();
             while !self.is_slow && self.machine.poll_output(broker, now, 1000, &mut out) {}
             // What had to wait for CONNACK, or for replies, is taken now.
@@ -524,7 +546,7 @@ impl Line {
         }
     }
 
-    fn feed(&mut self, broker: &Broker, now: Timestamp, out: &mut Vec<u8>) {
+    fn feed(&mut self, broker: &Broker, verdict: &Verdict, now: Timestamp, out: &mut Vec<u8>) {
         loop {
             let shown = std::mem::take(&mut self.received);
             if shown.is_empty() {
@@ -535,11 +557,8 @@ impl Line {
                 .extend_from_slice(shown.get(done.consumed..).unwrap_or_default());
             match event {
                 Some(Event::Authenticate(_)) => {
-                    let verdict = Verdict::Accepted {
-                        identity: Identity::Anonymous,
-                        entropy: 7,
-                    };
-                    self.machine.handle_verdict(verdict, broker, now, out);
+                    self.machine
+                        .handle_verdict(verdict.clone(), broker, now, out);
                     self.machine.begin(Waker::noop(), out);
                     continue;
                 }
@@ -563,6 +582,10 @@ impl Line {
         while !bytes.is_empty() {
             match decode(bytes, self.version, usize::MAX) {
                 Ok(Decoded::Packet { packet, length }) => {
+                    self.watch.wrote(&packet, length);
+                    if matches!(packet, Packet::ConnAck(_)) {
+                        self.welcome = bytes.get(..length).unwrap_or_default().to_vec();
+                    }
                     self.down.push_back(got(&packet));
                     self.last_bytes = bytes.get(..length).unwrap_or_default().to_vec();
                     bytes = bytes.get(length..).unwrap_or_default();
