@@ -109,14 +109,6 @@ impl Connection {
     ) -> Option<Event> {
         self.version = connect.version;
         let properties = &connect.properties;
-        let refusal = connect
-            .will
-            .as_ref()
-            .and_then(|will| self.will_refusal(will));
-        if let Some((code, reason)) = refusal {
-            self.refuse(code, Some(reason), out);
-            return None;
-        }
         let wish = match (connect.version, connect.clean_start) {
             (ProtocolVersion::V5, _) => {
                 Expiry::from_seconds(properties.session_expiry_s.unwrap_or(0))
@@ -153,6 +145,14 @@ impl Connection {
             authentication_data: None,
         };
         self.phase = Phase::Authenticating(Box::new(hello));
+        let refusal = connect
+            .will
+            .as_ref()
+            .and_then(|will| self.will_refusal(will));
+        if let Some((code, reason)) = refusal {
+            self.refuse(code, Some(reason), out);
+            return None;
+        }
         let request = ConnectRequest {
             client_id: connect.client_id.to_owned(),
             username: connect.username.map(str::to_owned),
@@ -234,11 +234,10 @@ impl Connection {
         now: Timestamp,
         out: &mut Vec<u8>,
     ) {
-        // [MQTT5-3.1.3-6] [MQTT5-3.2.2-16]: 128 random bits name no session that exists.
         let assigned = hello
             .client_id
             .is_empty()
-            .then(|| format!("auto-{entropy:032x}"));
+            .then(|| new_client_id(entropy, broker));
         let client_id = ClientId::new(assigned.as_deref().unwrap_or(&hello.client_id));
         let number = self.number;
         let will = hello.will.map(|mut will| {
@@ -250,6 +249,34 @@ impl Connection {
             Arc::new(will)
         });
         let inflight_max = hello.receive_maximum.min(self.limits.inflight_messages_max);
+        let lowered_s = self.lowered_keep_alive_s(hello.keep_alive_s);
+        let keep_alive_s = lowered_s.unwrap_or(hello.keep_alive_s);
+        let template = &self.limits.response_information;
+        let response_information = (hello.response_information && !template.is_empty())
+            .then(|| template.replace("%c", client_id.as_str()));
+        let mut enhanced = hello.enhanced;
+        if let Some(enhanced) = &mut enhanced {
+            enhanced.turn = Turn::Nobody;
+        }
+        let mut welcome = Welcome {
+            authentication_method: enhanced.as_ref().map(|enhanced| enhanced.method.clone()),
+            authentication_data: hello.authentication_data,
+            session_present: false,
+            assigned_client_id: assigned,
+            session_expiry_s: hello.expiry_is_lowered.then(|| hello.expiry.as_seconds()),
+            keep_alive_s: lowered_s,
+            response_information,
+        };
+        // [MQTT5-3.1.2-24], before anything is taken over.
+        let fits = self
+            .connack(&welcome)
+            .encoded_len(self.version)
+            .is_ok_and(|length| length <= hello.packet_bytes_max);
+        if !fits {
+            let reason = "CONNACK is above the client's Maximum Packet Size";
+            let code = ReasonCode::PacketTooLarge;
+            return self.refuse_within(hello.packet_bytes_max, code, Some(reason), out);
+        }
         let request = AttachRequest {
             client_id: client_id.clone(),
             identity,
@@ -265,41 +292,17 @@ impl Connection {
                     ReasonCode::NotAuthorized => "the client id belongs to another identity",
                     _ => "no room for another session: persistence.store_bytes_max",
                 };
-                return self.refuse(code, Some(reason), out);
+                return self.refuse_within(hello.packet_bytes_max, code, Some(reason), out);
             }
         };
+        welcome.session_present = attached.session_present;
+        if welcome.keep_alive_s.is_some() {
+            self.tally.reach(Limit::KeepAlive);
+        }
         let outbound_aliases = (hello.topic_alias_max > 0).then(|| {
             let hints = std::mem::take(&mut attached.session.lock().alias_hints);
             Box::new(OutboundAliases::new(hello.topic_alias_max, &hints))
         });
-        let template = &self.limits.response_information;
-        let response_information = (hello.response_information && !template.is_empty())
-            .then(|| template.replace("%c", client_id.as_str()));
-        let keep_alive_max_s = self.limits.keep_alive_max_s;
-        let is_lowered = self.version == ProtocolVersion::V5
-            && keep_alive_max_s < u16::MAX
-            && (hello.keep_alive_s == 0 || hello.keep_alive_s > keep_alive_max_s);
-        if is_lowered {
-            self.tally.reach(Limit::KeepAlive);
-        }
-        let keep_alive_s = if is_lowered {
-            keep_alive_max_s
-        } else {
-            hello.keep_alive_s
-        };
-        let mut enhanced = hello.enhanced;
-        if let Some(enhanced) = &mut enhanced {
-            enhanced.turn = Turn::Nobody;
-        }
-        let welcome = Welcome {
-            authentication_method: enhanced.as_ref().map(|enhanced| enhanced.method.clone()),
-            authentication_data: hello.authentication_data,
-            session_present: attached.session_present,
-            assigned_client_id: assigned,
-            session_expiry_s: hello.expiry_is_lowered.then(|| hello.expiry.as_seconds()),
-            keep_alive_s: is_lowered.then_some(keep_alive_s),
-            response_information,
-        };
         self.phase = Phase::Active(Box::new(Active {
             session: attached.session,
             epoch: attached.epoch,
@@ -327,7 +330,23 @@ impl Connection {
         }));
     }
 
+    /// The Server Keep Alive, where the client's own is above the limit; only MQTT 5 can say so.
+    fn lowered_keep_alive_s(&self, asked_s: u16) -> Option<u16> {
+        let keep_alive_max_s = self.limits.keep_alive_max_s;
+        let is_lowered = self.version == ProtocolVersion::V5
+            && keep_alive_max_s < u16::MAX
+            && (asked_s == 0 || asked_s > keep_alive_max_s);
+        is_lowered.then_some(keep_alive_max_s)
+    }
+
     pub(super) fn welcome(&mut self, welcome: &Welcome, out: &mut Vec<u8>) {
+        self.encode(&Packet::ConnAck(Box::new(self.connack(welcome))), out);
+        if let Phase::Active(active) = &mut self.phase {
+            active.is_announced = true;
+        }
+    }
+
+    fn connack<'a>(&self, welcome: &'a Welcome) -> ConnAck<'a> {
         let is_below_qos2 = self.rules.qos_max != QoS::ExactlyOnce;
         let properties = ConnAckProperties {
             session_expiry_s: welcome.session_expiry_s,
@@ -343,48 +362,54 @@ impl Connection {
             authentication_data: welcome.authentication_data.as_deref(),
             ..ConnAckProperties::default()
         };
-        let connack = ConnAck {
+        ConnAck {
             session_present: welcome.session_present,
             code: ReasonCode::Success,
             properties,
-        };
-        // A client whose packets are smaller than what it must be told cannot be served [MQTT5-3.1.2-24].
-        self.send_whole(&Packet::ConnAck(Box::new(connack)), out);
-        if let Phase::Active(active) = &mut self.phase
-            && self.closed.is_none()
-        {
-            active.is_announced = true;
         }
     }
 
     /// CONNACK with an error, then the end [MQTT5-3.2.2-7].
     pub(super) fn refuse(&mut self, code: ReasonCode, reason: Option<&str>, out: &mut Vec<u8>) {
-        self.send_refusal(code, reason, out);
-        self.closed = Some(Close::Refused(code));
+        self.refuse_within(self.packet_bytes_max(), code, reason, out);
     }
 
-    pub(super) fn send_refusal(
+    fn refuse_within(
         &mut self,
+        packet_bytes_max: usize,
         code: ReasonCode,
         reason: Option<&str>,
         out: &mut Vec<u8>,
     ) {
-        let mut connack = ConnAck {
-            session_present: false,
-            code,
-            properties: ConnAckProperties {
-                reason_string: reason,
-                ..ConnAckProperties::default()
-            },
-        };
-        // [MQTT5-3.2.2-19]
-        let fits = connack
-            .encoded_len(self.version)
-            .is_ok_and(|length| length <= self.packet_bytes_max());
-        if !fits {
-            connack.properties.reason_string = None;
+        self.send_refusal(packet_bytes_max, code, reason, out);
+        self.closed = Some(Close::Refused(code));
+    }
+
+    /// A CONNACK no larger than the client takes: without its reason where that is too much [MQTT5-3.2.2-19], and none at all
+    /// where even the code is [MQTT5-3.1.2-24].
+    pub(super) fn send_refusal(
+        &mut self,
+        packet_bytes_max: usize,
+        code: ReasonCode,
+        reason: Option<&str>,
+        out: &mut Vec<u8>,
+    ) {
+        for reason_string in [reason, None] {
+            let connack = ConnAck {
+                session_present: false,
+                code,
+                properties: ConnAckProperties {
+                    reason_string,
+                    ..ConnAckProperties::default()
+                },
+            };
+            let fits = connack
+                .encoded_len(self.version)
+                .is_ok_and(|length| length <= packet_bytes_max);
+            if fits {
+                return self.encode(&Packet::ConnAck(Box::new(connack)), out);
+            }
         }
-        self.encode(&Packet::ConnAck(Box::new(connack)), out);
     }
 
     /// Bytes that are no valid CONNECT. Only what the specification gives an answer to gets one.
@@ -407,6 +432,18 @@ impl Connection {
                 self.closed = Some(Close::Violation(super::Violation::Malformed(error)));
             }
         }
+    }
+}
+
+/// A name that no session has, stored ones included [MQTT5-3.1.3-6] [MQTT5-3.2.2-16]. With 128 random bits the first try is good.
+fn new_client_id(entropy: u128, broker: &Broker) -> String {
+    let mut number = entropy;
+    loop {
+        let client_id = format!("auto-{number:032x}");
+        if broker.session(&client_id).is_none() {
+            return client_id;
+        }
+        number = number.wrapping_add(1);
     }
 }
 

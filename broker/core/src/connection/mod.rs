@@ -378,7 +378,8 @@ impl Connection {
                 code @ (ReasonCode::MalformedPacket | ReasonCode::PacketTooLarge) => code,
                 _ => ReasonCode::ProtocolError,
             };
-            self.send_refusal(code, Some(&violation.to_string()), out);
+            let reason = violation.to_string();
+            self.send_refusal(self.packet_bytes_max(), code, Some(&reason), out);
         }
         self.closed.get_or_insert(close);
     }

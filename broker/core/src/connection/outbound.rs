@@ -141,7 +141,7 @@ impl Connection {
 
     /// A reply that must not be left out and cannot be made smaller: without room for it the client is lost, and told so as
     /// far as it can be [MQTT5-3.1.2-24].
-    pub(super) fn send_whole(&mut self, packet: &Packet<'_>, out: &mut Vec<u8>) {
+    fn send_whole(&mut self, packet: &Packet<'_>, out: &mut Vec<u8>) {
         let packet_bytes_max = self
             .active()
             .map_or(LARGEST_PACKET, |active| active.packet_bytes_max);
