@@ -540,6 +540,41 @@ mod tests {
     }
 
     #[test]
+    fn the_flags_say_which_fields_there_are() {
+        // [MQTT5-3.1.2-9] [MQTT5-3.1.2-16] [MQTT5-3.1.2-17] [MQTT5-3.1.2-18] [MQTT5-3.1.2-19] [MQTT5-3.1.3-3]
+        // [MQTT3-3.1.2-9] [MQTT3-3.1.2-11] [MQTT3-3.1.2-18] [MQTT3-3.1.2-19] [MQTT3-3.1.2-20] [MQTT3-3.1.2-21]
+        // [MQTT3-3.1.3-3]
+        for (version, head, none) in [(V3_1_1, HEAD_3_1_1, &b""[..]), (V5, HEAD_5, b"\x00")] {
+            let bytes = |flags: u8, fields: &[u8]| {
+                framed(0x10, &[head, &[flags], b"\x00\x3C", none, fields])
+            };
+            let will = [none, b"\x00\x01w\x00\x01m"].concat();
+            let (id, user, password) = (&b"\x00\x01c"[..], &b"\x00\x01u"[..], &b"\x00\x01p"[..]);
+            for (flags, fields) in [
+                (0x02, &[id][..]),
+                (0x06, &[id, &will]),
+                (0x82, &[id, user]),
+                (0xC2, &[id, user, password]),
+                (0xC6, &[id, &will, user, password]),
+            ] {
+                check_valid(version, &bytes(flags, &fields.concat()));
+                let one_less = fields[..fields.len() - 1].concat();
+                check_error(
+                    version,
+                    &bytes(flags, &one_less),
+                    DecodeError::UnexpectedEnd,
+                );
+                let one_more = [&fields.concat(), password].concat();
+                check_error(
+                    version,
+                    &bytes(flags, &one_more),
+                    DecodeError::TrailingBytes,
+                );
+            }
+        }
+    }
+
+    #[test]
     fn a_password_without_a_user_name() {
         // [MQTT3-3.1.2-22]; MQTT 5 allows it
         let tail: &[u8] = b"\x42\x00\x3C\x00\x01c\x00\x01p";
