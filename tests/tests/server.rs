@@ -19,6 +19,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// [MQTT5-4.2-1] [MQTT5-4.2.0-1] [MQTT3-7.1.1-1]: over TCP and TLS, everything in its order.
 #[test]
 fn a_tls_client_that_stops_reading_for_a_while_gets_everything() {
     // TLS keeps what the socket did not take. It was pushed again only when something new was sent, so the last bytes for a

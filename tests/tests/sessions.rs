@@ -1,6 +1,6 @@
 //! Rules of sessions, publishing, acknowledgements and subscriptions, one small script each, in virtual time.
 //!
-//! The number is that of `spec-traps.md`; 23 is in `authentication.rs`, 59 in `shared.rs`.
+//! The traps are those of `spec-traps.md`; 23 is in `authentication.rs`, 59 in `shared.rs`.
 
 use motemq_codec::{
     AckKind, Decoded, Disconnect, Forwarded, Packet, ProtocolVersion, Publish, PublishProperties,
@@ -68,7 +68,7 @@ fn disconnect(code: ReasonCode) -> Packet<'static> {
 
 // ---- CONNECT and CONNACK ----
 
-/// 9. [MQTT5-3.1.0-1] [MQTT3-3.1.0-1] [MQTT5-3.14.0-1]
+/// Trap 9. [MQTT5-3.1.0-1] [MQTT3-3.1.0-1] [MQTT5-3.14.0-1]
 #[test]
 fn anything_but_connect_first_is_closed_without_a_word() {
     for version in [V3, V5] {
@@ -80,7 +80,7 @@ fn anything_but_connect_first_is_closed_without_a_word() {
     }
 }
 
-/// 10. [MQTT5-3.1.0-2] [MQTT3-3.1.0-2]
+/// Trap 10. [MQTT5-3.1.0-2] [MQTT3-3.1.0-2]
 #[test]
 fn a_second_connect_closes_and_publishes_the_will() {
     let mut bench = Bench::default();
@@ -103,7 +103,7 @@ fn a_second_connect_closes_and_publishes_the_will() {
     assert_eq!(bench.payloads(watcher), ["gone"]);
 }
 
-/// 11. [MQTT3-3.1.2-2] [MQTT5-3.1.2-2]
+/// Trap 11. [MQTT3-3.1.2-2] [MQTT5-3.1.2-2]
 #[test]
 fn an_unsupported_level_gets_the_3_1_1_refusal() {
     let mut bench = Bench::default();
@@ -119,7 +119,7 @@ fn an_unsupported_level_gets_the_3_1_1_refusal() {
     assert!(bench.closed(peer).is_some());
 }
 
-/// 12. [MQTT5-3.1.2-3] [MQTT3-3.1.2-3], 13. [MQTT5-3.1.2-11] [MQTT5-3.1.2-12] [MQTT5-3.1.2-13], 14. [MQTT3-3.1.2-22]
+/// Trap 12. [MQTT5-3.1.2-3] [MQTT3-3.1.2-3], trap 13. [MQTT5-3.1.2-11] [MQTT5-3.1.2-12] [MQTT5-3.1.2-13], trap 14. [MQTT3-3.1.2-22]
 #[test]
 fn wrong_connect_flags_are_refused() {
     // Reserved bit; will QoS, will retain without will; will QoS 3; password without user name.
@@ -137,7 +137,7 @@ fn wrong_connect_flags_are_refused() {
     }
 }
 
-/// 15. [MQTT3-3.1.3-8], [MQTT5-3.1.3-7]; 16. [MQTT5-3.2.2-16]
+/// Trap 15. [MQTT3-3.1.3-8] [MQTT3-3.1.3-9] [MQTT3-3.2.2-5]; [MQTT5-3.1.3-7]
 #[test]
 fn an_empty_client_id_is_refused_or_assigned() {
     let mut bench = Bench::default();
@@ -150,6 +150,8 @@ fn an_empty_client_id_is_refused_or_assigned() {
         bench.take(peer),
         Some(Got::ConnAck(false, ReasonCode::ClientIdentifierNotValid))
     );
+    let code = ReasonCode::ClientIdentifierNotValid;
+    assert_eq!(bench.closed(peer), Some(Close::Refused(code)));
     let peer = bench.connect(&Hello::durable(""));
     bench.subscribe(peer, "t", 1);
     bench.cut(peer);
@@ -157,7 +159,7 @@ fn an_empty_client_id_is_refused_or_assigned() {
     assert!(present);
 }
 
-/// 17. [MQTT5-3.1.4-3] [MQTT3-3.1.4-2]
+/// Trap 17. [MQTT5-3.1.4-3] [MQTT3-3.1.4-2]
 #[test]
 fn a_take_over_tells_the_old_connection_and_publishes_its_will() {
     let mut bench = Bench::default();
@@ -181,7 +183,7 @@ fn a_take_over_tells_the_old_connection_and_publishes_its_will() {
     assert_eq!(bench.closed(old), Some(Close::TakenOver));
 }
 
-/// 18. [MQTT5-3.2.2-2] [MQTT5-3.2.2-3] [MQTT3-3.2.2-1] [MQTT3-3.2.2-2]
+/// Trap 18. [MQTT5-3.2.2-2] [MQTT5-3.2.2-3] [MQTT3-3.2.2-1] [MQTT3-3.2.2-2]
 #[test]
 fn session_present_is_one_only_for_a_resumed_session() {
     let mut bench = Bench::default();
@@ -201,7 +203,7 @@ fn session_present_is_one_only_for_a_resumed_session() {
     }
 }
 
-/// 18, over a crash.
+/// Trap 18, over a crash.
 #[test]
 fn session_present_is_exact_after_power_loss() {
     let mut bench = Bench::default();
@@ -212,7 +214,7 @@ fn session_present_is_exact_after_power_loss() {
     assert!(!bench.connect_for(&Hello::durable("b")).1);
 }
 
-/// 19. [MQTT5-3.1.2-23] [MQTT5-4.1.0-2]
+/// Trap 19. [MQTT5-3.1.2-23] [MQTT5-4.1.0-2]
 #[test]
 fn a_session_without_expiry_ends_with_its_connection() {
     let mut bench = Bench::default();
@@ -225,7 +227,7 @@ fn a_session_without_expiry_ends_with_its_connection() {
     assert!(!bench.connect_for(&hello).1);
 }
 
-/// 19. The session ends when its expiry has passed, not a millisecond earlier.
+/// Trap 19. The session ends when its expiry has passed, not a millisecond earlier.
 #[test]
 fn a_session_expires_on_time() {
     let hello = Hello {
@@ -246,7 +248,7 @@ fn a_session_expires_on_time() {
     assert!(bench.connect_for(&Hello::v3("b", false)).1);
 }
 
-/// 22. [MQTT5-3.1.2-24] and section 3.1.2.11: Receive Maximum 0.
+/// Trap 22. Section 3.1.2.11.3: Receive Maximum 0.
 #[test]
 fn receive_maximum_zero_is_refused() {
     let mut bench = Bench::default();
@@ -261,7 +263,7 @@ fn receive_maximum_zero_is_refused() {
     assert_eq!(bench.broker.session_totals().sessions, 0);
 }
 
-/// 24. [MQTT5-3.1.2-22] [MQTT3-3.1.2-24]
+/// Trap 24. [MQTT5-3.1.2-22] [MQTT3-3.1.2-24]
 #[test]
 fn silence_for_one_and_a_half_keep_alives_closes_and_publishes_the_will() {
     let mut bench = Bench::default();
@@ -285,7 +287,7 @@ fn silence_for_one_and_a_half_keep_alives_closes_and_publishes_the_will() {
     assert_eq!(bench.payloads(watcher), ["silent"]);
 }
 
-/// 24. Keep alive 0 never ends.
+/// Trap 24. Keep alive 0 never ends.
 #[test]
 fn keep_alive_zero_is_never_closed() {
     let mut bench = Bench::default();
@@ -294,7 +296,7 @@ fn keep_alive_zero_is_never_closed() {
     assert_eq!(bench.closed(peer), None);
 }
 
-/// 25. [MQTT5-3.1.4-6] [MQTT3-3.1.4-5]
+/// Trap 25. [MQTT5-3.1.4-6] [MQTT3-3.1.4-5]
 #[test]
 fn packets_behind_a_refused_connect_are_not_processed() {
     let mut bench = Bench::default();
@@ -329,7 +331,7 @@ fn connack_precedes_whatever_follows_connect_in_one_segment() {
     );
 }
 
-/// 26. [MQTT5-3.2.0-1]
+/// Trap 26. [MQTT5-3.2.0-1]
 #[test]
 fn connect_subscribe_and_publish_in_one_segment_are_answered_in_order() {
     let mut bench = Bench::default();
@@ -397,7 +399,7 @@ fn response_information_is_told_to_who_asks() {
     }
 }
 
-/// 20. [MQTT5-3.1.2-24] [MQTT5-3.4.2-2] [MQTT5-3.5.2-2] [MQTT5-3.1.2-29]
+/// Trap 20. [MQTT5-3.1.2-24] [MQTT5-3.4.2-2] [MQTT5-3.5.2-2] [MQTT5-3.1.2-29]
 ///
 /// Traps 20 and 21: the reason of a refusal is told where it is wanted and fits, to the byte.
 #[test]
@@ -451,7 +453,7 @@ fn a_suback_that_the_client_does_not_take_ends_the_connection() {
 
 // ---- PUBLISH ----
 
-/// 27. [MQTT5-3.3.1-3] [MQTT3-3.3.1-3]
+/// Trap 27. [MQTT5-3.3.1-3] [MQTT3-3.3.1-3]
 #[test]
 fn dup_is_not_passed_on() {
     let mut bench = Bench::default();
@@ -462,7 +464,7 @@ fn dup_is_not_passed_on() {
     assert!(!bench.take_publish(peer).dup);
 }
 
-/// 28. [MQTT5-3.3.1-4] [MQTT5-3.3.1-2] [MQTT3-3.3.1-2] [MQTT3-3.3.1-4]
+/// Trap 28. [MQTT5-3.3.1-4] [MQTT5-3.3.1-2] [MQTT3-3.3.1-2] [MQTT3-3.3.1-4]
 #[test]
 fn qos_3_and_dup_at_qos_0_close() {
     for first in [0x36, 0x38] {
@@ -473,7 +475,7 @@ fn qos_3_and_dup_at_qos_0_close() {
     }
 }
 
-/// 29. [MQTT5-3.3.1-5] [MQTT3-3.3.1-7]
+/// Trap 29. [MQTT5-3.3.1-5] [MQTT3-3.3.1-7]
 #[test]
 fn a_qos_0_retained_message_replaces_a_qos_2_one() {
     let mut bench = Bench::default();
@@ -490,7 +492,7 @@ fn a_qos_0_retained_message_replaces_a_qos_2_one() {
     );
 }
 
-/// 29. Retained messages are delivered with the lower of their own and the granted QoS.
+/// Trap 29. Retained messages are delivered with the lower of their own and the granted QoS.
 #[test]
 fn a_retained_message_keeps_its_qos() {
     let mut bench = Bench::default();
@@ -503,7 +505,7 @@ fn a_retained_message_keeps_its_qos() {
     }
 }
 
-/// 30. [MQTT5-3.3.1-6] [MQTT5-3.3.1-7] [MQTT3-3.3.1-10] [MQTT3-3.3.1-11]
+/// Trap 30. [MQTT5-3.3.1-6] [MQTT5-3.3.1-7] [MQTT3-3.3.1-10] [MQTT3-3.3.1-11]
 #[test]
 fn an_empty_retained_message_clears_and_is_forwarded() {
     let mut bench = Bench::default();
@@ -518,7 +520,7 @@ fn an_empty_retained_message_clears_and_is_forwarded() {
     assert!(bench.broker.retained("t").is_none());
 }
 
-/// 31. [MQTT5-3.3.1-8] [MQTT3-3.3.1-12]
+/// Trap 31. [MQTT5-3.3.1-8] [MQTT3-3.3.1-12]
 #[test]
 fn a_message_without_retain_leaves_the_retained_one_alone() {
     let mut bench = Bench::default();
@@ -528,7 +530,7 @@ fn a_message_without_retain_leaves_the_retained_one_alone() {
     assert!(bench.broker.retained("t").is_some());
 }
 
-/// 32. [MQTT5-3.3.1-9] [MQTT5-3.3.1-10] [MQTT5-3.3.1-11]
+/// Trap 32. [MQTT5-3.3.1-9] [MQTT5-3.3.1-10] [MQTT5-3.3.1-11]
 #[test]
 fn retain_handling_decides_when_retained_messages_are_sent() {
     let mut bench = Bench::default();
@@ -549,7 +551,7 @@ fn retain_handling_decides_when_retained_messages_are_sent() {
     assert_eq!(bench.payloads(peer), ["x"]);
 }
 
-/// 33. [MQTT5-3.3.1-12] [MQTT5-3.3.1-13] [MQTT3-3.3.1-8] [MQTT3-3.3.1-9]
+/// Trap 33. [MQTT5-3.3.1-12] [MQTT5-3.3.1-13] [MQTT3-3.3.1-8] [MQTT3-3.3.1-9]
 #[test]
 fn retain_as_published_keeps_the_flag_of_live_messages() {
     let mut bench = Bench::default();
@@ -571,7 +573,7 @@ fn retain_as_published_keeps_the_flag_of_live_messages() {
     assert!(bench.take_publish(peer).retain);
 }
 
-/// 34. [MQTT5-3.3.2-2] [MQTT3-3.3.2-2] and section 3.3.2.1
+/// Trap 34. [MQTT5-3.3.2-2] [MQTT3-3.3.2-2] and section 3.3.2.1
 #[test]
 fn wildcards_and_empty_topics_in_publish_close() {
     for version in [V3, V5] {
@@ -587,7 +589,7 @@ fn wildcards_and_empty_topics_in_publish_close() {
     }
 }
 
-/// 35. [MQTT5-3.3.2-5] [MQTT5-3.3.2-6]
+/// Trap 35. [MQTT5-3.3.2-5] [MQTT5-3.3.2-6]
 #[test]
 fn message_expiry_counts_down_in_the_queue_and_expired_messages_are_dropped() {
     let mut bench = Bench::default();
@@ -605,7 +607,7 @@ fn message_expiry_counts_down_in_the_queue_and_expired_messages_are_dropped() {
     assert_eq!(bench.payloads(reader), ["forever"]);
 }
 
-/// 35, for retained messages and wills, whose interval starts with their publication.
+/// Trap 35, for retained messages and wills, whose interval starts with their publication.
 #[test]
 fn message_expiry_counts_down_for_retained_messages_and_wills() {
     let mut bench = Bench::default();
@@ -635,7 +637,7 @@ fn message_expiry_counts_down_for_retained_messages_and_wills() {
     assert_eq!(bench.take_all(reader), []);
 }
 
-/// 36. [MQTT5-4.3.3-7] [MQTT5-4.3.3-13]
+/// Trap 36. [MQTT5-4.3.3-7] [MQTT5-4.3.3-13]
 #[test]
 fn once_sent_a_qos_2_message_no_longer_expires() {
     let mut bench = Bench::default();
@@ -654,7 +656,7 @@ fn once_sent_a_qos_2_message_no_longer_expires() {
     );
 }
 
-/// 37. [MQTT5-3.3.2-7] [MQTT5-3.3.2-8] [MQTT5-3.3.2-12]; 38. [MQTT5-3.1.2-26] [MQTT5-3.1.2-27]
+/// Trap 38. [MQTT5-3.1.2-26] [MQTT5-3.1.2-27] [MQTT5-3.3.2-11]
 #[test]
 fn aliases_towards_a_client_are_those_it_can_resolve() {
     let mut bench = Bench::new(Limits {
@@ -732,6 +734,7 @@ fn an_alias_is_set_again_after_a_reconnect_and_after_a_packet_that_did_not_fit()
     );
 }
 
+/// Trap 37. [MQTT5-3.3.2-7] [MQTT5-3.3.2-9] [MQTT5-3.3.2-12], and trap 38: an alias is not passed on.
 #[test]
 fn inbound_aliases_are_resolved_and_never_forwarded() {
     let mut bench = Bench::default();
@@ -765,7 +768,7 @@ fn inbound_aliases_are_resolved_and_never_forwarded() {
     );
 }
 
-/// 39. [MQTT5-3.3.2-4] [MQTT5-3.3.2-15] to [MQTT5-3.3.2-20]
+/// Trap 39. [MQTT5-3.3.2-4] [MQTT5-3.3.2-16] [MQTT5-3.3.2-17] [MQTT5-3.3.2-18] [MQTT5-3.3.2-20]
 #[test]
 fn forwarded_properties_arrive_unaltered_through_queue_and_restart() {
     // Content type, user properties in order and twice, correlation data, payload format.
@@ -792,7 +795,7 @@ fn forwarded_properties_arrive_unaltered_through_queue_and_restart() {
     assert_eq!(bench.take_publish(other).forwarded, block);
 }
 
-/// 40. [MQTT5-3.3.2-14]
+/// Trap 40. [MQTT5-3.3.2-14]
 #[test]
 fn a_response_topic_with_wildcards_closes() {
     let mut bench = Bench::default();
@@ -801,7 +804,7 @@ fn a_response_topic_with_wildcards_closes() {
     assert!(bench.closed(peer).is_some());
 }
 
-/// 41. [MQTT5-3.3.4-6]
+/// Trap 41. [MQTT5-3.3.4-6]
 #[test]
 fn a_subscription_identifier_from_a_client_closes() {
     let mut bench = Bench::default();
@@ -817,7 +820,7 @@ fn a_subscription_identifier_from_a_client_closes() {
     );
 }
 
-/// 42. [MQTT5-3.3.4-2] [MQTT5-3.3.4-3] [MQTT5-3.3.4-4] [MQTT5-3.3.4-5]
+/// Trap 42. [MQTT5-3.3.4-2] [MQTT5-3.3.4-3] [MQTT5-3.3.4-4] [MQTT5-3.3.4-5]
 #[test]
 fn overlapping_subscriptions_give_one_copy_with_all_identifiers_and_the_highest_qos() {
     let mut bench = Bench::default();
@@ -833,7 +836,7 @@ fn overlapping_subscriptions_give_one_copy_with_all_identifiers_and_the_highest_
     assert_eq!(bench.take_all(peer), []);
 }
 
-/// 43. [MQTT5-3.3.4-9] [MQTT5-3.3.4-10] [MQTT5-4.9.0-2] [MQTT5-4.9.0-3]
+/// Trap 43. [MQTT5-3.3.4-9] [MQTT5-3.3.4-10] [MQTT5-4.9.0-2] [MQTT5-4.9.0-3]
 #[test]
 fn receive_maximum_holds_back_qos_1_and_2_and_nothing_else() {
     let mut bench = Bench::default();
@@ -855,7 +858,7 @@ fn receive_maximum_holds_back_qos_1_and_2_and_nothing_else() {
     assert_eq!(bench.payloads(reader), ["2"]);
 }
 
-/// 43. The quota starts full on every connection, and what is sent again counts; PUBREL and QoS 0 do not wait for it.
+/// Trap 43. The quota starts full on every connection, and what is sent again counts; PUBREL and QoS 0 do not wait for it.
 #[test]
 fn a_resumed_session_with_a_smaller_receive_maximum_moves_on() {
     let mut bench = Bench::default();
@@ -878,7 +881,7 @@ fn a_resumed_session_with_a_smaller_receive_maximum_moves_on() {
     assert_eq!(bench.payloads(reader), ["2"]);
 }
 
-/// 44. Section 3.3.4: more than the server's Receive Maximum.
+/// Trap 44. Section 3.3.4: more than the server's Receive Maximum.
 #[test]
 fn too_many_unacknowledged_publishes_close_with_0x93() {
     let mut bench = Bench::new(Limits {
@@ -901,7 +904,7 @@ fn too_many_unacknowledged_publishes_close_with_0x93() {
     );
 }
 
-/// 45. [MQTT5-3.1.2-24] [MQTT5-3.1.2-25]
+/// Trap 45. [MQTT5-3.1.2-24] [MQTT5-3.1.2-25]
 #[test]
 fn a_message_too_big_for_the_client_is_dropped_and_holds_nothing_up() {
     let mut bench = Bench::default();
@@ -923,7 +926,7 @@ fn a_message_too_big_for_the_client_is_dropped_and_holds_nothing_up() {
     assert_eq!(bench.payloads(reader), ["small"]);
 }
 
-/// 46. Section 3.2.2.3.6
+/// Trap 46. Section 3.2.2.3.6
 #[test]
 fn a_packet_above_the_announced_maximum_closes_by_its_header() {
     let mut bench = Bench::new(Limits {
@@ -940,7 +943,7 @@ fn a_packet_above_the_announced_maximum_closes_by_its_header() {
 
 // ---- acknowledgements and sessions ----
 
-/// 47. [MQTT5-4.3.3-10] [MQTT5-4.3.3-12]
+/// Trap 47. [MQTT5-4.3.3-10] [MQTT5-4.3.3-12]
 #[test]
 fn a_repeated_qos_2_publish_is_forwarded_once_also_over_a_reconnect_and_a_restart() {
     let mut bench = Bench::default();
@@ -967,7 +970,7 @@ fn a_repeated_qos_2_publish_is_forwarded_once_also_over_a_reconnect_and_a_restar
     assert_eq!(bench.payloads(reader), ["new"]);
 }
 
-/// 48. [MQTT5-4.3.3-11]
+/// Trap 48. [MQTT5-4.3.3-11]
 #[test]
 fn pubrel_for_an_unknown_id_is_answered_and_the_connection_stays() {
     let mut bench = Bench::default();
@@ -983,7 +986,7 @@ fn pubrel_for_an_unknown_id_is_answered_and_the_connection_stays() {
     assert_eq!((bench.closed(peer), bench.closed(old)), (None, None));
 }
 
-/// 49. [MQTT5-4.4.0-1] [MQTT3-4.4.0-1]
+/// Trap 49. [MQTT5-4.4.0-1] [MQTT3-4.4.0-1]
 #[test]
 fn on_resume_unacknowledged_publishes_and_pubrels_go_out_again_in_order_before_new_messages() {
     for hello in [Hello::durable("reader"), Hello::v3("reader", false)] {
@@ -1021,7 +1024,7 @@ fn on_resume_unacknowledged_publishes_and_pubrels_go_out_again_in_order_before_n
     }
 }
 
-/// 50. [MQTT5-4.4.0-2] [MQTT5-4.3.3-4]
+/// Trap 50. [MQTT5-4.4.0-2] [MQTT5-4.3.3-4]
 #[test]
 fn an_error_in_puback_or_pubrec_ends_the_exchange() {
     let mut bench = Bench::default();
@@ -1044,7 +1047,7 @@ fn an_error_in_puback_or_pubrec_ends_the_exchange() {
     assert_eq!(bench.payloads(reader), ["3"]);
 }
 
-/// 51. [MQTT5-4.6.0-5] [MQTT5-4.6.0-6] [MQTT3-4.6.0-6]
+/// Trap 51. [MQTT5-4.6.0-5] [MQTT5-4.6.0-6] [MQTT3-4.6.0-6]
 #[test]
 fn order_is_kept_when_a_stored_queue_meets_live_traffic() {
     let mut bench = Bench::new(Limits {
@@ -1074,7 +1077,7 @@ fn order_is_kept_when_a_stored_queue_meets_live_traffic() {
     assert_eq!(seen, (1..=30).map(|id| id.to_string()).collect::<Vec<_>>());
 }
 
-/// 52. [MQTT5-3.14.4-3] [MQTT3-3.14.4-2] [MQTT5-3.1.2-10]
+/// Trap 52. [MQTT5-3.14.4-3] [MQTT3-3.14.4-3] [MQTT5-3.1.2-10]
 #[test]
 fn only_a_normal_disconnect_discards_the_will() {
     let mut bench = Bench::default();
@@ -1100,7 +1103,7 @@ fn only_a_normal_disconnect_discards_the_will() {
     assert_eq!(bench.take_all(watcher), [], "the old will is gone");
 }
 
-/// 53. [MQTT5-3.1.2-8] [MQTT5-3.1.3-9]
+/// Trap 53. [MQTT5-3.1.2-8] [MQTT5-3.1.3-9]
 #[test]
 fn a_delayed_will_is_published_on_time_or_cancelled() {
     let hello = Hello {
@@ -1131,7 +1134,7 @@ fn a_delayed_will_is_published_on_time_or_cancelled() {
     assert_eq!(bench.payloads(watcher), ["will"]);
 }
 
-/// 53. The end of the session comes first.
+/// Trap 53. The end of the session comes first.
 #[test]
 fn a_delayed_will_is_published_at_the_latest_when_the_session_ends() {
     let mut bench = Bench::default();
@@ -1147,7 +1150,7 @@ fn a_delayed_will_is_published_at_the_latest_when_the_session_ends() {
     assert_eq!(bench.payloads(watcher), ["will"]);
 }
 
-/// 53. A will of a session that was connected when power was lost.
+/// Trap 53. A will of a session that was connected when power was lost.
 #[test]
 fn a_will_survives_power_loss_and_is_published_once() {
     let mut bench = Bench::default();
@@ -1171,7 +1174,7 @@ fn a_will_survives_power_loss_and_is_published_once() {
     assert_eq!(bench.take_all(watcher), []);
 }
 
-/// 54. [MQTT5-3.14.2-2]
+/// Trap 54. Section 3.14.2.2.2
 #[test]
 fn disconnect_changes_the_expiry_but_not_from_zero() {
     let leave = |expiry_s| {
@@ -1193,7 +1196,7 @@ fn disconnect_changes_the_expiry_but_not_from_zero() {
 
 // ---- SUBSCRIBE and UNSUBSCRIBE ----
 
-/// 55. [MQTT5-3.8.3-4] [MQTT5-3.8.3-5] [MQTT3-3.8.3-4] [MQTT5-3.8.3-2] [MQTT5-3.10.3-2]
+/// Trap 55. [MQTT5-3.8.3-4] [MQTT5-3.8.3-5] [MQTT3-3.8.3-4] [MQTT5-3.8.3-2] [MQTT5-3.10.3-2]
 #[test]
 fn reserved_subscribe_options_and_empty_lists_close() {
     let v3: [&[u8]; 4] = [
@@ -1226,7 +1229,7 @@ fn reserved_subscribe_options_and_empty_lists_close() {
     }
 }
 
-/// 56. [MQTT5-3.9.3-1] [MQTT5-3.11.3-1] [MQTT3-3.8.4-5] [MQTT5-3.10.4-5]; 58. refused filters; 59. shared ones.
+/// Trap 56. [MQTT5-3.9.3-1] [MQTT5-3.11.3-1] [MQTT3-3.8.4-5] [MQTT5-3.10.4-5]; trap 58. refused filters; trap 59. shared ones.
 #[test]
 fn each_filter_has_its_code_in_order() {
     let filters = [
@@ -1263,7 +1266,7 @@ fn each_filter_has_its_code_in_order() {
     );
 }
 
-/// 57. [MQTT5-3.8.4-3] [MQTT5-3.8.4-4] [MQTT3-3.8.4-3]
+/// Trap 57. [MQTT5-3.8.4-3] [MQTT5-3.8.4-4] [MQTT3-3.8.4-3]
 #[test]
 fn the_same_filter_again_replaces_the_subscription() {
     let mut bench = Bench::default();
@@ -1277,7 +1280,7 @@ fn the_same_filter_again_replaces_the_subscription() {
     assert_eq!(bench.take_all(peer), []);
 }
 
-/// 58. [MQTT5-4.7.1-1] [MQTT5-4.7.1-2] [MQTT5-4.7.2-1]
+/// Trap 58. [MQTT5-4.7.1-1] [MQTT5-4.7.1-2] [MQTT5-4.7.2-1]
 #[test]
 fn filters_match_as_written() {
     for (filter, topic, matches) in [

@@ -61,7 +61,7 @@ fn finish(bench: &mut Bench, peer: Peer) -> Vec<String> {
     payloads
 }
 
-/// 59. Each message goes to one member.
+/// Trap 59. Each message goes to one member.
 #[test]
 fn members_receive_by_turns() {
     for qos in 0..=2 {
@@ -73,7 +73,7 @@ fn members_receive_by_turns() {
     }
 }
 
-/// 59. `$share/g/t` and `t` of one client are two subscriptions, and groups of other names and filters are other groups.
+/// Trap 59. `$share/g/t` and `t` of one client are two subscriptions, and groups of other names and filters are other groups.
 #[test]
 fn a_shared_subscription_stands_beside_the_others() {
     let mut bench = Bench::default();
@@ -93,7 +93,7 @@ fn a_shared_subscription_stands_beside_the_others() {
     assert_eq!(ids, [[1], [2], [3], [4]]);
 }
 
-/// 32. [MQTT5-3.3.1-9]: no retained messages for a shared subscription (section 3.8.3.1).
+/// Trap 32. [MQTT5-3.3.1-9]: no retained messages for a shared subscription (section 3.8.3.1).
 #[test]
 fn a_shared_subscription_gets_no_retained_messages() {
     let mut bench = Bench::default();
@@ -530,7 +530,7 @@ fn a_refused_delivery_goes_to_nobody_else() {
     }
 }
 
-/// 55. and 59. [MQTT5-4.8.2-1] [MQTT5-4.8.2-2]: malformed share names get a code, and spoil nothing.
+/// Traps 55 and 59. [MQTT5-4.8.2-1] [MQTT5-4.8.2-2]: malformed share names get a code, and spoil nothing.
 #[test]
 fn malformed_share_names_are_refused() {
     let mut bench = Bench::default();
@@ -555,7 +555,7 @@ fn malformed_share_names_are_refused() {
     );
 }
 
-/// Mixed grants: a message for the group is stored at the highest grant and delivered at the member's own.
+/// [MQTT5-4.8.2-3] Mixed grants: a message for the group is stored at the highest grant and delivered at the member's own.
 #[test]
 fn a_qos_0_member_feeds_from_the_backlog_too() {
     let mut bench = Bench::new(Limits {

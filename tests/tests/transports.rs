@@ -80,7 +80,7 @@ fn answers_of_one_batch_leave_in_one_frame() {
 
 #[test]
 fn d6_packets_are_split_and_merged_over_frames_at_will() {
-    // [MQTT5-6.0.0-1] [MQTT5-6.0.0-2] [MQTT3-6.0-1]
+    // Trap 60. [MQTT5-6.0.0-1] [MQTT5-6.0.0-2] [MQTT3-6.0-1] [MQTT3-6.0.0-1] [MQTT3-6.0.0-2]
     let server = Server::start(vec![ws()]);
     let stream = [&connect("a"), SUBSCRIBE, PINGREQ, &publish(b"hello")].concat();
     let expected = [CONNACK, SUBACK, PINGRESP, &publish(b"hello")].concat();
@@ -128,7 +128,7 @@ fn d6_frames_that_break_a_rule_end_the_connection_with_its_code() {
     huge.extend([0; 4]);
     let unmasked = [&[0x82, 14][..], &connect("a")].concat();
     for (attack, code, violation) in [
-        // [MQTT5-6.0.0-1] [MQTT3-6.0-1]: text, even if its bytes would be MQTT.
+        // Trap 60. [MQTT5-6.0.0-1] [MQTT3-6.0-1] [MQTT3-6.0.0-1]: text, even if its bytes would be MQTT.
         (masked(0x81, &connect("a")), 1003, Violation::Text),
         (unmasked, 1002, Violation::Unmasked),
         (huge, 1009, Violation::FrameTooLarge),
@@ -161,7 +161,7 @@ fn d6_frames_that_break_a_rule_end_the_connection_with_its_code() {
 
 #[test]
 fn d6_a_refused_handshake_says_why_and_is_counted() {
-    // [MQTT5-6.0.0-3]: the client offers "mqtt".
+    // [MQTT5-6.0.0-3] [MQTT3-6.0.0-3]: the client offers "mqtt".
     let listener = ListenerConfig {
         allow_origins: vec!["https://app.example.org".to_owned()],
         ..ws()
@@ -212,7 +212,7 @@ fn d6_a_refused_handshake_says_why_and_is_counted() {
     for allowed in [origin("https://app.example.org"), REQUEST.to_owned()] {
         let mut client = server.tcp("ws");
         client.write_all(allowed.as_bytes()).unwrap();
-        // [MQTT5-6.0.0-4]
+        // Trap 60. [MQTT5-6.0.0-4] [MQTT3-6.0.0-4]
         assert!(head(&mut client).contains("\r\nSec-WebSocket-Protocol: mqtt\r\n"));
     }
     let counted = || server.listener("ws").refused(Refusal::WebSocket) == requests.len() as u64;

@@ -317,7 +317,7 @@ mod tests {
 
     #[test]
     fn dup_qos_retain_and_packet_id() {
-        // [MQTT5-2.2.1-4] [MQTT3-2.3.1-5]: no packet identifier with QoS 0
+        // [MQTT5-2.2.1-2] [MQTT3-2.3.1-5]: no packet identifier with QoS 0
         let publish = Packet::Publish(Publish {
             dup: true,
             qos: QoS::ExactlyOnce,
@@ -348,7 +348,7 @@ mod tests {
 
     #[test]
     fn a_packet_id_is_not_zero() {
-        // [MQTT5-2.2.1-2] [MQTT5-2.2.1-3] [MQTT3-2.3.1-1]
+        // [MQTT5-2.2.1-3] [MQTT3-2.3.1-1]
         for version in [V3_1_1, V5] {
             let bytes = framed(0x32, &[b"\x00\x01a\x00\x00\x00"]);
             check_error(version, &bytes, DecodeError::PacketIdZero);

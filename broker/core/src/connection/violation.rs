@@ -21,7 +21,7 @@ pub enum Violation {
     TopicAliasTooLarge,
     /// An alias that this connection never set [MQTT5-3.3.2-12].
     TopicAliasUnknown,
-    /// More unacknowledged QoS 1 and 2 messages than the announced Receive Maximum [MQTT5-3.3.4-9].
+    /// More unacknowledged QoS 1 and 2 messages than the announced Receive Maximum [MQTT5-3.3.4-7].
     ReceiveMaximumExceeded,
     /// AUTH without an Authentication Method in CONNECT [MQTT5-4.12.0-7].
     UnexpectedAuth,
@@ -31,7 +31,7 @@ pub enum Violation {
     AuthOutOfTurn,
     /// Neither AUTH nor DISCONNECT while CONNACK depends on an exchange [MQTT5-3.1.2-30].
     BeforeConnAck,
-    /// DISCONNECT sets a session expiry where CONNECT had none [MQTT5-3.14.2-2].
+    /// DISCONNECT sets a session expiry where CONNECT had none (MQTT 5 section 3.14.2.2.2).
     ExpiryFromZero,
     /// A publish was refused and the protocol version has no way to say so [MQTT3-3.3.5-2].
     PublishRefused(ReasonCode, &'static str),

@@ -179,7 +179,7 @@ impl World {
             && number != WATCHER
             && (is_stale || is_nothing)
         {
-            // What it would resume is not this session: it closes and begins anew [MQTT5-3.2.2-4].
+            // What it would resume is not this session: it closes and begins anew (3.2.2-4 of MQTT 5).
             client.must_clean = true;
             self.abandon(number);
             return Ok(());
