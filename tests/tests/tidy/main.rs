@@ -1,14 +1,18 @@
-//! Holds the source tree to its own rules: crate graph, module docs, citations, leftovers.
+//! Holds the source tree to its own rules: crate graph, module docs, leftovers, and (in `statements`) citations.
 //!
 //! Reads files and `cargo metadata`, compiles nothing. A failure names file and line. Does not know: formatting and lints
 //! (rustfmt and clippy have those), `deploy/motemq.toml` (checked where the configuration is read).
 
 #![expect(clippy::unwrap_used, reason = "tests may fail by panicking")]
 
+mod sources;
+mod statements;
+
 use serde_json::Value;
+use sources::{root, sources};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 #[test]
@@ -72,40 +76,6 @@ fn every_module_says_what_it_promises() {
 }
 
 #[test]
-fn every_cited_statement_exists() {
-    let known = statement_ids();
-    assert_eq!(known.len(), 395);
-    let mut wrong = Vec::new();
-    for source in sources() {
-        for (number, line) in source.lines() {
-            let cited = citations(line).into_iter();
-            let unknown = cited.filter(|id| !known.contains(id));
-            wrong.extend(unknown.map(|id| format!("{}:{number}: {id}", source.path.display())));
-        }
-    }
-    assert!(wrong.is_empty(), "no such statement:\n{}", wrong.join("\n"));
-}
-
-/// A number to read, until every id must be cited by a test or excused.
-#[test]
-fn cited_statements_are_counted() {
-    let known = statement_ids();
-    let (mut cited, mut tested) = (BTreeSet::new(), BTreeSet::new());
-    for source in sources() {
-        cited.extend(citations(&source.text));
-        tested.extend(citations(source.test_code()));
-    }
-    println!(
-        "statements: {} in all, {} cited, {} cited by tests, {} not cited",
-        known.len(),
-        cited.len(),
-        tested.len(),
-        known.difference(&cited).count()
-    );
-    assert!(tested.is_subset(&cited));
-}
-
-#[test]
 fn there_is_no_commented_out_code() {
     let found = find_lines(is_commented_out_code);
     assert!(
@@ -166,11 +136,6 @@ fn the_checks_see_what_they_look_for() {
         "// Prose that ends with a full stop."
     ));
     assert!(!is_commented_out_code("let url = \"mqtt://host\";"));
-    let cited = ["[MQTT5-", "3.8.4-8] and [MQTT3-", "6.0-1] [MQTT-", "1.2]"].concat();
-    assert_eq!(
-        citations(&cited),
-        ["MQTT5-3.8.4-8", "MQTT3-6.0-1", "MQTT-1.2"]
-    );
 }
 
 /// The dependencies of a kind among the workspace's own crates.
@@ -218,64 +183,6 @@ fn set(names: &[&str]) -> BTreeSet<String> {
     names.iter().map(|name| (*name).to_owned()).collect()
 }
 
-/// A file of ours.
-struct Source {
-    /// From the workspace's root.
-    path: PathBuf,
-    text: String,
-}
-
-impl Source {
-    fn lines(&self) -> impl Iterator<Item = (usize, &str)> {
-        (1..).zip(self.text.lines())
-    }
-
-    /// A `mod tests` in a file of its own.
-    fn is_unit_tests(&self) -> bool {
-        self.path.ends_with("tests.rs")
-    }
-
-    /// What of the file runs only in tests.
-    fn test_code(&self) -> &str {
-        let in_tests = self
-            .path
-            .components()
-            .any(|part| part.as_os_str() == "tests");
-        if in_tests || self.is_unit_tests() {
-            return &self.text;
-        }
-        let start = self.text.find("#[cfg(test)]\nmod ");
-        start.map_or("", |start| &self.text[start..])
-    }
-}
-
-fn sources() -> Vec<Source> {
-    let mut files = Vec::new();
-    for folder in ["broker", "certs", "device-sim", "tests"] {
-        collect(&root().join(folder), &mut files);
-    }
-    files.sort();
-    assert!(files.len() > 80, "only {} files found", files.len());
-    files
-        .into_iter()
-        .map(|file| Source {
-            text: fs::read_to_string(&file).unwrap(),
-            path: file.strip_prefix(root()).unwrap().to_owned(),
-        })
-        .collect()
-}
-
-fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() && !path.ends_with("target") {
-            collect(&path, files);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            files.push(path);
-        }
-    }
-}
-
 fn find_lines(is_wrong: impl Fn(&str) -> bool) -> Vec<String> {
     let mut found = Vec::new();
     for source in sources() {
@@ -294,23 +201,4 @@ fn is_commented_out_code(line: &str) -> bool {
     };
     let is_plain = !comment.starts_with(['/', '!']);
     is_plain && (comment.ends_with([';', '{', '}']) || comment.trim_start().starts_with("#["))
-}
-
-/// The ids in `[MQTT5-…]`, in order; whatever else stands in such brackets comes out too and is unknown.
-fn citations(text: &str) -> Vec<String> {
-    let starts = text.split("[MQTT").skip(1);
-    let ids = starts.filter_map(|rest| rest.split_once(']'));
-    ids.filter(|(id, _)| id.bytes().all(|b| b.is_ascii_digit() || b".-".contains(&b)))
-        .map(|(id, _)| format!("MQTT{id}"))
-        .collect()
-}
-
-fn statement_ids() -> BTreeSet<String> {
-    let list = root().join("tests/data/statement-ids.txt");
-    let list = fs::read_to_string(list).unwrap();
-    list.lines().map(str::to_owned).collect()
-}
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
