@@ -127,7 +127,9 @@ macro_rules! counters {
         #[derive(Clone, Debug, Default)]
         pub struct Tally {
             $($(#[$doc])* pub $name: u64,)*
-            drops: [u64; DropReason::ALL.len()],
+            /// Something was counted in the arrays below, which is rare.
+            is_exceptional: bool,
+            drops: [u32; DropReason::ALL.len()],
             limits: [u32; Limit::ALL.len()],
         }
 
@@ -145,13 +147,9 @@ macro_rules! counters {
                 $(if tally.$name != 0 {
                     self.$name.fetch_add(tally.$name, Ordering::Relaxed);
                 })*
-                for (sum, count) in self.drops.iter().zip(tally.drops) {
-                    if count != 0 {
-                        sum.fetch_add(count, Ordering::Relaxed);
-                    }
-                }
-                for (sum, count) in self.limits.iter().zip(tally.limits) {
-                    if count != 0 {
+                if tally.is_exceptional {
+                    let drops = self.drops.iter().zip(tally.drops);
+                    for (sum, count) in drops.chain(self.limits.iter().zip(tally.limits)) {
                         sum.fetch_add(count.into(), Ordering::Relaxed);
                     }
                 }
@@ -201,6 +199,7 @@ impl Tally {
         reason = "the array has a place for every variant"
     )]
     pub fn drop_message(&mut self, reason: DropReason) {
+        self.is_exceptional = true;
         self.drops[reason as usize] += 1;
     }
 
@@ -210,6 +209,7 @@ impl Tally {
         reason = "the array has a place for every variant"
     )]
     pub fn reach(&mut self, limit: Limit) {
+        self.is_exceptional = true;
         self.limits[limit as usize] += 1;
     }
 }

@@ -66,7 +66,16 @@ impl<V: Default + Keeps> LevelTree<V> {
 
     /// The number of a level name, if any node has it.
     pub(crate) fn level(&self, name: &str) -> Option<LevelId> {
-        self.levels.find(name)
+        self.levels.find(name.as_bytes())
+    }
+
+    /// The numbers of the levels of a topic, in order; `None` for a name that no node has.
+    pub(crate) fn levels_of(&self, topic: &str) -> Vec<Option<LevelId>> {
+        // Bytes, because splitting them is cheaper than splitting text, and `/` is one byte.
+        let names = topic.as_bytes().split(|byte| *byte == b'/');
+        let mut levels = Vec::with_capacity(LEVELS_USUAL);
+        levels.extend(names.map(|name| self.levels.find(name)));
+        levels
     }
 
     pub(crate) fn level_name(&self, node: NodeId) -> &str {
@@ -198,6 +207,9 @@ impl NodeId {
     }
 }
 
+/// Levels that a topic has room for before memory is asked for again.
+const LEVELS_USUAL: usize = 16;
+
 #[derive(Debug, Default)]
 struct Levels {
     names: Vec<(Box<str>, u32)>,
@@ -207,9 +219,9 @@ struct Levels {
 }
 
 impl Levels {
-    fn find(&self, name: &str) -> Option<LevelId> {
+    fn find(&self, name: &[u8]) -> Option<LevelId> {
         let hash = self.hasher.hash_one(name);
-        let same = |id: &u32| self.name(LevelId(*id)) == name;
+        let same = |id: &u32| self.name(LevelId(*id)).as_bytes() == name;
         self.index.find(hash, same).map(|id| LevelId(*id))
     }
 
@@ -218,7 +230,7 @@ impl Levels {
     }
 
     fn acquire(&mut self, name: &str) -> LevelId {
-        if let Some(id) = self.find(name) {
+        if let Some(id) = self.find(name.as_bytes()) {
             if let Some((_, uses)) = self.names.get_mut(id.0 as usize) {
                 *uses += 1;
             }
@@ -240,9 +252,9 @@ impl Levels {
             hasher,
             ..
         } = self;
-        let hash_of =
-            |id: &u32| hasher.hash_one(names.get(*id as usize).map_or("", |(name, _)| name));
-        index.insert_unique(hasher.hash_one(name), id, hash_of);
+        let name_of = |id: &u32| names.get(*id as usize).map_or("", |(name, _)| name);
+        let hash_of = |id: &u32| hasher.hash_one(name_of(id).as_bytes());
+        index.insert_unique(hasher.hash_one(name.as_bytes()), id, hash_of);
         LevelId(id)
     }
 
@@ -254,7 +266,7 @@ impl Levels {
         if *uses > 0 {
             return;
         }
-        let hash = self.hasher.hash_one(&**name);
+        let hash = self.hasher.hash_one(name.as_bytes());
         if let Ok(entry) = self.index.find_entry(hash, |known| *known == id.0) {
             entry.remove();
         }

@@ -108,11 +108,13 @@ impl<T: Default> TopicTrie<T> {
 
     /// Calls `found` with the value of every filter that matches `topic`.
     pub fn matches<'a>(&'a self, topic: &str, mut found: impl FnMut(&'a T)) {
+        // Each name is looked up once, however many branches meet it.
+        let levels = self.tree.levels_of(topic);
         // At most one node waits per level and wildcard, so a topic of ordinary depth stays in the first allocation.
-        let mut waiting: Vec<(NodeId, Option<&str>)> = Vec::with_capacity(8);
-        waiting.push((ROOT, Some(topic)));
+        let mut waiting: Vec<(NodeId, usize)> = Vec::with_capacity(8);
+        waiting.push((ROOT, 0));
         let no_wildcards = topic.starts_with('$');
-        while let Some((node, rest)) = waiting.pop() {
+        while let Some((node, depth)) = waiting.pop() {
             let Some(slots) = self.tree.value(node) else {
                 continue;
             };
@@ -120,25 +122,17 @@ impl<T: Default> TopicTrie<T> {
             if let (Some(value), true) = (&slots.multi_level, wildcards) {
                 found(value);
             }
-            let Some(rest) = rest else {
+            let Some(level) = levels.get(depth) else {
                 if let Some(value) = &slots.exact {
                     found(value);
                 }
                 continue;
             };
-            let (name, rest) = match rest.split_once('/') {
-                Some((name, rest)) => (name, Some(rest)),
-                None => (rest, None),
-            };
             if let (Some(child), true) = (slots.single_level, wildcards) {
-                waiting.push((child, rest));
+                waiting.push((child, depth + 1));
             }
-            if let Some(child) = self
-                .tree
-                .level(name)
-                .and_then(|level| self.tree.child(node, level))
-            {
-                waiting.push((child, rest));
+            if let Some(child) = level.and_then(|level| self.tree.child(node, level)) {
+                waiting.push((child, depth + 1));
             }
         }
     }

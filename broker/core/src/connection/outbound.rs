@@ -32,8 +32,7 @@ impl Connection {
         while is_announced && self.closed.is_none() {
             self.feed_replay(broker);
             self.feed_shared(broker, now);
-            let taken = self.take(broker, now, out);
-            more = taken > 0;
+            more = self.take(broker, now, out);
             if !more || out.len() >= out_bytes_max {
                 break;
             }
@@ -190,11 +189,12 @@ impl Connection {
         }
     }
 
-    /// Takes deliveries from the mailbox and encodes them; says how many.
-    fn take(&mut self, broker: &Broker, now: Timestamp, out: &mut Vec<u8>) -> usize {
+    /// Takes deliveries from the mailbox and encodes them. `true` when another call may find more: what arrives later wakes.
+    fn take(&mut self, broker: &Broker, now: Timestamp, out: &mut Vec<u8>) -> bool {
         let Phase::Active(active) = &mut self.phase else {
-            return 0;
+            return false;
         };
+        let is_fed = !active.replay.is_empty() || !active.groups.is_empty();
         let window = Window {
             epoch: active.epoch,
             inflight_max: active.inflight_max,
@@ -205,19 +205,17 @@ impl Connection {
         let mut outgoing = std::mem::take(&mut active.outgoing);
         let session = active.session.clone();
         let mailbox = session.mailbox();
-        if mailbox
-            .take(window, broker.journal(), &mut self.tally, &mut outgoing)
-            .is_err()
-        {
+        let taken = mailbox.take(window, broker.journal(), &mut self.tally, &mut outgoing);
+        let Ok(is_full) = taken else {
             let close = if mailbox.has_overflowed() {
                 Close::QueueOverflow
             } else {
                 Close::TakenOver
             };
             self.close(close, out);
-            return 0;
-        }
-        let taken = outgoing.len();
+            return false;
+        };
+        let is_any = !outgoing.is_empty();
         for item in outgoing.drain(..) {
             match item {
                 Outgoing::PubRel(packet_id) => {
@@ -264,11 +262,11 @@ impl Connection {
         }
         if let Some(active) = self.active()
             && outgoing.capacity() <= DELIVERIES_CHUNK
-            && taken > 0
+            && is_any
         {
             active.outgoing = outgoing;
         }
-        taken
+        is_full || is_fed && is_any
     }
 
     fn choose_alias(&mut self, topic: &TopicName) -> Choice {

@@ -384,14 +384,15 @@ impl Mailbox {
         }
     }
 
-    /// Takes what may be sent now. Resent deliveries come first, then PUBRELs, QoS 0, and new QoS 1 and 2.
+    /// Takes what may be sent now. Resent deliveries come first, then PUBRELs, QoS 0, and new QoS 1 and 2. `true` when the
+    /// window for one call was used up, so that there may be more.
     pub(crate) fn take(
         self: &Arc<Self>,
         window: Window,
         journal: &dyn Journal,
         tally: &mut Tally,
         out: &mut Vec<Outgoing>,
-    ) -> Result<(), Fenced> {
+    ) -> Result<bool, Fenced> {
         let mut state = lock(&self.state);
         if state.epoch != window.epoch || state.overflowed {
             return Err(Fenced);
@@ -405,6 +406,7 @@ impl Mailbox {
         if is_resent {
             self.take_new(&mut state, &window, journal, tally, &mut wanted, &mut batch);
         }
+        let is_full = batch.is_full(&window);
         let request = !wanted.is_empty() && !state.is_loading;
         state.is_loading |= request;
         drop(state);
@@ -414,7 +416,7 @@ impl Mailbox {
                 wanted,
             });
         }
-        Ok(())
+        Ok(is_full)
     }
 
     /// Sends again what an earlier connection left unsettled. `true` when nothing of that is left to send.
