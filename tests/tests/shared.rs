@@ -605,3 +605,143 @@ fn a_take_over_keeps_the_membership() {
     publish_many(&mut bench, publisher, 1, 1);
     assert_eq!(finish(&mut bench, again), ["1"]);
 }
+
+/// A QoS 2 message for a member with QoS 0 leaves when the group's queue has lost it: a power loss in between gave it to a
+/// second member.
+#[test]
+fn a_qos_2_message_leaves_at_qos_0_after_its_end_is_durable() {
+    let mut bench = Bench::default();
+    let durable = bench.connect(&Hello::durable("d"));
+    bench.subscribe(durable, "$share/g/t", 2);
+    bench.cut(durable);
+    let publisher = bench.connect(&Hello::clean("p"));
+    publish_many(&mut bench, publisher, 2, 1);
+    bench.holds_commits = true;
+    let low = bench.connect(&Hello::clean("low"));
+    bench.subscribe(low, "$share/g/t", 0);
+    assert_eq!(bench.take_all(low), []);
+    bench.commit();
+    assert_eq!(bench.payloads(low), ["1"]);
+    bench.restart(0);
+    bench.holds_commits = false;
+    let durable = bench.connect(&Hello::durable("d"));
+    assert_eq!(bench.take_all(durable), []);
+}
+
+/// What waits for the commit of its packet id waits at the next member too: the first one left, and the second had it at once.
+#[test]
+fn a_message_that_is_passed_on_still_waits_for_its_record() {
+    let (mut bench, members, _) = group(Limits::default(), 2, 0);
+    let publisher = bench.connect(&Hello::durable("q"));
+    bench.holds_commits = true;
+    bench.publish(publisher, "t", "x", 2, 1);
+    bench.cut(members[0]);
+    assert_eq!(bench.take_all(members[1]), []);
+    bench.commit();
+    assert_eq!(bench.payloads(members[1]), ["x"]);
+}
+
+/// A member that has left its last group still has what it was sent; it was lost when that member's session ended.
+#[test]
+fn what_a_former_member_never_acknowledged_goes_to_the_others() {
+    let (mut bench, members, publisher) = group(Limits::default(), 2, 1);
+    publish_many(&mut bench, publisher, 1, 1);
+    assert_eq!(bench.take_publish(members[0]).payload, "1");
+    bench.unsubscribe(members[0], "$share/g/t");
+    assert_eq!(bench.take_all(members[1]), []);
+    bench.cut(members[0]);
+    assert_eq!(finish(&mut bench, members[1]), ["1"]);
+}
+
+/// The bodies of what waits may be in the store only: they went with the last durable member, and its group waited on.
+#[test]
+fn a_backlog_outlives_the_last_durable_member() {
+    let mut bench = Bench::new(Limits {
+        mailbox_memory_bytes: 0,
+        ..Limits::default()
+    });
+    let durable = bench.connect(&Hello::durable("d"));
+    bench.subscribe(durable, "$share/g/t", 1);
+    bench.cut(durable);
+    let slow = bench.connect(&Hello {
+        receive_maximum: Some(1),
+        ..Hello::clean("slow")
+    });
+    bench.subscribe(slow, "$share/g/t", 1);
+    let publisher = bench.connect(&Hello::clean("p"));
+    publish_many(&mut bench, publisher, 1, 3);
+    bench.connect(&Hello::clean("d"));
+    assert_eq!(finish(&mut bench, slow), ["1", "2", "3"]);
+}
+
+/// A message that came before the group was durable is stored before a durable member gets it at QoS 2: after a power loss
+/// the broker had forgotten a packet id that the client had not.
+#[test]
+fn a_durable_member_gets_no_qos_2_packet_id_that_the_store_does_not_know() {
+    let mut bench = Bench::default();
+    let slow = bench.connect(&Hello {
+        receive_maximum: Some(1),
+        ..Hello::clean("slow")
+    });
+    bench.subscribe(slow, "$share/g/t", 2);
+    let publisher = bench.connect(&Hello::clean("p"));
+    publish_many(&mut bench, publisher, 2, 2);
+    let durable = bench.connect(&Hello::durable("d"));
+    bench.holds_commits = true;
+    bench.send(durable, &subscribe(1, &[("$share/g/t", options(2))], None));
+    assert_eq!(bench.take_all(durable), []);
+    bench.commit();
+    assert_eq!(bench.take(durable), Some(Got::SubAck(1, vec![2])));
+    let first = bench.take_publish(durable);
+    assert_eq!(first.payload, "2");
+    bench.restart(0);
+    bench.holds_commits = false;
+    let durable = bench.connect(&Hello::durable("d"));
+    let again = bench.take_publish(durable);
+    assert_eq!(
+        (again.payload, again.id, again.dup),
+        (first.payload, first.id, true)
+    );
+}
+
+/// As above, but the durable member goes before the store has it: the others get it.
+#[test]
+fn a_first_storing_that_is_not_finished_is_undone() {
+    let mut bench = Bench::default();
+    let slow = bench.connect(&Hello {
+        receive_maximum: Some(1),
+        ..Hello::clean("slow")
+    });
+    bench.subscribe(slow, "$share/g/t", 2);
+    let publisher = bench.connect(&Hello::clean("p"));
+    publish_many(&mut bench, publisher, 2, 2);
+    let durable = bench.connect(&Hello::durable("d"));
+    bench.holds_commits = true;
+    bench.send(durable, &subscribe(1, &[("$share/g/t", options(2))], None));
+    bench.cut(durable);
+    bench.holds_commits = false;
+    bench.commit();
+    assert_eq!(finish(&mut bench, slow), ["1", "2"]);
+    bench.restart(0);
+    let durable = bench.connect(&Hello::durable("d"));
+    assert_eq!(bench.take_all(durable), []);
+}
+
+/// [MQTT5-4.6.0-5]: what comes after the last grant above QoS 0 is gone stays behind what waits.
+#[test]
+fn a_lower_grant_does_not_let_messages_overtake() {
+    let mut bench = Bench::default();
+    let member = bench.connect(&Hello {
+        receive_maximum: Some(1),
+        ..Hello::clean("m")
+    });
+    bench.subscribe(member, "$share/g/t", 1);
+    let publisher = bench.connect(&Hello::clean("p"));
+    publish_many(&mut bench, publisher, 1, 2);
+    let first = bench.take_publish(member);
+    bench.subscribe(member, "$share/g/t", 0);
+    bench.publish(publisher, "t", "3", 1, 3);
+    assert_eq!(bench.take_all(member), []);
+    bench.ack(member, AckKind::PubAck, first.id, OK);
+    assert_eq!(bench.payloads(member), ["2", "3"]);
+}

@@ -71,6 +71,7 @@ fn control_qos_2_delivered_before_its_id_is_durable_is_noticed() {
             Rule::Protocol,
             Rule::AcknowledgedLost,
             Rule::Stalled,
+            Rule::Retained,
         ],
     );
 }
@@ -79,7 +80,7 @@ fn control_qos_2_delivered_before_its_id_is_durable_is_noticed() {
 fn mutant_publishes_acknowledged_early() {
     check(
         Fault::PublishAcknowledgedEarly,
-        &[Rule::AcknowledgedLost, Rule::Protocol],
+        &[Rule::AcknowledgedLost, Rule::Protocol, Rule::Stalled],
     );
 }
 
@@ -93,7 +94,11 @@ fn mutant_pubcomp_before_the_id_is_free_on_disk() {
 
 #[test]
 fn mutant_removals_of_inbound_ids_are_lost() {
-    check(Fault::InboundRemovedLost, &[Rule::AcknowledgedLost]);
+    // A new message under an id that was never freed counts as a repetition: it is acknowledged, and neither delivered nor retained.
+    check(
+        Fault::InboundRemovedLost,
+        &[Rule::AcknowledgedLost, Rule::Retained],
+    );
 }
 
 #[test]
@@ -136,7 +141,29 @@ fn mutant_wills_are_not_stored() {
 fn mutant_subscriptions_are_not_stored() {
     check(
         Fault::SubscriptionLost,
-        &[Rule::AcknowledgedLost, Rule::Will],
+        // A group that the store does not have is a loss that a moment of rest shows.
+        &[Rule::AcknowledgedLost, Rule::Will, Rule::Stalled],
+    );
+}
+
+#[test]
+fn mutant_a_shared_qos_2_delivery_leaves_before_it_is_moved() {
+    check(Fault::MoveEarly, &[Rule::Duplicate]);
+}
+
+#[test]
+fn mutant_shared_deliveries_are_not_moved_to_their_members() {
+    check(
+        Fault::MoveLost,
+        &[Rule::Duplicate, Rule::AcknowledgedLost, Rule::Protocol],
+    );
+}
+
+#[test]
+fn mutant_shared_deliveries_are_not_moved_back() {
+    check(
+        Fault::MoveBackLost,
+        &[Rule::Duplicate, Rule::AcknowledgedLost, Rule::Stalled],
     );
 }
 

@@ -155,7 +155,8 @@ pub enum Action {
         /// The delivery's position.
         sequence: u64,
     },
-    /// A stored delivery went from one queue to another: a share group gave it to a member, or got it back.
+    /// A stored delivery went from one queue to another: a share group gave it to a member, or got it back. Only one that is
+    /// there is moved: its body must be too.
     Move {
         /// Where it was.
         from: (QueueId, u64),

@@ -107,12 +107,13 @@ impl Record {
         self.message.as_ref()
     }
 
-    /// Whether deliveries wait for the commit: a message received at QoS 2, or a will (contracts section 3).
+    /// Whether deliveries wait for the commit: a message received at QoS 2, or a will (contracts section 3); or the end of the
+    /// same delivery elsewhere.
     #[must_use]
     pub(crate) fn is_barrier(&self) -> bool {
-        self.message.as_ref().is_some_and(|message| {
-            message.qos == QoS::ExactlyOnce || message.origin == Origin::Will
-        })
+        self.message
+            .as_ref()
+            .is_none_or(|message| message.qos == QoS::ExactlyOnce || message.origin == Origin::Will)
     }
 
     /// How far the record has come.

@@ -8,7 +8,8 @@
 //! Invariants:
 //! - Each message is with one member, or in the backlog, never both.
 //! - While the backlog holds anything, newer messages queue behind it.
-//! - The group is durable, and its queue in the store, while one member's session is.
+//! - The group is durable while one member's session is: what comes meanwhile is stored. Its queue stays in the store until
+//!   the last member leaves, because what is in memory may have its body there only.
 //!
 //! Does not know: packets, who publishes, what a member does with a delivery.
 
@@ -50,6 +51,8 @@ struct State {
     /// The highest quality of service that a member was granted.
     qos_max: QoS,
     is_durable: bool,
+    /// The store has its queue.
+    is_stored: bool,
 }
 
 /// The wake-ups of the members that are connected.
@@ -193,7 +196,10 @@ impl ShareGroup {
 
     /// The group as the store has it: durable, its members still to join.
     pub(crate) fn restore_durable(&self) {
-        lock(&self.state).is_durable = true;
+        let mut state = lock(&self.state);
+        state.is_durable = true;
+        state.is_stored = true;
+        drop(state);
         self.backlog.set_durable(true);
     }
 
@@ -220,21 +226,20 @@ impl ShareGroup {
             .map(|member| member.mailbox.wakeup().clone())
             .collect();
         let is_durable = members.clone().any(|member| member.is_durable);
-        if is_durable == state.is_durable {
-            return;
+        if is_durable != state.is_durable {
+            state.is_durable = is_durable;
+            self.backlog.set_durable(is_durable);
         }
-        state.is_durable = is_durable;
-        self.backlog.set_durable(is_durable);
         let queue = self.queue();
-        let action = if is_durable {
-            let subscriptions = vec![self.own_subscription()];
-            Action::Subscribed {
+        let action = match (state.is_stored, state.members.is_empty()) {
+            (false, _) if is_durable => Action::Subscribed {
                 queue,
-                subscriptions,
-            }
-        } else {
-            Action::SessionEnded { queue }
+                subscriptions: vec![self.own_subscription()],
+            },
+            (true, true) => Action::SessionEnded { queue },
+            _ => return,
         };
+        state.is_stored = !state.is_stored;
         journal.submit(Record::new(action));
     }
 
@@ -261,7 +266,11 @@ impl ShareGroup {
         tally: &mut Tally,
     ) {
         let mut state = lock(&self.state);
-        let qos = message.qos.min(state.qos_max);
+        let mut qos = message.qos.min(state.qos_max);
+        if qos != message.qos && qos == QoS::AtMostOnce && !self.backlog.is_empty() {
+            // It has come down to QoS 0 while older messages wait: behind them all the same.
+            qos = message.qos;
+        }
         let mut unplaced = Unplaced {
             message,
             record,
@@ -271,7 +280,7 @@ impl ShareGroup {
         };
         if qos != QoS::AtMostOnce {
             // A QoS 2 delivery that must survive is moved to its member before it is sent; that starts in the backlog.
-            let waits = qos == QoS::ExactlyOnce && state.is_durable && record.is_some();
+            let waits = qos == QoS::ExactlyOnce && state.is_durable;
             if !self.backlog.number(&mut unplaced, waits, journal, tally) {
                 return;
             }
@@ -334,16 +343,24 @@ impl ShareGroup {
         journal: &dyn Journal,
         tally: &mut Tally,
     ) {
-        let room = mailbox.room();
+        let mut room = mailbox.room();
         // Without room it comes again when an acknowledgement has made some; with room it is told of what arrives later.
         if room == 0 {
             return;
         }
         let _ = self.backlog.wakeup().begin(1, &self.waker);
-        let Some(member) = self.member(mailbox.queue()) else {
+        if self.backlog.is_empty() {
+            return;
+        }
+        // What is newer must not reach the member before what is taken here.
+        let state = lock(&self.state);
+        let Some(member) = state.member(mailbox.queue()) else {
             return;
         };
         let needs_bodies = member.options.qos == QoS::AtMostOnce;
+        if needs_bodies {
+            room = room.min(mailbox.volatile_room());
+        }
         for pulled in self.backlog.pull(room, needs_bodies, now, journal, tally) {
             let place = Place {
                 epoch,
@@ -353,7 +370,7 @@ impl ShareGroup {
                 is_durable: member.is_durable,
             };
             if let Err(returned) = mailbox.place(pulled, place, journal, tally) {
-                self.take_back(*returned, journal, tally);
+                self.backlog.take_back(*returned, journal, tally);
             }
         }
     }
@@ -364,15 +381,20 @@ impl ShareGroup {
         if state.members.is_empty() {
             returned.discard(journal, tally);
         } else {
-            self.backlog.take_back(returned, journal);
+            self.backlog.take_back(returned, journal, tally);
         }
     }
 
     /// Hands a QoS 0 message of a member that left to another.
-    pub(crate) fn pass_on(self: &Arc<Self>, message: &Arc<Message>, tally: &mut Tally) {
+    pub(crate) fn pass_on(
+        self: &Arc<Self>,
+        message: &Arc<Message>,
+        barrier: Option<&Arc<Record>>,
+        tally: &mut Tally,
+    ) {
         let unplaced = Unplaced {
             message,
-            record: None,
+            record: barrier,
             qos: QoS::AtMostOnce,
             sequence: None,
             is_durable: false,
@@ -382,12 +404,6 @@ impl ShareGroup {
             tally.drop_message(state.drop_reason());
         }
     }
-
-    fn member(&self, queue: QueueId) -> Option<Member> {
-        let state = lock(&self.state);
-        let index = state.position(queue)?;
-        state.members.get(index).cloned()
-    }
 }
 
 impl State {
@@ -395,6 +411,10 @@ impl State {
         self.members
             .iter()
             .position(|member| member.mailbox.queue() == queue)
+    }
+
+    fn member(&self, queue: QueueId) -> Option<&Member> {
+        self.members.get(self.position(queue)?)
     }
 
     /// Why nobody took a QoS 0 message.

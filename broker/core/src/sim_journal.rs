@@ -175,7 +175,20 @@ impl State {
         if let Action::Publish(publish) = &action {
             self.bodies.insert(position, publish.message.clone());
         }
-        self.image.apply(position, &action, &mut |_| ());
+        let mut freed = Vec::new();
+        self.image
+            .apply(position, &action, &mut |position| freed.push(position));
+        for position in freed {
+            // As in a real store: who asks for a body that no delivery has any more gets nothing.
+            let mut queues = self.image.queues.values();
+            let is_live = queues.any(|queue| {
+                let mut refs = queue.refs.values();
+                refs.any(|stored| stored.position == position)
+            });
+            if !is_live {
+                self.bodies.remove(&position);
+            }
+        }
     }
 }
 

@@ -1,7 +1,8 @@
 //! Random actions as a broker would submit them.
 //!
-//! Sequences grow per queue and have holes, packet ids are taken and freed, sessions come and go for good, a publish may
-//! still name a session that has just ended.
+//! Sequences grow per queue and have holes, packet ids are taken and freed, sessions and share groups come and go for good,
+//! a publish may still name a session that has just ended. Deliveries of share groups move to members and back, each to
+//! its old place, or on to another queue.
 
 use super::Chance;
 use motemq_codec::{PacketId, QoS, RetainHandling, SubscribeOptions};
@@ -9,7 +10,11 @@ use motemq_core::{
     Action, ClientId, Expiry, Identity, Image, Message, MessageId, Origin, PublishAction, QueueId,
     QueueRef, RetainedEffect, SessionRow, StoredSubscription, Timestamp, TopicName, Urgency, Will,
 };
+use std::collections::BTreeMap;
 use std::sync::Arc;
+
+/// A delivery's place.
+type Place = (QueueId, u64);
 
 /// The source of actions.
 #[derive(Clone, Debug)]
@@ -20,6 +25,8 @@ pub struct Workload {
     refs_max: usize,
     messages: u64,
     ended: Vec<QueueId>,
+    /// Where deliveries that were moved came from, with the position of their bodies.
+    origins: BTreeMap<Place, (Place, u64)>,
 }
 
 impl Workload {
@@ -32,6 +39,7 @@ impl Workload {
             chance,
             messages: 0,
             ended: Vec::new(),
+            origins: BTreeMap::new(),
         }
     }
 
@@ -62,6 +70,9 @@ impl Workload {
         if refs > self.refs_max && self.chance.per_mille(800) {
             return self.settle(image);
         }
+        if self.chance.per_mille(180) {
+            return self.share(image);
+        }
         match self.chance.below(1000) {
             0..430 => self.publish(image),
             430..730 => self.settle(image),
@@ -71,6 +82,92 @@ impl Workload {
             900..930 => self.unsubscribe(image),
             930..985 => self.change_session(image),
             _ => self.end_session(image),
+        }
+    }
+
+    /// What share groups do.
+    fn share(&mut self, image: &Image) -> Action {
+        let groups: Vec<_> = groups(image).collect();
+        if groups.is_empty() || (groups.len() < GROUPS_MAX && self.chance.per_mille(60)) {
+            return self.new_group(image);
+        }
+        let group = self.chance.pick(&groups);
+        match self.chance.below(100) {
+            0..55 => self.give(image, group),
+            55..85 => self.take_back(image),
+            85..98 => {
+                let sequence = self.any_sequence(image, group);
+                Action::Settle {
+                    queue: group,
+                    sequence,
+                }
+            }
+            _ => {
+                self.ended.push(group);
+                Action::SessionEnded { queue: group }
+            }
+        }
+    }
+
+    fn new_group(&mut self, image: &Image) -> Action {
+        let queue = QueueId::share_group(image.next_queue + self.chance.below(3));
+        let subscription = StoredSubscription {
+            filter: format!("$share/group-{}/plant/#", queue.number()).into(),
+            options: SubscribeOptions::default(),
+            subscription_id: None,
+        };
+        Action::Subscribed {
+            queue,
+            subscriptions: vec![subscription],
+        }
+    }
+
+    /// A delivery of `group` goes to a session, or, now and then, to another group.
+    fn give(&mut self, image: &Image, group: QueueId) -> Action {
+        let sequence = self.any_sequence(image, group);
+        let to = match groups(image).find(|other| *other != group) {
+            Some(other) if self.chance.per_mille(50) => other,
+            _ => self.any_queue(image),
+        };
+        let to = self.queue_ref(image, to);
+        self.move_ref(image, (group, sequence), to)
+    }
+
+    /// A delivery goes back to where it came from.
+    fn take_back(&mut self, image: &Image) -> Action {
+        let stored = |place: &Place| image.queues.get(&place.0)?.refs.get(&place.1);
+        self.origins.retain(|place, (_, position)| {
+            stored(place).is_some_and(|it| it.position == *position)
+        });
+        let index = self.chance.below(self.origins.len() as u64) as usize;
+        let Some((from, (origin, _))) = self.origins.iter().nth(index) else {
+            return self.publish(image);
+        };
+        let (from, origin) = (*from, *origin);
+        let mut to = self.queue_ref(image, origin.0);
+        let is_free = stored(&origin).is_none();
+        if is_free && origin.0 != from.0 {
+            to.sequence = origin.1;
+        }
+        self.move_ref(image, from, to)
+    }
+
+    /// Only what is there is moved: a broker moves what it holds.
+    fn move_ref(&mut self, image: &Image, from: Place, to: QueueRef) -> Action {
+        let queue = image.queues.get(&from.0);
+        let Some(stored) = queue.and_then(|queue| queue.refs.get(&from.1)) else {
+            return self.publish(image);
+        };
+        if from.0 == to.queue {
+            return self.publish(image);
+        }
+        self.origins
+            .insert((to.queue, to.sequence), (from, stored.position));
+        Action::Move {
+            from,
+            to,
+            position: stored.position,
+            bytes: stored.bytes,
         }
     }
 
@@ -236,7 +333,12 @@ impl Workload {
     fn publish(&mut self, image: &Image) -> Action {
         let message = self.message();
         let mut refs = Vec::new();
-        let queues: Vec<_> = image.sessions.keys().copied().collect();
+        let queues: Vec<_> = image
+            .sessions
+            .keys()
+            .copied()
+            .chain(groups(image))
+            .collect();
         let everyone = self.chance.per_mille(150);
         for queue in queues {
             if everyone || self.chance.per_mille(300) {
@@ -330,3 +432,11 @@ impl Workload {
         }
     }
 }
+
+/// The share groups that are in the store.
+fn groups(image: &Image) -> impl Iterator<Item = QueueId> {
+    let queues = image.subscriptions.keys().copied();
+    queues.filter(|queue| queue.is_share_group())
+}
+
+const GROUPS_MAX: usize = 3;

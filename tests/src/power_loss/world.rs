@@ -268,6 +268,11 @@ impl World {
             for _ in 0..commits {
                 Self::commit_further(&self.workload, &db, &mut engine)?;
             }
+            if commits > 0 {
+                // What became dead in one commit is gone with the next.
+                engine.commit(&db, &[filler()], &|| Duration::ZERO)?;
+                check_leaks(&db, &engine)?;
+            }
             Ok(Recovered {
                 operations,
                 is_in_flight,
@@ -311,6 +316,7 @@ impl World {
             .image()
             .sessions
             .keys()
+            .chain(engine.image().subscriptions.keys())
             .map(|queue| Action::SessionEnded { queue: *queue })
             .collect();
         for (_, message) in engine.image().retained.values() {
@@ -458,6 +464,13 @@ pub(super) fn check_bodies(
             return Err(Violation::Corrupt(format!("another body at {position}")));
         }
     }
+    check_leaks(db, engine)?;
+    Ok(live.len() as u64)
+}
+
+/// Every body in the store is some delivery's.
+fn check_leaks(db: &Database, engine: &Engine) -> Result<(), Violation> {
+    let live: std::collections::BTreeSet<_> = positions(engine.image()).collect();
     let txn = db.begin_read().map_err(StoreError::from)?;
     let bodies = txn.open_table(BODIES).map_err(StoreError::from)?;
     for row in bodies.range::<u64>(..).map_err(StoreError::from)? {
@@ -468,7 +481,7 @@ pub(super) fn check_bodies(
             )));
         }
     }
-    Ok(live.len() as u64)
+    Ok(())
 }
 
 fn check_empty(db: &Database) -> Result<(), Violation> {

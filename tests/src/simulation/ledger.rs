@@ -3,6 +3,7 @@
 //! Nothing here comes from inside the broker. A tick is a moment of the simulation: every packet that a client sends or
 //! reads has one of its own, so "before" is exact; virtual time, in milliseconds, is beside it.
 
+use super::shares::group_of_topic;
 use motemq_codec::{QoS, TopicFilter};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -131,6 +132,10 @@ pub enum Rule {
     AcknowledgedLost,
     /// QoS 2 arrived twice, or QoS 0 did.
     Duplicate,
+    /// A shared message reached a second member while the first had it, or had acknowledged it.
+    Redispatch,
+    /// A shared message reached a session that is no member.
+    Outsider,
     /// Out of order for one publisher, topic and QoS.
     Order,
     /// Session Present was wrong.
@@ -219,6 +224,11 @@ impl Ledger {
     /// The rule that the delivery breaks.
     pub fn deliver(&mut self, delivered: Delivered) -> Result<(), Broken> {
         self.check_expiry(&delivered)?;
+        if group_of_topic(&self.published[delivered.publish].topic).is_some() {
+            // Its members are judged together.
+            self.delivered.push(delivered);
+            return Ok(());
+        }
         self.check_repetition(&delivered)?;
         self.reached
             .insert((delivered.client, delivered.incarnation, delivered.publish));
@@ -337,7 +347,9 @@ impl Ledger {
         let mut seen: BTreeSet<(usize, u32, PublishId)> = BTreeSet::new();
         for delivered in &self.delivered {
             let message = &self.published[delivered.publish];
-            if message.retain || delivered.retain || message.topic.starts_with("will/") {
+            let is_shared = group_of_topic(&message.topic).is_some();
+            if message.retain || delivered.retain || message.topic.starts_with("will/") || is_shared
+            {
                 continue;
             }
             if !seen.insert((delivered.client, delivered.incarnation, delivered.publish)) {

@@ -14,6 +14,7 @@ pub mod ledger;
 pub mod life;
 pub mod link;
 pub mod saboteur;
+pub mod shares;
 pub mod world;
 
 pub use ledger::{Broken, Rule};

@@ -43,6 +43,12 @@ pub enum Fault {
     WillLost,
     /// Subscriptions are acknowledged and not stored.
     SubscriptionLost,
+    /// A share group's QoS 2 delivery goes to its member before the store has it there.
+    MoveEarly,
+    /// What a share group gave to a member stays the group's in the store.
+    MoveLost,
+    /// What a share group got back stays the member's in the store.
+    MoveBackLost,
     /// Sessions are announced before they are stored.
     SessionPutEarly,
     /// The end of a session is not stored.
@@ -90,6 +96,9 @@ impl Fault {
                 | Self::WillNotRemoved
                 | Self::WillLost
                 | Self::SubscriptionLost
+                | Self::MoveEarly
+                | Self::MoveLost
+                | Self::MoveBackLost
                 | Self::SessionPutEarly
                 | Self::SessionEndedLost
                 | Self::ExpiryLost
@@ -194,6 +203,11 @@ impl Saboteur {
             }
             (Fault::PubCompEarly, action @ Action::InboundRemoved { .. })
             | (Fault::SessionPutEarly, action @ Action::SessionPut(_)) => Fate::StoredLater(action),
+            (Fault::MoveEarly, action @ Action::Move { .. }) => Fate::StoredLater(action),
+            (Fault::MoveLost, Action::Move { to, .. }) if !to.queue.is_share_group() => Fate::Lost,
+            (Fault::MoveBackLost, Action::Move { to, .. }) if to.queue.is_share_group() => {
+                Fate::Lost
+            }
             (Fault::InboundRemovedLost, Action::InboundRemoved { .. })
             | (Fault::ReleaseLost, Action::Release { .. })
             | (Fault::SubscriptionLost, Action::Subscribed { .. })

@@ -4,6 +4,7 @@ mod acting;
 mod ending;
 mod power;
 mod reading;
+mod sharing;
 mod wires;
 
 use super::client::{Asked, Changing, Client, Expected, Kind, Outbound};
@@ -15,6 +16,9 @@ use super::ledger::{
 use super::life::Life;
 use super::link::{Link, Surroundings};
 use super::saboteur::{Fault, Saboteur};
+use super::shares::{
+    Receipt, SHARED_FILTERS, SHARED_TOPICS, Shares, Standing, group_of_filter, group_of_topic,
+};
 use motemq_codec::{
     Ack, AckKind, Connect, ConnectProperties, Decoded, Disconnect, Forwarded, Packet, PacketId,
     ProtocolVersion, Publish, PublishProperties, QoS, ReasonCode, Subscribe, SubscribeFilter,
@@ -22,7 +26,8 @@ use motemq_codec::{
     decode,
 };
 use motemq_core::{
-    Broker, Close, Image, JournalFailure, Limits, QueueFull, Room, SimDisk, Timestamp,
+    Broker, Close, Image, JournalFailure, Limits, QueueFull, Room, ShareRedispatch, ShareStrategy,
+    SimDisk, Timestamp,
 };
 use std::collections::VecDeque;
 use std::num::NonZeroU16;
@@ -83,6 +88,8 @@ pub struct World {
     /// The will of each client's last accepted connection.
     last_will: Vec<Option<usize>>,
     ledger: Ledger,
+    sharing: Sharing,
+    shares: Shares,
     excuses: Excuses,
     counts: Counts,
     story: Option<VecDeque<String>>,
@@ -92,6 +99,17 @@ pub struct World {
 #[derive(Copy, Clone, Debug)]
 struct Leaving {
     expiry_s: Option<u32>,
+}
+
+/// Whether clients share subscriptions.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+enum Sharing {
+    /// They do not.
+    No,
+    /// They do, with QoS 1 and 2.
+    Yes,
+    /// Some of them with QoS 0: what they are given may be lost.
+    AtMostOnce,
 }
 
 /// The client that subscribes to all wills.
@@ -129,8 +147,28 @@ impl World {
             queue_full: policy,
             mailbox_memory_bytes: dice.pick(&[0, 100, 500, 64 << 10]),
             session_expiry_max_s: EXPIRY_MAX_S,
+            share_strategy: dice.pick(&[
+                ShareStrategy::RoundRobin,
+                ShareStrategy::Random,
+                ShareStrategy::Sticky,
+                ShareStrategy::HashClient,
+                ShareStrategy::HashTopic,
+            ]),
+            share_redispatch: dice.pick(&[
+                ShareRedispatch::AtDisconnect,
+                ShareRedispatch::AtDisconnect,
+                ShareRedispatch::AtSessionEnd,
+            ]),
             ..Limits::default()
         });
+        let sharing = dice.pick(&[
+            Sharing::No,
+            Sharing::No,
+            Sharing::Yes,
+            Sharing::Yes,
+            Sharing::AtMostOnce,
+        ]);
+        let shares = Shares::new(limits.share_redispatch);
         let journal = Saboteur::new(fault, SimDisk::default());
         let broker = Broker::new(limits.clone(), journal.clone(), Image::default(), 1, now);
         let count = dice.between(3, 6);
@@ -170,6 +208,8 @@ impl World {
             last_will: vec![None; clients.len()],
             clients,
             ledger: Ledger::default(),
+            sharing,
+            shares,
             excuses: Excuses {
                 drops_by_policy: is_small && policy != QueueFull::Refuse,
                 crashes: 0,
@@ -228,7 +268,11 @@ impl World {
     }
 
     fn step(&mut self, crash: usize) -> Result<(), Broken> {
-        self.next_tick();
+        let tick = self.next_tick();
+        self.note_sessions(tick);
+        if self.sharing != Sharing::No && self.dice.chance(5) {
+            return self.rest();
+        }
         match self.dice.below(1000) {
             0..330 => self.act(),
             330..530 => self.deliver_up()?,

@@ -231,9 +231,12 @@ impl Broker {
             for filter in subscriptions.keys().filter(|filter| !is_shared(filter)) {
                 router.unsubscribe(filter, session.queue());
             }
-            self.generation.fetch_add(1, Ordering::Release);
         }
         self.leave_all(session, state, tally);
+        if !subscriptions.is_empty() {
+            // The last change of the router comes first: what is looked up from here on must not name what has left.
+            self.generation.fetch_add(1, Ordering::Release);
+        }
         state.inbound.clear();
         state.will = None;
         session.mailbox().clear(self.journal(), tally);

@@ -296,7 +296,9 @@ impl Broker {
 
     /// Wakes every connection, to look at what does not come through its mailbox.
     pub fn wake_all(&self) {
-        let sessions: Vec<_> = lock(&self.registry).sessions.values().cloned().collect();
+        let mut sessions: Vec<_> = lock(&self.registry).sessions.values().cloned().collect();
+        // An order that does not depend on how the map hashes, so that a simulation can be repeated.
+        sessions.sort_unstable_by_key(|session| session.queue());
         for session in sessions {
             session.mailbox().wakeup().wake();
         }

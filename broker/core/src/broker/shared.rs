@@ -9,6 +9,7 @@ use crate::counters::Tally;
 use crate::image::Image;
 use crate::limits::Limits;
 use crate::mailbox::{GivingUp, Mailbox};
+use crate::router::Router;
 use crate::session::{Session, SessionState};
 use crate::share_group::{Joining, ShareGroup};
 use crate::sync::{read, write};
@@ -16,14 +17,16 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 impl Broker {
-    /// Makes the session a member of the group of `stored`, a shared subscription.
+    /// Makes the session a member of the group of `stored`, a shared subscription. Under the router's lock, so that the
+    /// group does not end between the two.
     pub(super) fn join(
         &self,
         session: &Session,
         state: &mut SessionState,
         stored: &StoredSubscription,
     ) {
-        let group = self.group(&stored.filter);
+        let mut router = write(&self.router);
+        let group = self.group(&mut router, &stored.filter);
         let joining = Joining {
             mailbox: session.mailbox(),
             options: stored.options,
@@ -36,8 +39,7 @@ impl Broker {
         }
     }
 
-    fn group(&self, filter: &str) -> Arc<ShareGroup> {
-        let mut router = write(&self.router);
+    fn group(&self, router: &mut Router, filter: &str) -> Arc<ShareGroup> {
         if let Some(group) = router.group(filter) {
             return group.clone();
         }
@@ -84,9 +86,6 @@ impl Broker {
 
     /// The session's connection ends: its groups give what it has not had to others.
     pub(super) fn go_offline(&self, session: &Session, state: &SessionState, tally: &mut Tally) {
-        if state.groups.is_empty() {
-            return;
-        }
         let is_durable = session.mailbox().is_durable();
         for group in &state.groups {
             group.set_online(session.queue(), false, is_durable, self.journal());
@@ -97,23 +96,21 @@ impl Broker {
 
     /// The session ends: it leaves its groups.
     pub(super) fn leave_all(&self, session: &Session, state: &mut SessionState, tally: &mut Tally) {
-        let groups = std::mem::take(&mut state.groups);
-        if groups.is_empty() {
-            return;
-        }
-        for group in &groups {
+        for group in &std::mem::take(&mut state.groups) {
             self.leave_group(session, group, tally);
         }
         self.give_up_shared(session, GivingUp::Ended, tally);
     }
 
+    /// Also what came from groups that it has left before: its end must not be theirs.
     fn give_up_shared(&self, session: &Session, scope: GivingUp<'_>, tally: &mut Tally) {
         let leaving = session.mailbox().give_up_shared(scope);
         for (group, returned) in leaving.returned {
             group.take_back(returned, self.journal(), tally);
         }
-        for (group, message) in leaving.volatile {
-            group.pass_on(&message, tally);
+        for left in leaving.volatile {
+            let barrier = left.barrier.as_ref();
+            left.group.pass_on(&left.message, barrier, tally);
         }
     }
 
@@ -151,7 +148,9 @@ impl Broker {
     /// Ends the restored groups that no session shares: the process ended between the two records.
     pub(super) fn end_empty_groups(&self) {
         let mut router = write(&self.router);
-        let groups: Vec<_> = router.groups().cloned().collect();
+        let mut groups: Vec<_> = router.groups().cloned().collect();
+        // The order of their records must not depend on how the map hashes.
+        groups.sort_unstable_by_key(|group| group.queue());
         for group in groups {
             if group.end_if_empty(self.journal()) {
                 router.remove_group(&group);

@@ -32,8 +32,11 @@ impl Connection {
         while is_announced && self.closed.is_none() {
             self.feed_replay(broker);
             self.feed_shared(broker, now);
+            let room = self.shared_room();
             more = self.take(broker, now, out);
-            if !more || out.len() >= out_bytes_max {
+            // What expired made room for what waits in a share group, and nothing else would ask for it.
+            let has_room = !more && room < self.shared_room();
+            if !(more || has_room) || out.len() >= out_bytes_max {
                 break;
             }
         }
@@ -186,6 +189,14 @@ impl Connection {
                 broker.journal(),
                 &mut self.tally,
             );
+        }
+    }
+
+    /// How many deliveries the session's share groups may give it now.
+    fn shared_room(&self) -> usize {
+        match &self.phase {
+            Phase::Active(active) if !active.groups.is_empty() => active.session.mailbox().room(),
+            _ => 0,
         }
     }
 

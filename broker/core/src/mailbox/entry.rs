@@ -124,6 +124,15 @@ impl Entry {
         }
     }
 
+    /// The message, if it is in memory.
+    pub(super) fn held_message(&self) -> Option<Arc<Message>> {
+        match &self.body {
+            Body::Live(message) | Body::Loaded(message, _) => Some(message.clone()),
+            Body::Recorded(record) => record.message().cloned(),
+            Body::Stored(_) | Body::Gone => None,
+        }
+    }
+
     /// Where the store has the body, as far as that is known.
     pub(super) fn position(&self) -> Option<u64> {
         match &self.body {
@@ -169,29 +178,32 @@ impl Ended {
         }
     }
 
+    /// Gives the record that makes the end durable, if it needs one.
     pub(super) fn report(
         self,
         body: Body,
         outcome: Settlement,
         journal: &dyn Journal,
         tally: &mut Tally,
-    ) {
+    ) -> Option<Arc<Record>> {
         if let Settlement::Dropped(reason) = outcome {
             tally.drop_message(reason);
         }
         if !self.is_durable {
-            return;
+            return None;
         }
         let needs = match body {
             Body::Recorded(record) => record.settle(self.queue, self.sequence),
             _ => SettleNeeds::Action,
         };
-        if needs == SettleNeeds::Action {
-            journal.submit(Record::new(Action::Settle {
+        (needs == SettleNeeds::Action).then(|| {
+            let record = Record::new(Action::Settle {
                 queue: self.queue,
                 sequence: self.sequence,
-            }));
-        }
+            });
+            journal.submit(record.clone());
+            record
+        })
     }
 }
 

@@ -8,7 +8,7 @@
 use super::entry::{Body, Ended, Entry, Phase, Shared};
 use super::state::State;
 use super::{Mailbox, Push, Settlement};
-use crate::action::{Action, QueueId, QueueRef};
+use crate::action::{Action, PublishAction, QueueId, QueueRef, RetainedEffect};
 use crate::counters::{DropReason, Tally};
 use crate::journal::{BacklogRequest, Journal};
 use crate::limits::{QueueFull, ShareRedispatch};
@@ -71,8 +71,16 @@ pub(crate) struct Returned {
 #[derive(Debug, Default)]
 pub(crate) struct Leaving {
     pub(crate) returned: Vec<(Arc<ShareGroup>, Returned)>,
-    /// QoS 0 messages.
-    pub(crate) volatile: Vec<(Arc<ShareGroup>, Arc<Message>)>,
+    pub(crate) volatile: Vec<Leftover>,
+}
+
+/// A QoS 0 message that a member has not had.
+#[derive(Debug)]
+pub(crate) struct Leftover {
+    pub(crate) group: Arc<ShareGroup>,
+    pub(crate) message: Arc<Message>,
+    /// The record that it waits for.
+    pub(crate) barrier: Option<Arc<Record>>,
 }
 
 /// Why a member gives up what its groups gave it.
@@ -188,6 +196,11 @@ impl Mailbox {
         self.wakeup.wake();
     }
 
+    /// Whether nothing waits.
+    pub(crate) fn is_empty(&self) -> bool {
+        lock(&self.state).entries.is_empty()
+    }
+
     /// Takes at most `count` deliveries for one member, oldest first, without those that have expired.
     pub(crate) fn pull(
         self: &Arc<Self>,
@@ -237,14 +250,14 @@ impl Mailbox {
     }
 
     /// Puts a delivery back in its old place.
-    pub(crate) fn take_back(&self, returned: Returned, journal: &dyn Journal) {
+    pub(crate) fn take_back(&self, returned: Returned, journal: &dyn Journal, tally: &mut Tally) {
         let Returned { mut entry, queue } = returned;
         let Some(shared) = entry.shared.take() else {
             return;
         };
-        if shared.is_assigned
-            && let Some(position) = entry.position()
-        {
+        if !shared.is_assigned {
+            // The store has it here, or nowhere.
+        } else if let Some(position) = entry.position() {
             let to = QueueRef {
                 queue: self.queue,
                 sequence: shared.sequence,
@@ -258,6 +271,12 @@ impl Mailbox {
                 position,
                 bytes: entry.bytes,
             }));
+        } else if let Some(message) = entry.held_message() {
+            // Its record is still on its way, so it cannot be moved: it is what it was before the member got it.
+            let ended = Ended::of(&entry, queue);
+            let body = std::mem::replace(&mut entry.body, Body::Live(message));
+            ended.report(body, Settlement::Accepted, journal, tally);
+            entry.is_durable = false;
         }
         entry.sequence = shared.sequence;
         entry.retain = shared.retain;
@@ -283,6 +302,13 @@ impl Mailbox {
         }
     }
 
+    /// How many QoS 0 deliveries fit its queue.
+    pub(crate) fn volatile_room(&self) -> usize {
+        let state = lock(&self.state);
+        let queued = state.volatile.len();
+        state.limits.messages_max.saturating_sub(queued)
+    }
+
     /// Takes a delivery, if the receiver is connected and has room.
     pub(crate) fn offer(&self, offer: Offer<'_>, tally: &mut Tally) -> bool {
         let unplaced = offer.unplaced;
@@ -304,6 +330,7 @@ impl Mailbox {
                 group: Some(offer.group),
             };
             state.push_volatile(push, tally);
+            state.has_shared = true;
             drop(state);
             self.wakeup.wake();
             if let (Some(sequence), Some(record), true) =
@@ -340,6 +367,7 @@ impl Mailbox {
             maybe_sent: false,
             shared: Some(Box::new(shared)),
         });
+        state.has_shared = true;
         let memory_bytes = state.limits.memory_bytes;
         state.evict(memory_bytes);
         drop(state);
@@ -368,6 +396,7 @@ impl Mailbox {
             let queue = self.queue;
             return Err(Box::new(Returned { entry, queue }));
         }
+        state.has_shared = true;
         entry.qos = entry.qos.min(place.options.qos);
         entry.retain &= place.options.retain_as_published;
         entry.subscription_ids = place.subscription_ids;
@@ -379,22 +408,9 @@ impl Mailbox {
         entry.sequence = state.next_sequence;
         state.next_sequence += 1;
         if entry.qos == QoS::ExactlyOnce
-            && entry.is_durable
             && place.is_durable
-            && let Some(position) = entry.position()
+            && let Some(record) = self.assign(&mut entry, (place.group.queue(), shared.sequence))
         {
-            let record = Record::new(Action::Move {
-                from: (place.group.queue(), shared.sequence),
-                to: QueueRef {
-                    queue: self.queue,
-                    sequence: entry.sequence,
-                    qos: entry.qos,
-                    retain: entry.retain,
-                    subscription_ids: entry.subscription_ids.clone(),
-                },
-                position,
-                bytes: entry.bytes,
-            });
             shared.is_assigned = true;
             entry.phase = Phase::AwaitingAssignment(record.clone());
             journal.submit(record);
@@ -406,6 +422,40 @@ impl Mailbox {
         Ok(())
     }
 
+    /// What gives a QoS 2 delivery to this queue in the store, which must know every packet id that the client may know. One
+    /// that was accepted before the group was durable is stored here for the first time.
+    fn assign(&self, entry: &mut Entry, from: (QueueId, u64)) -> Option<Arc<Record>> {
+        let to = QueueRef {
+            queue: self.queue,
+            sequence: entry.sequence,
+            qos: entry.qos,
+            retain: entry.retain,
+            subscription_ids: entry.subscription_ids.clone(),
+        };
+        if entry.is_durable {
+            let bytes = entry.bytes;
+            return entry.position().map(|position| {
+                Record::new(Action::Move {
+                    from,
+                    to,
+                    position,
+                    bytes,
+                })
+            });
+        }
+        let action = PublishAction {
+            message: entry.held_message()?,
+            refs: vec![to],
+            retained: RetainedEffect::None,
+            inbound: None,
+            will_of: None,
+        };
+        let record = Record::new(Action::Publish(action));
+        entry.is_durable = true;
+        entry.body = Body::Recorded(record.clone());
+        Some(record)
+    }
+
     fn place_volatile(
         &self,
         state: &mut State,
@@ -415,15 +465,14 @@ impl Mailbox {
         tally: &mut Tally,
     ) {
         let ended = Ended::of(&entry, self.queue);
-        let message = match &entry.body {
-            Body::Live(message) | Body::Loaded(message, _) => Some(message.clone()),
-            Body::Recorded(record) => record.message().cloned(),
-            Body::Stored(_) | Body::Gone => None,
-        };
+        let message = entry.held_message();
+        let end = ended.report(entry.body, Settlement::Accepted, journal, tally);
         if let Some(message) = message {
+            // What must arrive once is not sent before the group's queue has lost it.
+            let barrier = end.filter(|_| message.qos == QoS::ExactlyOnce);
             let push = Push {
                 message: &message,
-                record: None,
+                record: barrier.as_ref(),
                 qos: QoS::AtMostOnce,
                 retain: entry.retain,
                 subscription_ids: entry.subscription_ids,
@@ -431,7 +480,6 @@ impl Mailbox {
             };
             state.push_volatile(push, tally);
         }
-        ended.report(entry.body, Settlement::Accepted, journal, tally);
     }
 
     /// Gives up what share groups gave and the receiver has not had. A QoS 2 delivery that was sent stays [MQTT5-4.8.2-4].
@@ -453,6 +501,9 @@ impl Mailbox {
             GivingUp::Unsubscribed(of) => Arc::ptr_eq(of, group),
             GivingUp::Disconnected(_) | GivingUp::Ended => true,
         };
+        if !state.has_shared {
+            return leaving;
+        }
         let mut index = 0;
         while let Some(entry) = state.entries.get(index) {
             let group = entry
@@ -486,11 +537,18 @@ impl Mailbox {
             match &message.group {
                 Some(group) if concerns(group) => {
                     state.volatile_bytes -= message.message.size_bytes();
-                    leaving.volatile.push((group.clone(), message.message));
+                    let group = group.clone();
+                    leaving.volatile.push(Leftover {
+                        group,
+                        message: message.message,
+                        barrier: message.barrier,
+                    });
                 }
                 _ => state.volatile.push_back(message),
             }
         }
+        state.has_shared = state.entries.iter().any(|entry| entry.shared.is_some())
+            || state.volatile.iter().any(|message| message.group.is_some());
         leaving
     }
 }

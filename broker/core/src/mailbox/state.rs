@@ -46,6 +46,8 @@ pub(super) struct State {
     /// Entries from this sequence on give up their body once it is stored.
     pub(super) cold_from: Option<u64>,
     pub(super) is_loading: bool,
+    /// Something of it may be a share group's.
+    pub(super) has_shared: bool,
 }
 
 impl State {

@@ -33,6 +33,7 @@ impl World {
                 self.clients[client].cut();
                 self.connect(client);
             }
+            97 if self.sharing != Sharing::No => self.unsubscribe(client),
             _ => {}
         }
     }
@@ -159,6 +160,8 @@ impl World {
         let is_retained = self.traffic == Traffic::Mixed && self.dice.chance(200);
         let topic = if is_retained {
             self.dice.pick(&RETAINED_TOPICS)
+        } else if self.sharing != Sharing::No && self.dice.chance(600) {
+            self.dice.pick(&SHARED_TOPICS)
         } else {
             self.dice.pick(&TOPICS)
         };
@@ -283,7 +286,15 @@ impl World {
             filters.push(("will/#".to_owned(), QoS::ExactlyOnce));
         }
         for _ in 0..count {
+            if self.sharing != Sharing::No && self.dice.chance(600) {
+                self.share(&mut filters);
+                continue;
+            }
             let filter = self.dice.pick(&FILTERS);
+            // Topics of groups are for their members.
+            if filter == "#" && self.sharing != Sharing::No {
+                continue;
+            }
             let qos = self.dice.pick(&[
                 QoS::AtMostOnce,
                 QoS::AtLeastOnce,
@@ -294,7 +305,20 @@ impl World {
                 filters.push((filter.to_owned(), qos));
             }
         }
-        self.send_subscribe(number, filters);
+        if !filters.is_empty() {
+            self.send_subscribe(number, filters);
+        }
+    }
+
+    fn share(&mut self, filters: &mut Vec<(String, QoS)>) {
+        let filter = self.dice.pick(&SHARED_FILTERS);
+        let qos = match self.sharing {
+            Sharing::AtMostOnce => self.dice.pick(&[QoS::AtMostOnce, QoS::ExactlyOnce]),
+            _ => self.dice.pick(&[QoS::AtLeastOnce, QoS::ExactlyOnce]),
+        };
+        if filters.iter().all(|(known, _)| known != filter) {
+            filters.push((filter.to_owned(), qos));
+        }
     }
 
     pub(super) fn send_subscribe(&mut self, number: usize, filters: Vec<(String, QoS)>) {
@@ -305,6 +329,13 @@ impl World {
         }
         let client = &mut self.clients[number];
         let packet_id = client.free_packet_id();
+        for group in filters
+            .iter()
+            .filter_map(|(filter, _)| group_of_filter(filter))
+        {
+            self.shares
+                .asks(number, incarnation, group, packet_id, tick);
+        }
         client.expected.push_back(Expected::SubAck(packet_id));
         client.changing.push(Changing {
             packet_id,
@@ -367,6 +398,10 @@ impl World {
         self.end_subscription(number, incarnation, &filter, tick);
         let client = &mut self.clients[number];
         let packet_id = client.free_packet_id();
+        if let Some(group) = group_of_filter(&filter) {
+            self.shares
+                .leaves(number, incarnation, group, packet_id, tick);
+        }
         client.expected.push_back(Expected::UnsubAck(packet_id));
         client.changing.push(Changing {
             packet_id,

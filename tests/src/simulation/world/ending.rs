@@ -18,11 +18,7 @@ impl World {
             self.restart(survivors);
         }
         self.journal.inner.set_room(None);
-        for index in self.open_links() {
-            if self.links[index].is_abandoned {
-                self.cut_link(index)?;
-            }
-        }
+        self.cut_abandoned()?;
         for _ in 0..4 {
             self.settle()?;
             for number in 0..self.clients.len() {
@@ -32,6 +28,7 @@ impl World {
                 }
             }
             self.settle()?;
+            self.cut_abandoned()?;
             // Wills that are due by now are published; sessions of clients that stay away may expire.
             self.advance(30_000)?;
         }
@@ -111,6 +108,7 @@ impl World {
                 is_drained: client.is_online,
             })
             .collect();
+        self.judge_shares(true)?;
         self.ledger.judge(&finals, &self.excuses)?;
         self.ledger
             .judge_wills(WATCHER, &finals, self.now.as_ms(), &self.excuses)?;

@@ -103,6 +103,7 @@ impl World {
         let tick = self.next_tick();
         self.counts.crashes += 1;
         self.excuses.crashes += 1;
+        self.shares.crashed(tick);
         self.is_failing = false;
         let disk = self.journal.lose_power(survivors);
         let pause_ms = self.dice.pick(&[0, 10, 3000]);

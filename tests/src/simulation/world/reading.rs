@@ -127,6 +127,10 @@ impl World {
                 {
                     for (filter, _) in client.changing.remove(place).filters {
                         client.filters.remove(&filter);
+                        if let Some(group) = group_of_filter(&filter) {
+                            self.shares
+                                .left(number, client.incarnation, group, id, self.tick);
+                        }
                     }
                 }
                 Ok(())
@@ -278,6 +282,10 @@ impl World {
                 );
             }
             client.filters.insert(filter.clone(), qos);
+            if let Some(group) = group_of_filter(&filter) {
+                self.shares
+                    .granted(number, client.incarnation, group, id, tick);
+            }
             // A SUBSCRIBE or UNSUBSCRIBE for the same filter may be on its way already.
             let is_replaced = client
                 .changing
@@ -348,6 +356,10 @@ impl World {
         if is_repeated {
             return Ok(());
         }
+        if group_of_topic(publish.topic).is_some() {
+            self.deliver_shared(number, publish, message, refuses)?;
+        }
+        let client = &self.clients[number];
         self.ledger.deliver(Delivered {
             publish: message,
             client: number,

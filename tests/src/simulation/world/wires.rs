@@ -108,6 +108,10 @@ impl World {
                 will.fate = WillFate::Open;
             }
         }
+        if is_takeover {
+            let may_end = self.clients[number].kind != Kind::Durable;
+            self.shares.link_ended(number, may_end, tick);
+        }
         if let Some(old) = self.last_will[number].take() {
             let will = &mut self.ledger.wills[old];
             let goes_on = if is_takeover {
@@ -165,6 +169,8 @@ impl World {
         let now_ms = self.now.as_ms();
         self.tell(|| format!("link {index} of c{number} ended: {close:?}"));
         self.close_ledger(index, tick);
+        let may_end = self.clients[number].kind != Kind::Durable;
+        self.shares.link_ended(number, may_end, tick);
         let is_held = self.lives[number].link == Some(index);
         let left = match close {
             Some(Close::Normal | Close::NormalWithWill) => self.leaving[index],
