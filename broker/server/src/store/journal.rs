@@ -432,11 +432,14 @@ impl Shared {
                 }
                 Err(error) if error.is_disk_full() => {
                     self.counters.disk_full.fetch_add(1, Ordering::Relaxed);
+                    // Once, not at every attempt.
+                    if !self.room.is_full() {
+                        tracing::error!(
+                            store = %self.path.display(),
+                            "the disk is full: publishes that must be stored are refused until there is room"
+                        );
+                    }
                     self.room.set_full();
-                    tracing::error!(
-                        store = %self.path.display(),
-                        "the disk is full: publishes that must be stored are refused until there is room"
-                    );
                     if let Some(first) = self.reopen(engine, actions)? {
                         return Ok(first);
                     }
@@ -498,8 +501,8 @@ impl Shared {
         let file_bytes = metadata.len().min(on_disk).min(cap);
         StoreFile::new(file, self.room.clone()).map_err(io_error(&self.path))?;
         if !self.room.has_disk() {
-            self.room
-                .note_inside(free_bytes(&self.db.load(), file_bytes)?);
+            let free_bytes = free_bytes(&self.db.load(), file_bytes)?;
+            self.room.note_inside(free_bytes, file_bytes);
         }
         let ended = (self.clock)();
         *watch = RoomWatch {
@@ -508,10 +511,13 @@ impl Shared {
         };
         let store = self.path.display();
         match (was_full, self.room.is_full()) {
-            (false, true) => tracing::error!(
-                %store,
-                "the disk (or persistence.store_bytes_max) is full: publishes that must be stored are refused with 0x97"
-            ),
+            (false, true) => {
+                self.counters.disk_full.fetch_add(1, Ordering::Relaxed);
+                tracing::error!(
+                    %store,
+                    "the disk (or persistence.store_bytes_max) is full: publishes that must be stored are refused with 0x97"
+                );
+            }
             (true, false) => tracing::info!(%store, "the store has room again"),
             _ => {}
         }
