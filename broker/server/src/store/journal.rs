@@ -327,6 +327,7 @@ impl Journal for RedbJournal {
 impl Shared {
     fn write(&self, mut engine: Engine) {
         let mut watch = RoomWatch::default();
+        let mut leftovers = LEFTOVER_COMMITS;
         while let Some(items) = self.next_batch() {
             let bytes = items.iter().map(Item::weight).sum::<usize>();
             if let Err(error) = self.watch_room(&mut watch, bytes as u64) {
@@ -334,8 +335,16 @@ impl Shared {
                 return;
             }
             if items.is_empty() {
+                if leftovers > 0 {
+                    leftovers -= 1;
+                    if let Err(error) = self.commit(&mut engine, &[]) {
+                        self.give_up(&[], &error);
+                        return;
+                    }
+                }
                 continue;
             }
+            leftovers = LEFTOVER_COMMITS;
             let mut written = Vec::with_capacity(items.len());
             let mut actions = Vec::with_capacity(items.len());
             for item in items {
@@ -729,5 +738,8 @@ const RECORD_BYTES: usize = 64;
 const BATCH_BYTES_MAX: usize = 4 << 20;
 /// How often a full disk is looked at again while nothing else happens.
 const RESERVE_INTERVAL: Duration = Duration::from_secs(1);
+/// Commits of nothing while the disk is full and nobody writes: what the last one freed is removed by the next, and redb uses it
+/// again after one more. Without them the room made by the last acknowledgements would not be seen.
+const LEFTOVER_COMMITS: u8 = 3;
 /// Pause before the database is opened anew.
 const REOPEN_INTERVAL: Duration = Duration::from_millis(250);
