@@ -631,7 +631,9 @@ pub fn accepted(user: &str) -> ExchangeAnswer {
     }
 }
 
-fn got(packet: &Packet<'_>) -> Got {
+/// What a client reads.
+#[must_use]
+pub fn got(packet: &Packet<'_>) -> Got {
     let ack = |name, ack: &Ack<'_>| Got::Ack(name, ack.packet_id.get(), ack.code);
     let text = |data: Option<&[u8]>| String::from_utf8_lossy(data.unwrap_or_default()).into_owned();
     match packet {

@@ -326,6 +326,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 
     fn poll_timer(&mut self, cx: &mut Context<'_>, output: &mut Vec<u8>) {
         let now = clock::now();
+        let is_late = self.timer_at.is_some_and(|at| now >= at + LATE);
+        if is_late {
+            // This process did not run for a while. The alarm may be here before what the client has sent meanwhile.
+            self.timer_at = None;
+            self.wake_at(cx, now + SECOND_LOOK, now);
+            return;
+        }
         self.connection.handle_timeout(now, output);
         if !self.is_counted && now >= self.connect_by {
             self.connection.close(Close::Lost, output);
@@ -435,6 +442,10 @@ const OUTPUT_CHUNK: usize = 64 << 10;
 const OUTPUT_HIGH: usize = 256 << 10;
 /// A thread's output buffer is given back to the system above this capacity.
 const OUTPUT_KEPT: usize = 1 << 20;
+/// An alarm that is so late says that the process was stopped, or the machine asleep.
+const LATE: Duration = Duration::from_millis(500);
+/// Then deadlines are looked at after so long, when the sockets have been.
+const SECOND_LOOK: Duration = Duration::from_millis(100);
 /// Reads in one run of the task.
 const ROUNDS_MAX: usize = 8;
 /// How long the last bytes may take.

@@ -218,13 +218,14 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         None => (Broker::without_store(limits), None),
         Some(dir) => {
             let failed = stop.clone();
+            let folder = dir.clone();
             let opened = RedbJournal::open(
                 dir,
                 store_options(&config.persistence),
                 rand::rng().random(),
                 clock::monotonic,
                 move |error| {
-                    tracing::error!(%error, "the store has failed: nothing is acknowledged any more");
+                    tracing::error!(store = %folder.join("store.redb").display(), %error, "the store has failed: nothing is acknowledged any more");
                     failed.send_replace(Stop::StoreFailed);
                 },
             )?;

@@ -32,7 +32,7 @@ pub struct FileRoom {
     written: AtomicU64,
     /// The reserve is allocated on the disk.
     has_disk: AtomicBool,
-    /// As much as the reserve is free inside the file.
+    /// Enough is free inside the file.
     has_inside: AtomicBool,
 }
 
@@ -61,9 +61,13 @@ impl FileRoom {
         self.has_disk.load(Ordering::Acquire)
     }
 
-    /// Notes how many bytes are free inside the file. (redb never shrinks it, but uses it again.)
-    pub fn note_inside(&self, free_bytes: u64) {
-        let is_enough = free_bytes >= self.limits.reserve_bytes;
+    /// Notes how many of the file's bytes are free inside it. (redb never shrinks it, but uses it again.)
+    ///
+    /// What is free lies in pieces, and redb wants powers of two: a commit that finds none large enough goes to the end of
+    /// the file, where the disk has nothing left. So a small reserve is not enough here, but half of a small file is.
+    pub fn note_inside(&self, free_bytes: u64, file_bytes: u64) {
+        let pieces = INSIDE_BYTES.min(file_bytes / 2);
+        let is_enough = free_bytes >= self.limits.reserve_bytes.max(pieces);
         self.has_inside.store(is_enough, Ordering::Release);
     }
 
@@ -171,5 +175,7 @@ fn allocate(_: &File, _: u64) -> io::Result<()> {
     Ok(())
 }
 
+/// Free bytes inside the file in which a commit finds its place: four times what it may write.
+const INSIDE_BYTES: u64 = 16 << 20;
 /// Blocks are allocated in steps of this many bytes.
 const ALLOCATION_STEP: u64 = 4 << 20;

@@ -327,6 +327,7 @@ impl Journal for RedbJournal {
 impl Shared {
     fn write(&self, mut engine: Engine) {
         let mut watch = RoomWatch::default();
+        let mut leftovers = LEFTOVER_COMMITS;
         while let Some(items) = self.next_batch() {
             let bytes = items.iter().map(Item::weight).sum::<usize>();
             if let Err(error) = self.watch_room(&mut watch, bytes as u64) {
@@ -334,8 +335,16 @@ impl Shared {
                 return;
             }
             if items.is_empty() {
+                if leftovers > 0 {
+                    leftovers -= 1;
+                    if let Err(error) = self.commit(&mut engine, &[]) {
+                        self.give_up(&[], &error);
+                        return;
+                    }
+                }
                 continue;
             }
+            leftovers = LEFTOVER_COMMITS;
             let mut written = Vec::with_capacity(items.len());
             let mut actions = Vec::with_capacity(items.len());
             for item in items {
@@ -432,11 +441,14 @@ impl Shared {
                 }
                 Err(error) if error.is_disk_full() => {
                     self.counters.disk_full.fetch_add(1, Ordering::Relaxed);
+                    // Once, not at every attempt.
+                    if !self.room.is_full() {
+                        tracing::error!(
+                            store = %self.path.display(),
+                            "the disk is full: publishes that must be stored are refused until there is room"
+                        );
+                    }
                     self.room.set_full();
-                    tracing::error!(
-                        store = %self.path.display(),
-                        "the disk is full: publishes that must be stored are refused until there is room"
-                    );
                     if let Some(first) = self.reopen(engine, actions)? {
                         return Ok(first);
                     }
@@ -498,8 +510,8 @@ impl Shared {
         let file_bytes = metadata.len().min(on_disk).min(cap);
         StoreFile::new(file, self.room.clone()).map_err(io_error(&self.path))?;
         if !self.room.has_disk() {
-            self.room
-                .note_inside(free_bytes(&self.db.load(), file_bytes)?);
+            let free_bytes = free_bytes(&self.db.load(), file_bytes)?;
+            self.room.note_inside(free_bytes, file_bytes);
         }
         let ended = (self.clock)();
         *watch = RoomWatch {
@@ -508,10 +520,13 @@ impl Shared {
         };
         let store = self.path.display();
         match (was_full, self.room.is_full()) {
-            (false, true) => tracing::error!(
-                %store,
-                "the disk (or persistence.store_bytes_max) is full: publishes that must be stored are refused with 0x97"
-            ),
+            (false, true) => {
+                self.counters.disk_full.fetch_add(1, Ordering::Relaxed);
+                tracing::error!(
+                    %store,
+                    "the disk (or persistence.store_bytes_max) is full: publishes that must be stored are refused with 0x97"
+                );
+            }
             (true, false) => tracing::info!(%store, "the store has room again"),
             _ => {}
         }
@@ -723,5 +738,8 @@ const RECORD_BYTES: usize = 64;
 const BATCH_BYTES_MAX: usize = 4 << 20;
 /// How often a full disk is looked at again while nothing else happens.
 const RESERVE_INTERVAL: Duration = Duration::from_secs(1);
+/// Commits of nothing while the disk is full and nobody writes: what the last one freed is removed by the next, and redb uses it
+/// again after one more. Without them the room made by the last acknowledgements would not be seen.
+const LEFTOVER_COMMITS: u8 = 3;
 /// Pause before the database is opened anew.
 const REOPEN_INTERVAL: Duration = Duration::from_millis(250);
