@@ -9,6 +9,7 @@ use crate::action::{
     Action, PublishAction, QueueId, QueueRef, RetainedEffect, SessionRow, StoredSubscription,
 };
 use crate::message::{Message, TopicName};
+use crate::queue_refs::QueueRefs;
 use motemq_codec::{PacketId, QoS};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -36,7 +37,7 @@ pub struct StoredRef {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct QueueImage {
     /// Unsettled deliveries by sequence.
-    pub refs: BTreeMap<u64, StoredRef>,
+    pub refs: QueueRefs,
     /// Above every sequence of a live delivery, and of every action replayed.
     pub next_sequence: u64,
 }
@@ -65,7 +66,7 @@ impl Image {
             Action::Publish(publish) => self.publish(position, publish, freed),
             Action::Settle { queue, sequence } => {
                 if let Some(queue) = self.queues.get_mut(queue)
-                    && let Some(stored) = queue.refs.remove(sequence)
+                    && let Some(stored) = queue.refs.remove(*sequence)
                 {
                     freed(stored.position);
                 }
@@ -77,7 +78,7 @@ impl Image {
                 bytes,
             } => {
                 if let Some(from) = self.queues.get_mut(queue) {
-                    from.refs.remove(sequence);
+                    from.refs.remove(*sequence);
                 }
                 if self.is_owner(to.queue) {
                     self.put(to, *position, *bytes, freed);
@@ -87,7 +88,7 @@ impl Image {
             }
             Action::Release { queue, sequence } => {
                 if let Some(queue) = self.queues.get_mut(queue)
-                    && let Some(stored) = queue.refs.get_mut(sequence)
+                    && let Some(stored) = queue.refs.get_mut(*sequence)
                 {
                     stored.is_released = true;
                 }
@@ -169,7 +170,7 @@ impl Image {
         let queue = self.queues.entry(queue_ref.queue).or_default();
         queue.next_sequence = queue.next_sequence.max(queue_ref.sequence + 1);
         let stored = StoredRef::new(queue_ref, position, bytes);
-        if let Some(before) = queue.refs.insert(queue_ref.sequence, stored)
+        if let Some(before) = queue.refs.insert(stored)
             && before.position != position
         {
             freed(before.position);

@@ -19,6 +19,7 @@ mod level_tree;
 mod limits;
 mod mailbox;
 mod message;
+mod queue_refs;
 mod record;
 mod retained;
 mod router;
@@ -44,6 +45,7 @@ pub use journal::{BacklogRequest, Journal, JournalFailure, NO_POSITION, NoJourna
 pub use limits::{Limits, QueueFull, ShareRedispatch, ShareStrategy};
 pub use mailbox::{Mailbox, Outgoing};
 pub use message::{ClientId, Expiry, Identity, Message, MessageId, Origin, TopicName, Urgency};
+pub use queue_refs::QueueRefs;
 pub use record::{Record, RecordState};
 pub use retained::Retained;
 pub use router::{Receiver, Receivers, Router, Subscription};

@@ -135,7 +135,7 @@ impl Workload {
 
     /// A delivery goes back to where it came from.
     fn take_back(&mut self, image: &Image) -> Action {
-        let stored = |place: &Place| image.queues.get(&place.0)?.refs.get(&place.1);
+        let stored = |place: &Place| image.queues.get(&place.0)?.refs.get(place.1);
         self.origins.retain(|place, (_, position)| {
             stored(place).is_some_and(|it| it.position == *position)
         });
@@ -155,7 +155,7 @@ impl Workload {
     /// Only what is there is moved: a broker moves what it holds.
     fn move_ref(&mut self, image: &Image, from: Place, to: QueueRef) -> Action {
         let queue = image.queues.get(&from.0);
-        let Some(stored) = queue.and_then(|queue| queue.refs.get(&from.1)) else {
+        let Some(stored) = queue.and_then(|queue| queue.refs.get(from.1)) else {
             return self.publish(image);
         };
         if from.0 == to.queue {
@@ -306,7 +306,7 @@ impl Workload {
         let is_exactly_once = image
             .queues
             .get(&queue)
-            .and_then(|known| known.refs.get(&sequence))
+            .and_then(|known| known.refs.get(sequence))
             .is_some_and(|stored| stored.qos == QoS::ExactlyOnce);
         if is_exactly_once {
             Action::Release { queue, sequence }
@@ -327,7 +327,7 @@ impl Workload {
         } else {
             self.chance.below(known.refs.len() as u64)
         };
-        known.refs.keys().nth(index as usize).copied().unwrap_or(0)
+        known.refs.keys().nth(index as usize).unwrap_or(0)
     }
 
     fn publish(&mut self, image: &Image) -> Action {

@@ -28,7 +28,8 @@ pub(super) struct Volatile {
 pub(super) struct Entry {
     pub(super) sequence: u64,
     pub(super) body: Body,
-    pub(super) subscription_ids: Option<Arc<[u32]>>,
+    /// Boxed, because it is rare and a queue may hold millions.
+    pub(super) subscription_ids: Option<Box<Arc<[u32]>>>,
     pub(super) phase: Phase,
     pub(super) bytes: u32,
     pub(super) qos: QoS,
@@ -61,9 +62,15 @@ pub(super) enum Body {
     /// In the store, at this position.
     Stored(u64),
     /// Read back from this position.
-    Loaded(Arc<Message>, u64),
+    Loaded(Box<Loaded>),
     /// Ended; nothing left.
     Gone,
+}
+
+#[derive(Debug)]
+pub(super) struct Loaded {
+    pub(super) message: Arc<Message>,
+    pub(super) position: u64,
 }
 
 #[derive(Debug)]
@@ -92,7 +99,7 @@ impl Entry {
         Self {
             sequence: stored.sequence,
             body: Body::Stored(stored.position),
-            subscription_ids: stored.subscription_ids,
+            subscription_ids: stored.subscription_ids.map(Box::new),
             phase: if stored.is_released {
                 Phase::Released
             } else {
@@ -109,7 +116,8 @@ impl Entry {
 
     pub(super) fn message(&self, wakeup: &Arc<Wakeup>) -> Available {
         match &self.body {
-            Body::Live(message) | Body::Loaded(message, _) => Available::Now(message.clone()),
+            Body::Live(message) => Available::Now(message.clone()),
+            Body::Loaded(loaded) => Available::Now(loaded.message.clone()),
             Body::Recorded(record) => {
                 if record.is_barrier() && record.wait(wakeup) {
                     return Available::Later;
@@ -127,7 +135,8 @@ impl Entry {
     /// The message, if it is in memory.
     pub(super) fn held_message(&self) -> Option<Arc<Message>> {
         match &self.body {
-            Body::Live(message) | Body::Loaded(message, _) => Some(message.clone()),
+            Body::Live(message) => Some(message.clone()),
+            Body::Loaded(loaded) => Some(loaded.message.clone()),
             Body::Recorded(record) => record.message().cloned(),
             Body::Stored(_) | Body::Gone => None,
         }
@@ -137,7 +146,8 @@ impl Entry {
     pub(super) fn position(&self) -> Option<u64> {
         match &self.body {
             Body::Recorded(record) => record.position(),
-            Body::Stored(position) | Body::Loaded(_, position) => Some(*position),
+            Body::Stored(position) => Some(*position),
+            Body::Loaded(loaded) => Some(loaded.position),
             Body::Live(_) | Body::Gone => None,
         }
     }
@@ -149,7 +159,7 @@ impl Entry {
             qos: self.qos,
             dup,
             retain: self.retain,
-            subscription_ids: self.subscription_ids.clone(),
+            subscription_ids: self.subscription_ids.as_deref().cloned(),
         }
     }
 }
@@ -219,3 +229,6 @@ pub(super) fn packet_id(sequence: u64) -> PacketId {
 
 /// Packet ids repeat after so many deliveries.
 pub(super) const SEQUENCE_SPAN: u64 = 65_535;
+
+// A queue may hold millions of these.
+const _: () = assert!(size_of::<Entry>() <= 64);

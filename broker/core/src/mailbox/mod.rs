@@ -28,7 +28,7 @@ use crate::share_group::ShareGroup;
 use crate::sync::lock;
 use crate::time::Timestamp;
 use crate::wakeup::Wakeup;
-use entry::{Available, Body, Ended, Entry, Phase, SEQUENCE_SPAN, packet_id};
+use entry::{Available, Body, Ended, Entry, Loaded, Phase, SEQUENCE_SPAN, packet_id};
 use motemq_codec::{PacketId, QoS};
 use state::State;
 use std::collections::VecDeque;
@@ -293,7 +293,7 @@ impl Mailbox {
                 Some(record) => Body::Recorded(record.clone()),
                 None => Body::Live(push.message.clone()),
             },
-            subscription_ids: push.subscription_ids,
+            subscription_ids: push.subscription_ids.map(Box::new),
             phase: Phase::Publish,
             bytes: u32::try_from(bytes).unwrap_or(u32::MAX),
             qos: push.qos,
@@ -647,7 +647,7 @@ impl Mailbox {
             let bytes = entry.bytes as usize;
             match message {
                 Some(message) => {
-                    entry.body = Body::Loaded(message, position);
+                    entry.body = Body::Loaded(Box::new(Loaded { message, position }));
                     state.memory_bytes += bytes;
                 }
                 None => state.forget(index),

@@ -217,7 +217,8 @@ impl Mailbox {
             && let Some(entry) = state.entries.front()
         {
             let message = match &entry.body {
-                Body::Live(message) | Body::Loaded(message, _) => Some(message),
+                Body::Live(message) => Some(message),
+                Body::Loaded(loaded) => Some(&loaded.message),
                 Body::Recorded(record) => {
                     if record.is_barrier() && record.holds_back(&self.wakeup) {
                         break;
@@ -358,7 +359,7 @@ impl Mailbox {
         state.insert_unsent(Entry {
             sequence,
             body: body_of(unplaced),
-            subscription_ids: offer.subscription_ids,
+            subscription_ids: offer.subscription_ids.map(Box::new),
             phase: Phase::Publish,
             bytes: u32::try_from(bytes).unwrap_or(u32::MAX),
             qos: offer.qos,
@@ -399,7 +400,7 @@ impl Mailbox {
         state.has_shared = true;
         entry.qos = entry.qos.min(place.options.qos);
         entry.retain &= place.options.retain_as_published;
-        entry.subscription_ids = place.subscription_ids;
+        entry.subscription_ids = place.subscription_ids.map(Box::new);
         if entry.qos == QoS::AtMostOnce {
             entry.shared = Some(shared);
             self.place_volatile(&mut state, entry, place.group, journal, tally);
@@ -430,7 +431,7 @@ impl Mailbox {
             sequence: entry.sequence,
             qos: entry.qos,
             retain: entry.retain,
-            subscription_ids: entry.subscription_ids.clone(),
+            subscription_ids: entry.subscription_ids.as_deref().cloned(),
         };
         if entry.is_durable {
             let bytes = entry.bytes;
@@ -475,7 +476,7 @@ impl Mailbox {
                 record: barrier.as_ref(),
                 qos: QoS::AtMostOnce,
                 retain: entry.retain,
-                subscription_ids: entry.subscription_ids,
+                subscription_ids: entry.subscription_ids.map(|ids| *ids),
                 group: Some(group),
             };
             state.push_volatile(push, tally);

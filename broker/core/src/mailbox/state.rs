@@ -299,8 +299,8 @@ impl State {
     /// Lets bodies that were read back go; the next connection reads them again.
     pub(super) fn unload(&mut self) {
         for entry in &mut self.entries {
-            if let Body::Loaded(_, position) = entry.body {
-                entry.body = Body::Stored(position);
+            if let Body::Loaded(loaded) = &entry.body {
+                entry.body = Body::Stored(loaded.position);
                 self.memory_bytes = self.memory_bytes.saturating_sub(entry.bytes as usize);
             }
         }

@@ -124,7 +124,7 @@ impl Engine {
         let written = publish.refs.iter().map(|to| (to.queue, to.sequence));
         let mut check = |(queue, sequence): (QueueId, u64)| {
             let known = self.image.queues.get(&queue);
-            let stored = known.and_then(|queue| queue.refs.get(&sequence));
+            let stored = known.and_then(|queue| queue.refs.get(sequence));
             if stored.is_some_and(|stored| stored.position == position) {
                 live += 1;
                 fold.chunks.insert((queue.as_u64(), sequence / CHUNK));
@@ -195,7 +195,6 @@ impl Engine {
                 .get(&QueueId::from_u64(*queue))
                 .into_iter()
                 .flat_map(|queue| queue.refs.range(first..first + CHUNK))
-                .map(|(_, stored)| stored)
                 .collect();
             if refs.is_empty() {
                 if self.chunks.contains(&(*queue, *chunk)) {
@@ -293,7 +292,9 @@ impl Engine {
     pub(super) fn finish_fold(&mut self, fold: Fold) {
         self.dead_bodies.clear();
         for (position, _, live) in fold.bodies {
-            self.body_refs.insert(position, live);
+            if live > 1 {
+                self.shared_bodies.insert(position, live);
+            }
         }
         for (queue, chunk) in fold.chunks {
             let is_live = self

@@ -93,7 +93,7 @@ impl Engine {
             last: folded.0,
             chain: folded.1,
             folded,
-            body_refs: HashMap::new(),
+            shared_bodies: HashMap::new(),
             dead_bodies: Vec::new(),
             chunks: HashSet::new(),
             moved: HashMap::new(),
@@ -144,7 +144,7 @@ impl Engine {
                 .or_default();
             for stored in refs {
                 known.next_sequence = known.next_sequence.max(stored.sequence + 1);
-                known.refs.insert(stored.sequence, stored);
+                known.refs.insert(stored);
             }
             self.chunks.insert((queue, chunk));
         }
@@ -216,20 +216,26 @@ impl Engine {
         Ok(())
     }
 
-    /// Counts the live deliveries of each body in `bodies`, and lists the bodies without any.
+    /// Finds the bodies in `bodies` that several deliveries share, and those that none has.
     fn find_orphans(&mut self, db: &Database) -> Result<(), StoreError> {
-        for queue in self.image.queues.values() {
-            for stored in queue
-                .refs
-                .values()
-                .filter(|stored| stored.position <= self.folded.0)
-            {
-                *self.body_refs.entry(stored.position).or_default() += 1;
+        let folded = self.folded.0;
+        let mut positions: Vec<u64> = self
+            .image
+            .queues
+            .values()
+            .flat_map(|queue| queue.refs.values().map(|stored| stored.position))
+            .filter(|position| *position <= folded)
+            .collect();
+        positions.sort_unstable();
+        for same in positions.chunk_by(|first, second| first == second) {
+            if let (Some(position), Ok(live @ 2..)) = (same.first(), u32::try_from(same.len())) {
+                self.shared_bodies.insert(*position, live);
             }
         }
-        for row in db.begin_read()?.open_table(BODIES)?.range::<u64>(..)? {
+        let txn = db.begin_read()?;
+        for row in txn.open_table(BODIES)?.range::<u64>(..)? {
             let position = row?.0.value();
-            if !self.body_refs.contains_key(&position) {
+            if positions.binary_search(&position).is_err() {
                 self.dead_bodies.push(position);
             }
         }

@@ -62,8 +62,8 @@ pub struct Engine {
     chain: u64,
     /// The last position folded, and the tag of its page.
     folded: (u64, u64),
-    /// Live deliveries per body in `bodies`.
-    body_refs: HashMap<u64, u32>,
+    /// Live deliveries of the bodies in `bodies` that have more than one.
+    shared_bodies: HashMap<u64, u32>,
     /// Bodies that nobody needs any more, to be removed with the next commit.
     dead_bodies: Vec<u64>,
     /// Chunks in `queues`.
@@ -164,16 +164,17 @@ impl Engine {
         let folded = self.folded.0;
         for (position, action) in (first..).zip(actions) {
             self.note_move(action);
-            let (body_refs, dead_bodies) = (&mut self.body_refs, &mut self.dead_bodies);
+            let (shared_bodies, dead_bodies) = (&mut self.shared_bodies, &mut self.dead_bodies);
             self.image.apply(position, action, &mut |freed| {
-                if freed <= folded
-                    && let Some(refs) = body_refs.get_mut(&freed)
-                {
-                    *refs -= 1;
-                    if *refs == 0 {
-                        body_refs.remove(&freed);
-                        dead_bodies.push(freed);
+                if freed > folded {
+                    return;
+                }
+                match shared_bodies.get_mut(&freed) {
+                    Some(live) if *live > 2 => *live -= 1,
+                    Some(_) => {
+                        shared_bodies.remove(&freed);
                     }
+                    None => dead_bodies.push(freed),
                 }
             });
         }

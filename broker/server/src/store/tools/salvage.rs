@@ -64,9 +64,7 @@ pub fn salvage(from: &Path, to: &Path, key: [u8; 16]) -> Result<Salvaged, ToolEr
     let mut deliveries_lost = 0;
     for queue in image.queues.values_mut() {
         let before = queue.refs.len();
-        queue
-            .refs
-            .retain(|_, stored| survey.has_body(stored.position));
+        queue.refs.retain(|stored| survey.has_body(stored.position));
         deliveries_lost += (before - queue.refs.len()) as u64;
     }
     let key = survey.key_bytes.unwrap_or(key);
@@ -130,8 +128,11 @@ impl Writer<'_> {
         for (queue, known) in &image.queues {
             let queue = queue.as_u64();
             let mut chunks: BTreeMap<u64, Vec<_>> = BTreeMap::new();
-            for (sequence, stored) in &known.refs {
-                chunks.entry(sequence / CHUNK).or_default().push(stored);
+            for stored in known.refs.values() {
+                chunks
+                    .entry(stored.sequence / CHUNK)
+                    .or_default()
+                    .push(stored);
             }
             for (chunk, refs) in chunks {
                 let mut value = Vec::new();

@@ -223,7 +223,7 @@ impl Survey {
                     .entry(QueueId::from_u64(queue))
                     .or_default();
                 queue.next_sequence = queue.next_sequence.max(stored.sequence + 1);
-                queue.refs.insert(stored.sequence, stored);
+                queue.refs.insert(stored);
             }
         })?;
         self.take(QUEUES.name(), read);

@@ -174,7 +174,7 @@ fn salvage_saves_all_but_what_is_damaged_and_leaves_the_source_alone() {
     assert_eq!(salvaged.deliveries_lost, 1, "{:?}", salvaged.found);
     let mut expected = image;
     let queue = expected.queues.get_mut(&queue()).unwrap();
-    queue.refs.remove(&damaged).unwrap();
+    queue.refs.remove(damaged).unwrap();
     assert_eq!(load(&out), expected);
     assert_eq!(std::fs::read(&path).unwrap(), before);
 }
