@@ -66,15 +66,20 @@ impl Broker {
         let Some(group) = place.map(|place| state.groups.swap_remove(place)) else {
             return;
         };
-        self.leave_group(session, &group, tally);
-        self.give_up_shared(session, GivingUp::Unsubscribed(&group), tally);
+        // What it was given goes to the others; without others it still gets it, as after any other UNSUBSCRIBE.
+        if !self.leave_group(session, &group, tally) {
+            self.give_up_shared(session, GivingUp::Unsubscribed(&group), tally);
+        }
     }
 
-    fn leave_group(&self, session: &Session, group: &Arc<ShareGroup>, tally: &mut Tally) {
+    /// `true` when it was the last member.
+    fn leave_group(&self, session: &Session, group: &Arc<ShareGroup>, tally: &mut Tally) -> bool {
         let mut router = write(&self.router);
-        if group.leave(session.queue(), self.journal(), tally) {
+        let is_last = group.leave(session.queue(), self.journal(), tally);
+        if is_last {
             router.remove_group(group);
         }
+        is_last
     }
 
     /// The session's connection begins: its groups count on it.
