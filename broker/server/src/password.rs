@@ -98,9 +98,34 @@ pub fn set_user(path: &Path, user: &str, password: &[u8]) -> Result<(), Password
         .map_err(|error| PasswordFileError::Hashing(error.to_string()))?;
     let entry = format!("{user}:{hash}");
     edit(path, |lines| {
+        refuse_others(path, lines, user, "$argon2", "an argon2id password")?;
         set_line(lines, user, entry);
         Ok(())
     })
+}
+
+/// Refuses to add to a file that holds something else than what the user's line will be: it would serve as neither.
+pub(crate) fn refuse_others(
+    path: &Path,
+    lines: &[String],
+    user: &str,
+    starts_with: &str,
+    expected: &'static str,
+) -> Result<(), PasswordFileError> {
+    let is_other = |line: &&String| {
+        let credential = line
+            .split_once(':')
+            .map_or("", |(_, credential)| credential);
+        !is_comment(line) && !is_of(line, user) && !credential.starts_with(starts_with)
+    };
+    match lines.iter().position(|line| is_other(&line)) {
+        None => Ok(()),
+        Some(index) => Err(PasswordFileError::OtherKind {
+            path: path.to_owned(),
+            number: index + 1,
+            expected,
+        }),
+    }
 }
 
 /// Puts `entry` in the place of the user's line, or at the end.
@@ -428,6 +453,16 @@ pub enum PasswordFileError {
         path: PathBuf,
         /// All of them.
         lines: Vec<BadLine>,
+    },
+    /// The file holds something else than the line to be added.
+    #[error("{}:{number} is not {expected}, so nothing was added: passwords (motemq passwd add) and SCRAM keys (with --scram) have a file each; -f names another", path.display())]
+    OtherKind {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        number: usize,
+        /// What it should be.
+        expected: &'static str,
     },
     /// A user name that the file cannot hold.
     #[error("user name {0}")]

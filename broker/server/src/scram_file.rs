@@ -9,7 +9,7 @@
 
 use crate::password::{
     BadLine, LineFault, PasswordFileError, UserNameFault, check_user, edit, is_comment, numbered,
-    read_private, set_line,
+    read_private, refuse_others, set_line,
 };
 use crate::scram::{Prepared, StoredKeys, Users};
 use aws_lc_rs::rand;
@@ -83,7 +83,14 @@ pub fn set_user(
     let decoy = format!("{DECOY}{}", BASE64.encode(random::<DECOY_BYTES>()?));
     edit(path, |lines| {
         let is_decoy = |line: &String| line.starts_with(DECOY) && !line.contains(':');
-        if !lines.iter().any(is_decoy) {
+        let has_decoy = lines.iter().any(is_decoy);
+        let users: Vec<String> = lines
+            .iter()
+            .filter(|line| !is_decoy(line))
+            .cloned()
+            .collect();
+        refuse_others(path, &users, user, "SCRAM-SHA-256$", "a SCRAM key")?;
+        if !has_decoy {
             lines.insert(0, decoy);
         }
         set_line(lines, user, format!("{user}:{}", keys.to_line()));
@@ -149,6 +156,32 @@ mod tests {
         assert!(answer.ends_with(",i=4096"));
         crate::password::remove_user(&path, "b").unwrap();
         assert!(load(&path).is_ok());
+    }
+
+    #[test]
+    fn a_file_of_the_other_kind_is_left_alone() {
+        let folder = TempDir::new().unwrap();
+        let (scram, plain) = (
+            folder.path().join("scram-users"),
+            folder.path().join("users"),
+        );
+        set_user(&scram, "a", "secret", FEW).unwrap();
+        crate::password::set_user(&plain, "a", b"secret").unwrap();
+        let before = [&scram, &plain].map(|path| fs::read_to_string(path).unwrap());
+        let refused = crate::password::set_user(&scram, "b", b"secret");
+        assert!(matches!(
+            refused,
+            Err(PasswordFileError::OtherKind { number: 1, .. })
+        ));
+        let refused = set_user(&plain, "b", "secret", FEW);
+        assert!(matches!(
+            refused,
+            Err(PasswordFileError::OtherKind { number: 1, .. })
+        ));
+        let after = [&scram, &plain].map(|path| fs::read_to_string(path).unwrap());
+        assert_eq!(before, after);
+        // One's own line may be replaced, whatever it was.
+        crate::password::set_user(&plain, "a", b"other").unwrap();
     }
 
     #[test]

@@ -169,8 +169,13 @@ fn salvage(config: &Config, out: &Path, from: Option<&Path>) -> Result<ExitCode,
         return Ok(ExitCode::SUCCESS);
     }
     eprint!("{}", DamageList(&salvaged.found));
+    let is_unknown = salvaged.found.has_journal_damage();
+    let unknown = match is_unknown {
+        true => ", and whatever the damaged part of the journal held",
+        false => "",
+    };
     eprintln!(
-        "motemq: {} findings in {}; {} queued messages lost, {} rows saved without proof; {shown} holds the rest; {how} {shown}",
+        "motemq: {} findings in {}; {} queued messages known to be lost{unknown}, {} rows saved without proof; {shown} holds the rest; {how} {shown}",
         salvaged.found.damage_count,
         from.display(),
         salvaged.deliveries_lost,

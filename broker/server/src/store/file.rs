@@ -61,13 +61,16 @@ impl FileRoom {
         self.has_disk.load(Ordering::Acquire)
     }
 
-    /// Notes how many of the file's bytes are free inside it. (redb never shrinks it, but uses it again.)
+    /// Notes how many of the file's bytes are free inside it (redb never shrinks it, but uses it again), and how many the file
+    /// may still take from the disk (redb lengthens it sparsely, so that the reserve cannot always be allocated at its end).
     ///
-    /// What is free lies in pieces, and redb wants powers of two: a commit that finds none large enough goes to the end of
-    /// the file, where the disk has nothing left. So a small reserve is not enough here, but half of a small file is.
-    pub fn note_inside(&self, free_bytes: u64, file_bytes: u64) {
+    /// What is free inside lies in pieces, and redb wants powers of two: a commit that finds none large enough goes to the end
+    /// of the file, where the disk has nothing left. So the reserve is not enough there, but half of the file is, or a gigabyte.
+    pub fn note_inside(&self, free_bytes: u64, file_bytes: u64, disk_bytes: u64) {
+        let reserve = self.limits.reserve_bytes;
         let pieces = INSIDE_BYTES.min(file_bytes / 2);
-        let is_enough = free_bytes >= self.limits.reserve_bytes.max(pieces);
+        let is_enough =
+            disk_bytes >= reserve + ALLOCATION_STEP || free_bytes >= reserve.max(pieces);
         self.has_inside.store(is_enough, Ordering::Release);
     }
 
@@ -175,7 +178,7 @@ fn allocate(_: &File, _: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Free bytes inside the file in which a commit finds its place: four times what it may write.
-const INSIDE_BYTES: u64 = 16 << 20;
+/// Free bytes inside the file in which a commit finds its place, however they are scattered.
+const INSIDE_BYTES: u64 = 1 << 30;
 /// Blocks are allocated in steps of this many bytes.
 const ALLOCATION_STEP: u64 = 4 << 20;

@@ -335,12 +335,9 @@ impl Shared {
                 return;
             }
             if items.is_empty() {
-                if leftovers > 0 {
-                    leftovers -= 1;
-                    if let Err(error) = self.commit(&mut engine, &[]) {
-                        self.give_up(&[], &error);
-                        return;
-                    }
+                if let Err(error) = self.free_leftovers(&mut engine, &mut leftovers) {
+                    self.give_up(&[], &error);
+                    return;
                 }
                 continue;
             }
@@ -380,6 +377,25 @@ impl Shared {
                 }
             }
         }
+    }
+
+    /// Frees what nobody needs any more, while the disk is full and nobody writes: settled messages in the journal, when they
+    /// are most of it (what is still queued would need room to move), then what the last commits left.
+    fn free_leftovers(&self, engine: &mut Engine, leftovers: &mut u8) -> Result<(), StoreError> {
+        let is_eager = engine.queued_bytes() < engine.journal_bytes() / 2;
+        engine.set_eager(is_eager);
+        let mut result = Ok(());
+        while result.is_ok() && (is_eager && engine.journal_bytes() > 0 || *leftovers > 0) {
+            if !is_eager || engine.journal_bytes() == 0 {
+                *leftovers -= 1;
+            }
+            result = self.commit(engine, &[]).map(|_| ());
+            if !lock(&self.queue).items.is_empty() {
+                break;
+            }
+        }
+        engine.set_eager(false);
+        result
     }
 
     /// Waits for records; `None` when the store is to stop and nothing waits any more. None at all while the disk is full
@@ -427,6 +443,7 @@ impl Shared {
 
     /// Commits; waits while the disk is full.
     fn commit(&self, engine: &mut Engine, actions: &[Action]) -> Result<u64, StoreError> {
+        let first_try = (self.clock)();
         loop {
             let started = (self.clock)();
             let elapsed = || (self.clock)().saturating_sub(started);
@@ -449,6 +466,11 @@ impl Shared {
                         );
                     }
                     self.room.set_full();
+                    // A start finds room that this commit does not: it forgets what was never acknowledged.
+                    let is_stuck = (self.clock)().saturating_sub(first_try) >= FULL_PATIENCE;
+                    if is_stuck || lock(&self.queue).is_stopping {
+                        return Err(error);
+                    }
                     if let Some(first) = self.reopen(engine, actions)? {
                         return Ok(first);
                     }
@@ -511,7 +533,10 @@ impl Shared {
         StoreFile::new(file, self.room.clone()).map_err(io_error(&self.path))?;
         if !self.room.has_disk() {
             let free_bytes = free_bytes(&self.db.load(), file_bytes)?;
-            self.room.note_inside(free_bytes, file_bytes);
+            let disk = rustix::fs::statvfs(&self.path)
+                .map_err(|error| io_error(&self.path)(error.into()))?;
+            let disk_bytes = (disk.f_bavail * disk.f_frsize).min(cap.saturating_sub(on_disk));
+            self.room.note_inside(free_bytes, file_bytes, disk_bytes);
         }
         let ended = (self.clock)();
         *watch = RoomWatch {
@@ -741,5 +766,7 @@ const RESERVE_INTERVAL: Duration = Duration::from_secs(1);
 /// Commits of nothing while the disk is full and nobody writes: what the last one freed is removed by the next, and redb uses it
 /// again after one more. Without them the room made by the last acknowledgements would not be seen.
 const LEFTOVER_COMMITS: u8 = 3;
+/// A commit that finds no room for so long ends the process, which finds room at its next start.
+const FULL_PATIENCE: Duration = Duration::from_secs(30);
 /// Pause before the database is opened anew.
 const REOPEN_INTERVAL: Duration = Duration::from_millis(250);

@@ -45,7 +45,11 @@ impl Engine {
             let mut chain = self.folded.1;
             for page in &self.pages {
                 let is_bounded = remaining <= half;
-                let is_spent = rows >= self.options.fold_rows_max
+                let rows_max = match self.is_eager {
+                    true => EAGER_ROWS_MAX,
+                    false => self.options.fold_rows_max,
+                };
+                let is_spent = rows >= rows_max
                     || elapsed().saturating_sub(started) >= self.options.fold_time_max;
                 if remaining <= self.fold_start() || (is_bounded && is_spent) {
                     break;
@@ -80,7 +84,10 @@ impl Engine {
 
     /// Folding starts when the journal holds this many bytes: short-lived messages are settled before.
     fn fold_start(&self) -> u64 {
-        self.options.journal_bytes_max / 8
+        match self.is_eager {
+            true => 0,
+            false => self.options.journal_bytes_max / 8,
+        }
     }
 
     fn fold_action(&self, position: u64, action: Action, fold: &mut Fold) {
@@ -327,3 +334,6 @@ impl Engine {
         }
     }
 }
+
+/// Actions folded per eager commit: what is still queued moves within the disk space kept in reserve.
+const EAGER_ROWS_MAX: usize = 256;

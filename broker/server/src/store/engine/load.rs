@@ -97,6 +97,7 @@ impl Engine {
             dead_bodies: Vec::new(),
             chunks: HashSet::new(),
             moved: HashMap::new(),
+            is_eager: false,
         };
         engine.image.next_queue = u64::from_le_bytes(meta_open(db, key, "next_queue")?);
         engine.load_tables(db)?;

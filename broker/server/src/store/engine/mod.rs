@@ -68,6 +68,8 @@ pub struct Engine {
     dead_bodies: Vec<u64>,
     /// Chunks in `queues`.
     chunks: HashSet<(u64, u64)>,
+    /// Folds what there is, a little at a time, and not only what is beyond an eighth of the limit.
+    is_eager: bool,
     /// Where deliveries of a body that is still in the journal have gone since it was written.
     moved: HashMap<u64, BTreeSet<(QueueId, u64)>>,
 }
@@ -111,6 +113,21 @@ impl Engine {
             places.remove(from);
             places.insert((to.queue, to.sequence));
         }
+    }
+
+    /// Bytes of the messages that wait in queues; a message in several counts in each.
+    #[must_use]
+    pub fn queued_bytes(&self) -> u64 {
+        let queues = self.image.queues.values();
+        queues
+            .flat_map(|queue| queue.refs.values())
+            .map(|stored| u64::from(stored.bytes))
+            .sum()
+    }
+
+    /// Whether commits fold whatever is in the journal: what was settled there gives its space back.
+    pub fn set_eager(&mut self, is_eager: bool) {
+        self.is_eager = is_eager;
     }
 
     /// Everything that is durable.

@@ -63,6 +63,13 @@ impl Report {
         self.damage_count == 0
     }
 
+    /// Whether part of the journal is damaged: what it held is not known.
+    #[must_use]
+    pub fn has_journal_damage(&self) -> bool {
+        let is_unknown = |damage: &Damage| matches!(damage.table.as_str(), "journal" | "file");
+        self.damage.iter().any(is_unknown)
+    }
+
     /// Notes a finding; only the first ones are kept.
     pub(super) fn add(&mut self, damage: Damage) {
         self.damage_count += 1;
