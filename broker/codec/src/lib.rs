@@ -52,8 +52,8 @@ pub use subscribe::{
     RetainHandling, SubAck, Subscribe, SubscribeFilter, SubscribeFilters, SubscribeOptions,
 };
 pub use topic::{
-    SubscriptionFilter, TopicFilter, TopicFilterError, TopicNameError, parse_subscription,
-    validate_topic_name,
+    SubscriptionFilter, TopicFilter, TopicFilterError, TopicNameError, is_shared,
+    parse_subscription, validate_topic_name,
 };
 pub use unsubscribe::{UnsubAck, Unsubscribe, UnsubscribeFilters};
 pub use version::ProtocolVersion;

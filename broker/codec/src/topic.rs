@@ -222,7 +222,8 @@ pub fn parse_subscription(filter: &str) -> Result<SubscriptionFilter<'_>, TopicF
 }
 
 /// Whether a filter asks for a shared subscription, valid or not.
-pub(crate) fn is_shared(filter: &str) -> bool {
+#[must_use]
+pub fn is_shared(filter: &str) -> bool {
     filter.starts_with(SHARE_PREFIX)
 }
 

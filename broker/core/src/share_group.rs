@@ -35,7 +35,7 @@ pub struct ShareGroup {
     /// `$share/name/filter`.
     filter: Box<str>,
     backlog: Arc<Mailbox>,
-    limits: Arc<Limits>,
+    strategy: ShareStrategy,
     /// Wakes the online members.
     waker: Waker,
     online: Arc<Online>,
@@ -86,22 +86,22 @@ pub(crate) struct Joining<'a> {
 }
 
 impl ShareGroup {
-    /// Changes the limits of the backlog; how the group chooses stays.
-    pub(crate) fn set_limits(&self, limits: &Limits) {
-        self.backlog.set_limits(limits);
-    }
-
     /// A group without members whose backlog is `backlog`.
-    pub(crate) fn new(filter: &str, backlog: Arc<Mailbox>, limits: Arc<Limits>) -> Arc<Self> {
+    pub(crate) fn new(filter: &str, backlog: Arc<Mailbox>, strategy: ShareStrategy) -> Arc<Self> {
         let online = Arc::new(Online::default());
         Arc::new(Self {
             filter: filter.into(),
             backlog,
-            limits,
+            strategy,
             waker: Waker::from(online.clone()),
             online,
             state: Mutex::default(),
         })
+    }
+
+    /// Changes the limits of the backlog; how the group chooses stays.
+    pub(crate) fn set_limits(&self, limits: &Limits) {
+        self.backlog.set_limits(limits);
     }
 
     /// `$share/name/filter`.
@@ -302,11 +302,10 @@ impl ShareGroup {
         tally: &mut Tally,
     ) -> bool {
         let count = state.members.len();
-        let strategy = self.limits.share_strategy;
+        let strategy = self.strategy;
         let first = match strategy {
-            ShareStrategy::RoundRobin => state.turn,
+            ShareStrategy::RoundRobin | ShareStrategy::Sticky => state.turn,
             ShareStrategy::Random => state.draw(self.queue()),
-            ShareStrategy::Sticky => state.turn,
             ShareStrategy::HashClient => state.highest(unplaced.message.publisher.as_str()),
             ShareStrategy::HashTopic => state.highest(unplaced.message.topic.as_str()),
         };

@@ -3,7 +3,7 @@
 //! Invariants: at most one connection holds a session; whoever held it before is fenced and woken. A will that is due is
 //! published before its session's end is recorded. Does not know: packets, who matches what.
 
-use super::{Broker, Keeps, PublishSource, is_shared};
+use super::{Broker, Keeps, PublishSource};
 use crate::action::{Action, QueueId, Will};
 use crate::counters::{Limit, Tally};
 use crate::journal::Room;
@@ -16,7 +16,7 @@ use crate::sync::{lock, write};
 use crate::time::Timestamp;
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
-use motemq_codec::ReasonCode;
+use motemq_codec::{ReasonCode, is_shared};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

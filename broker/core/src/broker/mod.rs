@@ -32,7 +32,7 @@ use crate::sync::{lock, read, write};
 use crate::time::Timestamp;
 use foldhash::fast::RandomState;
 use lifecycle::Registry;
-use motemq_codec::{PacketId, ReasonCode};
+use motemq_codec::{PacketId, ReasonCode, is_shared};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
@@ -325,11 +325,6 @@ pub struct SessionTotals {
     pub queued_messages: usize,
     /// Their bytes.
     pub queued_bytes: usize,
-}
-
-/// Whether a valid filter asks for a shared subscription.
-fn is_shared(filter: &str) -> bool {
-    filter.starts_with("$share/")
 }
 
 const STRIPES: u64 = 64;

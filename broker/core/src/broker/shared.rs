@@ -46,7 +46,7 @@ impl Broker {
         let queue = QueueId::share_group(self.next_queue.fetch_add(1, Ordering::Relaxed));
         let limits = self.limits();
         let backlog = Mailbox::new(queue, &limits);
-        let group = ShareGroup::new(filter, backlog, limits);
+        let group = ShareGroup::new(filter, backlog, limits.share_strategy);
         router.add_group(group.clone());
         group
     }
@@ -143,7 +143,7 @@ impl Broker {
                     stored.next_sequence,
                     sent_below,
                 );
-                let group = ShareGroup::new(&filter, backlog, limits);
+                let group = ShareGroup::new(&filter, backlog, limits.share_strategy);
                 group.restore_durable();
                 write(&self.router).add_group(group);
             }

@@ -1,9 +1,10 @@
 //! SUBSCRIBE and UNSUBSCRIBE: the router, the session's own list and the journal, in that order, under the session's lock.
 
-use super::{Broker, is_shared};
+use super::Broker;
 use crate::action::{Action, StoredSubscription};
 use crate::counters::{Limit, Tally};
 use crate::journal::Room;
+use crate::limits::Limits;
 use crate::mailbox::Fenced;
 use crate::message::Message;
 use crate::record::Record;
@@ -11,7 +12,9 @@ use crate::session::{Session, SessionState};
 use crate::share_group::ShareGroup;
 use crate::sync::{read, write};
 use crate::time::Timestamp;
-use motemq_codec::{QoS, ReasonCode, RetainHandling, SubscribeOptions, parse_subscription};
+use motemq_codec::{
+    QoS, ReasonCode, RetainHandling, SubscribeOptions, is_shared, parse_subscription,
+};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -66,8 +69,9 @@ impl Broker {
         let mut result = Subscribed::default();
         let mut stored = Vec::new();
         let mut replays = Vec::new();
+        let limits = self.limits();
         for wish in wishes {
-            if let Err(code) = self.check_wish(wish, &state, tally) {
+            if let Err(code) = self.check_wish(wish, &state, &limits, tally) {
                 result.codes.push(code);
                 continue;
             }
@@ -123,11 +127,12 @@ impl Broker {
         &self,
         wish: &Wish<'_>,
         state: &SessionState,
+        limits: &Limits,
         tally: &mut Tally,
     ) -> Result<(), ReasonCode> {
         let parsed = parse_subscription(wish.filter).map_err(|_| ReasonCode::TopicFilterInvalid)?;
         let filter = parsed.filter.as_str();
-        if filter.split('/').count() > self.limits().topic_levels_max {
+        if filter.split('/').count() > limits.topic_levels_max {
             tally.reach(Limit::TopicLevels);
             return Err(ReasonCode::TopicFilterInvalid);
         }
@@ -135,7 +140,7 @@ impl Broker {
             return Err(ReasonCode::NotAuthorized);
         }
         let is_new = !state.subscriptions.contains_key(wish.filter);
-        if is_new && state.subscriptions.len() >= self.limits().subscriptions_max {
+        if is_new && state.subscriptions.len() >= limits.subscriptions_max {
             tally.reach(Limit::Subscriptions);
             return Err(ReasonCode::QuotaExceeded);
         }

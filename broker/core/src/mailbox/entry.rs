@@ -95,6 +95,32 @@ pub(super) enum Available {
 }
 
 impl Entry {
+    /// A new delivery, in `record` if there is one.
+    pub(super) fn new(
+        sequence: u64,
+        message: &Arc<Message>,
+        record: Option<&Arc<Record>>,
+        qos: QoS,
+        retain: bool,
+        is_durable: bool,
+    ) -> Self {
+        Self {
+            sequence,
+            body: match record {
+                Some(record) => Body::Recorded(record.clone()),
+                None => Body::Live(message.clone()),
+            },
+            subscription_ids: None,
+            phase: Phase::Publish,
+            bytes: u32::try_from(message.size_bytes()).unwrap_or(u32::MAX),
+            qos,
+            retain,
+            is_durable,
+            maybe_sent: false,
+            shared: None,
+        }
+    }
+
     pub(super) fn from_stored(stored: StoredRef) -> Self {
         Self {
             sequence: stored.sequence,

@@ -17,7 +17,7 @@ mod state;
 
 pub(crate) use shared::{GivingUp, Offer, Place, Returned, Unplaced};
 
-use crate::action::{Action, QueueId, QueueRef};
+use crate::action::{Action, QueueId};
 use crate::counters::{DropReason, Limit, Tally};
 use crate::image::StoredRef;
 use crate::journal::{BacklogRequest, Journal};
@@ -33,7 +33,7 @@ use motemq_codec::{PacketId, QoS};
 use state::State;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 /// Something for the receiver's task to encode.
 #[derive(Clone, Debug)]
@@ -273,40 +273,13 @@ impl Mailbox {
                 }
             }
         }
-        let sequence = state.next_sequence;
-        state.next_sequence += 1;
-        let is_durable = state.is_durable && push.record.is_some();
-        if let Some(record) = push.record
-            && is_durable
-        {
-            record.add(QueueRef {
-                queue: self.queue,
-                sequence,
-                qos: push.qos,
-                retain: push.retain,
-                subscription_ids: push.subscription_ids.clone(),
-            });
-        }
-        state.entries.push_back(Entry {
-            sequence,
-            body: match push.record {
-                Some(record) => Body::Recorded(record.clone()),
-                None => Body::Live(push.message.clone()),
-            },
-            subscription_ids: push.subscription_ids.map(Box::new),
-            phase: Phase::Publish,
-            bytes: u32::try_from(bytes).unwrap_or(u32::MAX),
-            qos: push.qos,
-            retain: push.retain,
-            is_durable,
-            maybe_sent: false,
-            shared: None,
-        });
-        state.queued_bytes += bytes;
+        let (sequence, is_durable) = state.number(self.queue, &push);
+        let (message, record) = (push.message, push.record);
+        let mut entry = Entry::new(sequence, message, record, push.qos, push.retain, is_durable);
+        entry.subscription_ids = push.subscription_ids.map(Box::new);
+        state.insert_unsent(entry);
         if is_durable {
-            state.memory_bytes += bytes;
-            let memory_bytes = state.limits.memory_bytes;
-            state.evict(memory_bytes);
+            state.evict();
         }
         state.is_online
     }
@@ -353,8 +326,7 @@ impl Mailbox {
         state.volatile = VecDeque::new();
         state.volatile_bytes = 0;
         state.unload();
-        let memory_bytes = state.limits.memory_bytes;
-        state.evict(memory_bytes);
+        state.evict();
         state.entries.shrink_to_fit();
         sent_below
     }
@@ -407,6 +379,17 @@ impl Mailbox {
             self.take_new(&mut state, &window, journal, tally, &mut wanted, &mut batch);
         }
         let is_full = batch.is_full(&window);
+        self.load(state, wanted, journal);
+        Ok(is_full)
+    }
+
+    /// Asks for the bodies of the `wanted` deliveries, one request at a time.
+    fn load(
+        self: &Arc<Self>,
+        mut state: MutexGuard<'_, State>,
+        wanted: Vec<(u64, u64)>,
+        journal: &dyn Journal,
+    ) {
         let request = !wanted.is_empty() && !state.is_loading;
         state.is_loading |= request;
         drop(state);
@@ -416,7 +399,6 @@ impl Mailbox {
                 wanted,
             });
         }
-        Ok(is_full)
     }
 
     /// Sends again what an earlier connection left unsettled. `true` when nothing of that is left to send.
@@ -662,7 +644,7 @@ impl Mailbox {
         lock(&self.state).overflowed
     }
 
-    fn lock_epoch(&self, epoch: u64) -> Result<std::sync::MutexGuard<'_, State>, Fenced> {
+    fn lock_epoch(&self, epoch: u64) -> Result<MutexGuard<'_, State>, Fenced> {
         let state = lock(&self.state);
         if state.epoch == epoch {
             Ok(state)

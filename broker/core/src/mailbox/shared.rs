@@ -10,7 +10,7 @@ use super::state::State;
 use super::{Mailbox, Push, Settlement};
 use crate::action::{Action, PublishAction, QueueId, QueueRef, RetainedEffect};
 use crate::counters::{DropReason, Tally};
-use crate::journal::{BacklogRequest, Journal};
+use crate::journal::Journal;
 use crate::limits::{QueueFull, ShareRedispatch};
 use crate::message::Message;
 use crate::record::Record;
@@ -30,6 +30,13 @@ pub(crate) struct Unplaced<'a> {
     pub(crate) sequence: Option<u64>,
     /// The record names it.
     pub(crate) is_durable: bool,
+}
+
+impl Unplaced<'_> {
+    fn entry(&self, sequence: u64, qos: QoS, retain: bool) -> Entry {
+        let is_durable = self.is_durable;
+        Entry::new(sequence, self.message, self.record, qos, retain, is_durable)
+    }
 }
 
 /// A delivery offered to a member.
@@ -118,37 +125,24 @@ impl Mailbox {
         journal: &dyn Journal,
         tally: &mut Tally,
     ) -> bool {
+        let push = Push {
+            message: unplaced.message,
+            record: unplaced.record,
+            qos: unplaced.qos,
+            retain: unplaced.message.retain,
+            subscription_ids: None,
+            group: None,
+        };
         let mut state = lock(&self.state);
         if waits || !state.entries.is_empty() {
-            let push = Push {
-                message: unplaced.message,
-                record: unplaced.record,
-                qos: unplaced.qos,
-                retain: unplaced.message.retain,
-                subscription_ids: None,
-                group: None,
-            };
             self.push_entry(&mut state, push, journal, tally);
             drop(state);
             self.wakeup.wake();
             return false;
         }
-        let sequence = state.next_sequence;
-        state.next_sequence += 1;
+        let (sequence, is_durable) = state.number(self.queue, &push);
         unplaced.sequence = Some(sequence);
-        unplaced.is_durable = state.is_durable && unplaced.record.is_some();
-        drop(state);
-        if let Some(record) = unplaced.record
-            && unplaced.is_durable
-        {
-            record.add(QueueRef {
-                queue: self.queue,
-                sequence,
-                qos: unplaced.qos,
-                retain: unplaced.message.retain,
-                subscription_ids: None,
-            });
-        }
+        unplaced.is_durable = is_durable;
         true
     }
 
@@ -162,19 +156,9 @@ impl Mailbox {
         let Some(sequence) = unplaced.sequence else {
             return;
         };
-        let bytes = unplaced.message.size_bytes();
-        let entry = Entry {
-            sequence,
-            body: body_of(unplaced),
-            subscription_ids: None,
-            phase: Phase::Publish,
-            bytes: u32::try_from(bytes).unwrap_or(u32::MAX),
-            qos: unplaced.qos,
-            retain: unplaced.message.retain,
-            is_durable: unplaced.is_durable,
-            maybe_sent: false,
-            shared: None,
-        };
+        let retain = unplaced.message.retain;
+        let entry = unplaced.entry(sequence, unplaced.qos, retain);
+        let bytes = entry.bytes as usize;
         let mut state = lock(&self.state);
         if let Some(limit) = state.full(bytes) {
             tally.reach(limit);
@@ -190,8 +174,7 @@ impl Mailbox {
             state.drop_unsent(self.queue, dropped, journal, tally);
         }
         state.insert_unsent(entry);
-        let memory_bytes = state.limits.memory_bytes;
-        state.evict(memory_bytes);
+        state.evict();
         drop(state);
         self.wakeup.wake();
     }
@@ -238,15 +221,7 @@ impl Mailbox {
             }
             pulled.extend(state.remove_unsent(0, self.queue).map(Pulled));
         }
-        let request = !wanted.is_empty() && !state.is_loading;
-        state.is_loading |= request;
-        drop(state);
-        if request {
-            journal.read_backlog(BacklogRequest {
-                mailbox: self.clone(),
-                wanted,
-            });
-        }
+        self.load(state, wanted, journal);
         pulled
     }
 
@@ -285,8 +260,7 @@ impl Mailbox {
         entry.phase = Phase::Publish;
         let mut state = lock(&self.state);
         state.insert_unsent(entry);
-        let memory_bytes = state.limits.memory_bytes;
-        state.evict(memory_bytes);
+        state.evict();
         drop(state);
         self.wakeup.wake();
     }
@@ -356,21 +330,12 @@ impl Mailbox {
         };
         let sequence = state.next_sequence;
         state.next_sequence += 1;
-        state.insert_unsent(Entry {
-            sequence,
-            body: body_of(unplaced),
-            subscription_ids: offer.subscription_ids.map(Box::new),
-            phase: Phase::Publish,
-            bytes: u32::try_from(bytes).unwrap_or(u32::MAX),
-            qos: offer.qos,
-            retain: offer.retain,
-            is_durable: unplaced.is_durable,
-            maybe_sent: false,
-            shared: Some(Box::new(shared)),
-        });
+        let mut entry = unplaced.entry(sequence, offer.qos, offer.retain);
+        entry.subscription_ids = offer.subscription_ids.map(Box::new);
+        entry.shared = Some(Box::new(shared));
+        state.insert_unsent(entry);
         state.has_shared = true;
-        let memory_bytes = state.limits.memory_bytes;
-        state.evict(memory_bytes);
+        state.evict();
         drop(state);
         self.wakeup.wake();
         true
@@ -418,8 +383,7 @@ impl Mailbox {
         }
         entry.shared = Some(shared);
         state.insert_unsent(entry);
-        let memory_bytes = state.limits.memory_bytes;
-        state.evict(memory_bytes);
+        state.evict();
         Ok(())
     }
 
@@ -555,28 +519,6 @@ impl Mailbox {
 }
 
 impl State {
-    /// Adds an unsent delivery in the order of the sequences.
-    fn insert_unsent(&mut self, entry: Entry) {
-        let bytes = entry.bytes as usize;
-        self.queued_bytes += bytes;
-        if entry.is_durable && matches!(entry.body, Body::Recorded(_) | Body::Loaded(..)) {
-            self.memory_bytes += bytes;
-        }
-        let after = self
-            .entries
-            .back()
-            .is_none_or(|last| last.sequence < entry.sequence);
-        if after {
-            self.entries.push_back(entry);
-            return;
-        }
-        self.cold_from = self.cold_from.map(|cold| cold.min(entry.sequence));
-        let index = self
-            .entries
-            .partition_point(|other| other.sequence < entry.sequence);
-        self.entries.insert(index.max(self.sent), entry);
-    }
-
     fn remove_unsent(&mut self, index: usize, queue: QueueId) -> Option<Entry> {
         let entry = self.entries.remove(index)?;
         self.queued_bytes = self.queued_bytes.saturating_sub(entry.bytes as usize);
@@ -613,12 +555,5 @@ impl State {
         entry.is_durable = false;
         self.forget_memory(&body, ended);
         ended.report(body, Settlement::Accepted, journal, tally);
-    }
-}
-
-fn body_of(unplaced: &Unplaced<'_>) -> Body {
-    match unplaced.record {
-        Some(record) => Body::Recorded(record.clone()),
-        None => Body::Live(unplaced.message.clone()),
     }
 }

@@ -5,7 +5,7 @@
 
 use super::entry::{Body, Ended, Entry, Phase, SEQUENCE_SPAN, Volatile, packet_id};
 use super::{Batch, Outgoing, Push, Settlement, Window};
-use crate::action::QueueId;
+use crate::action::{QueueId, QueueRef};
 use crate::counters::{DropReason, Limit, Tally};
 use crate::journal::{Journal, NO_POSITION};
 use crate::limits::{QueueFull, QueueLimits};
@@ -97,6 +97,45 @@ impl State {
             group: push.group.cloned(),
         });
         true
+    }
+
+    /// Gives a QoS 1 or 2 delivery its sequence, and names it in its record if it is to be durable; says whether it is.
+    pub(super) fn number(&mut self, queue: QueueId, push: &Push<'_>) -> (u64, bool) {
+        let sequence = self.next_sequence;
+        self.next_sequence += 1;
+        let Some(record) = push.record.filter(|_| self.is_durable) else {
+            return (sequence, false);
+        };
+        record.add(QueueRef {
+            queue,
+            sequence,
+            qos: push.qos,
+            retain: push.retain,
+            subscription_ids: push.subscription_ids.clone(),
+        });
+        (sequence, true)
+    }
+
+    /// Adds an unsent delivery in the order of the sequences.
+    pub(super) fn insert_unsent(&mut self, entry: Entry) {
+        let bytes = entry.bytes as usize;
+        self.queued_bytes += bytes;
+        if entry.is_durable && matches!(entry.body, Body::Recorded(_) | Body::Loaded(..)) {
+            self.memory_bytes += bytes;
+        }
+        let after = self
+            .entries
+            .back()
+            .is_none_or(|last| last.sequence < entry.sequence);
+        if after {
+            self.entries.push_back(entry);
+            return;
+        }
+        self.cold_from = self.cold_from.map(|cold| cold.min(entry.sequence));
+        let index = self
+            .entries
+            .partition_point(|other| other.sequence < entry.sequence);
+        self.entries.insert(index.max(self.sent), entry);
     }
 
     pub(super) fn take_volatile(
@@ -268,7 +307,8 @@ impl State {
     }
 
     /// Lets bodies beyond the memory limit go once they can be read back.
-    pub(super) fn evict(&mut self, bytes_max: usize) {
+    pub(super) fn evict(&mut self) {
+        let bytes_max = self.limits.memory_bytes;
         if self.memory_bytes <= bytes_max {
             return;
         }
