@@ -7,15 +7,13 @@
 use motemq::config::{Sources, load_with_settings};
 use motemq::password::set_user;
 use motemq::reload::Reloader;
-use motemq::server::{Running, start};
+use motemq::server::Running;
 use motemq_certs::Authority;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
-use rustls::{ClientConfig, ClientConnection, RootCertStore};
+use motemq_tests::in_process::{InProcess, tls_over};
+use rustls::ClientConnection;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -83,8 +81,7 @@ fn a_mistake_anywhere_changes_nothing() {
 /// A server with a password file and a TLS listener, from files.
 struct Site {
     folder: TempDir,
-    runtime: tokio::runtime::Runtime,
-    running: Option<Running>,
+    broker: InProcess,
     reloader: Reloader,
 }
 
@@ -101,16 +98,9 @@ impl Site {
         };
         let (config, settings) = load_with_settings(&sources).unwrap();
         let reloader = Reloader::new(&sources, settings);
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .build()
-            .unwrap();
-        let running = runtime.block_on(start(config)).unwrap();
         Self {
             folder,
-            runtime,
-            running: Some(running),
+            broker: InProcess::start(config),
             reloader,
         }
     }
@@ -120,7 +110,7 @@ impl Site {
     }
 
     fn reload(&mut self) -> bool {
-        let server = self.running.as_ref().unwrap().server().clone();
+        let server = self.running().server().clone();
         self.reloader.reload(&server)
     }
 
@@ -129,7 +119,7 @@ impl Site {
     }
 
     fn running(&self) -> &Running {
-        self.running.as_ref().unwrap()
+        self.broker.running()
     }
 
     fn address(&self) -> SocketAddr {
@@ -142,25 +132,15 @@ impl Site {
 
     /// A TLS connection after its handshake.
     fn tls(&self) -> rustls::StreamOwned<ClientConnection, TcpStream> {
-        let mut roots = RootCertStore::empty();
-        let ca = CertificateDer::from_pem_file(self.path("pki/ca.crt")).unwrap();
-        roots.add(ca).unwrap();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        let name = "localhost".try_into().unwrap();
-        let mut connection = ClientConnection::new(Arc::new(config), name).unwrap();
-        let mut socket = TcpStream::connect(self.address()).unwrap();
+        let socket = TcpStream::connect(self.address()).unwrap();
         socket
             .set_read_timeout(Some(Duration::from_secs(20)))
             .unwrap();
-        while connection.is_handshaking() {
-            connection.complete_io(&mut socket).unwrap();
+        let mut stream = tls_over(socket, &self.path("pki/ca.crt"));
+        while stream.conn.is_handshaking() {
+            stream.conn.complete_io(&mut stream.sock).unwrap();
         }
-        rustls::StreamOwned::new(connection, socket)
+        stream
     }
 
     fn served_certificate(&self) -> Vec<u8> {
@@ -177,8 +157,8 @@ impl Site {
         connack[3]
     }
 
-    fn stop(mut self) {
-        self.runtime.block_on(self.running.take().unwrap().stop());
+    fn stop(self) {
+        self.broker.stop();
     }
 }
 

@@ -12,12 +12,12 @@ use aws_lc_rs::{digest, hmac, pbkdf2};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use motemq::config::{AuthConfig, Config, HttpConfig, LimitsConfig, ListenerConfig};
-use motemq::server::{Running, start};
 use motemq::{password, scram_file};
 use motemq_codec::{
     Auth, Connect, ConnectProperties, Decoded, Packet, PacketId, ProtocolVersion, Publish,
     PublishProperties, QoS, ReasonCode, UserProperties, decode,
 };
+use motemq_tests::in_process::InProcess;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::num::NonZeroU32;
@@ -432,10 +432,7 @@ fn got(packet: &Packet<'_>) -> Got {
     }
 }
 
-struct Server {
-    runtime: tokio::runtime::Runtime,
-    running: Option<Running>,
-}
+struct Server(InProcess);
 
 impl Server {
     fn start(dir: &Path) -> Self {
@@ -466,20 +463,11 @@ impl Server {
             ..Config::default()
         };
         change(&mut config);
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .build()
-            .unwrap();
-        let running = runtime.block_on(start(config)).unwrap();
-        Self {
-            runtime,
-            running: Some(running),
-        }
+        Self(InProcess::start(config))
     }
 
     fn open(&self) -> Client {
-        let (_, address) = self.running.as_ref().unwrap().addresses()[0];
+        let (_, address) = self.0.running().addresses()[0];
         let socket = TcpStream::connect(address).unwrap();
         let patience = Some(Duration::from_secs(20));
         socket.set_read_timeout(patience).unwrap();
@@ -490,10 +478,9 @@ impl Server {
     }
 
     /// Stops; says how many clients were refused.
-    fn stop(mut self) -> u64 {
-        let running = self.running.take().unwrap();
-        let server = running.server().clone();
-        self.runtime.block_on(running.stop());
+    fn stop(self) -> u64 {
+        let server = self.0.running().server().clone();
+        self.0.stop();
         server.listeners()[0].refused(motemq::server::Refusal::Connect)
     }
 }

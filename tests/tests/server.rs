@@ -7,16 +7,14 @@
 use motemq::config::{
     AnonymousAccess, ClientCert, Config, HttpConfig, Identity, ListenerConfig, TlsConfig,
 };
-use motemq::server::{Running, start};
+use motemq::server::Running;
 use motemq_certs::Authority;
 use motemq_codec::{Decoded, Packet, ProtocolVersion, decode};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use motemq_tests::in_process::{InProcess, expect, tls_over};
+use rustls::{ClientConnection, StreamOwned};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 /// [MQTT5-4.2-1] [MQTT5-4.2.0-1] [MQTT3-7.1.1-1]: over TCP and TLS, everything in its order.
@@ -149,7 +147,7 @@ fn a_client_connects_while_the_journal_is_congested() {
 #[test]
 fn a_stop_waits_neither_for_a_slow_reader_nor_for_a_stuck_handshake() {
     let dir = tempfile::tempdir().unwrap();
-    let mut server = Server::start(dir.path());
+    let server = Server::start(dir.path());
     // Subscribed, and reads nothing of the twelve megabytes that it is owed.
     let mut slow = server.tls_client(dir.path());
     slow.write_all(&connect("slow")).unwrap();
@@ -173,18 +171,12 @@ fn a_stop_waits_neither_for_a_slow_reader_nor_for_a_stuck_handshake() {
     while server.running().server().unauthenticated() < 3 {
         std::thread::yield_now();
     }
-    let running = server.running.take().unwrap();
     // Less than limits.stop_timeout_s, after which they would be cut.
-    let in_time = Duration::from_secs(4);
-    let stop = async { tokio::time::timeout(in_time, running.stop()).await };
-    server.runtime.block_on(stop).unwrap();
+    server.0.stop_within(Duration::from_secs(4));
 }
 
-/// A server with a plain and a TLS listener, and the runtime it runs on.
-struct Server {
-    runtime: tokio::runtime::Runtime,
-    running: Option<Running>,
-}
+/// A server with a plain and a TLS listener.
+struct Server(InProcess);
 
 impl Server {
     fn start(dir: &Path) -> Self {
@@ -216,49 +208,27 @@ impl Server {
             ..Config::default()
         };
         change(&mut config);
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .build()
-            .unwrap();
-        let running = runtime.block_on(start(config)).unwrap();
-        Self {
-            runtime,
-            running: Some(running),
-        }
+        Self(InProcess::start(config))
     }
 
     fn running(&self) -> &Running {
-        self.running.as_ref().unwrap()
+        self.0.running()
     }
 
     fn address(&self, name: &str) -> SocketAddr {
-        let addresses = self.running().addresses();
-        let (_, address) = addresses.iter().find(|(known, _)| known == name).unwrap();
-        SocketAddr::from(([127, 0, 0, 1], address.port()))
+        self.0.address(name)
     }
 
     fn tls_client(&self, dir: &Path) -> StreamOwned<ClientConnection, TcpStream> {
-        let mut roots = RootCertStore::empty();
-        let ca = CertificateDer::from_pem_file(dir.join("pki/ca.crt")).unwrap();
-        roots.add(ca).unwrap();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        let name = "localhost".try_into().unwrap();
-        let connection = ClientConnection::new(Arc::new(config), name).unwrap();
         let socket = TcpStream::connect(self.address("mqtts")).unwrap();
         socket
             .set_read_timeout(Some(Duration::from_secs(20)))
             .unwrap();
-        StreamOwned::new(connection, socket)
+        tls_over(socket, &dir.join("pki/ca.crt"))
     }
 
-    fn stop(mut self) {
-        self.runtime.block_on(self.running.take().unwrap().stop());
+    fn stop(self) {
+        self.0.stop();
     }
 }
 
@@ -308,12 +278,6 @@ fn packet(head: u8, body: &[u8]) -> Vec<u8> {
     packet.push(length as u8);
     packet.extend(body);
     packet
-}
-
-fn expect(stream: &mut impl Read, expected: &[u8]) {
-    let mut bytes = vec![0; expected.len()];
-    stream.read_exact(&mut bytes).unwrap();
-    assert_eq!(bytes, expected);
 }
 
 /// More than the buffers of both sockets hold, less than the queue limit.

@@ -14,15 +14,12 @@ use motemq::config::{
 use motemq::server::{Listener, Refusal, Running, start};
 use motemq::websocket::Violation;
 use motemq_certs::Authority;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use motemq_tests::in_process::{InProcess, expect, tls_over};
 use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Shutdown, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 use tungstenite::client::IntoClientRequest as _;
 use tungstenite::http::HeaderValue;
@@ -367,7 +364,7 @@ fn websocket_runs_over_tls_and_over_a_unix_socket() {
         ..ws()
     };
     let server = Server::start(vec![secure, local]);
-    let tls = tls_over(server.tcp("ws"), dir.path());
+    let tls = tls_over(server.tcp("ws"), &dir.path().join("pki/ca.crt"));
     let unix = UnixStream::connect(dir.path().join("ws.sock")).unwrap();
     check_round(websocket_over(tls));
     check_round(websocket_over(unix));
@@ -565,7 +562,7 @@ fn tls_and_websocket_start_right_behind_the_proxy_header_wherever_it_is_cut() {
             client.write_all(rest).unwrap();
             client
         };
-        let mut client = tls_over(opened("mqtts"), dir.path());
+        let mut client = tls_over(opened("mqtts"), &dir.path().join("pki/ca.crt"));
         client.write_all(&connect("a")).unwrap();
         expect(&mut client, CONNACK);
         let mut client = websocket_over(opened("ws"));
@@ -608,11 +605,7 @@ fn a_peer_that_takes_nothing_is_dropped_after_the_user_timeout() {
     server.stop();
 }
 
-/// A running server and the runtime it runs on.
-struct Server {
-    runtime: tokio::runtime::Runtime,
-    running: Option<Running>,
-}
+struct Server(InProcess);
 
 impl Server {
     fn start(listeners: Vec<ListenerConfig>) -> Self {
@@ -620,17 +613,7 @@ impl Server {
     }
 
     fn start_with(listeners: Vec<ListenerConfig>, limits: LimitsConfig) -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .build()
-            .unwrap();
-        let config = Self::config(listeners, limits);
-        let running = runtime.block_on(start(config)).unwrap();
-        Self {
-            runtime,
-            running: Some(running),
-        }
+        Self(InProcess::start(Self::config(listeners, limits)))
     }
 
     fn config(mut listeners: Vec<ListenerConfig>, limits: LimitsConfig) -> Config {
@@ -648,7 +631,7 @@ impl Server {
     }
 
     fn running(&self) -> &Running {
-        self.running.as_ref().unwrap()
+        self.0.running()
     }
 
     fn listener(&self, name: &str) -> &Listener {
@@ -664,10 +647,7 @@ impl Server {
     }
 
     fn tcp(&self, name: &str) -> TcpStream {
-        let addresses = self.running().addresses();
-        let (_, address) = addresses.iter().find(|(known, _)| known == name).unwrap();
-        let socket =
-            TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], address.port()))).unwrap();
+        let socket = TcpStream::connect(self.0.address(name)).unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         socket
     }
@@ -683,8 +663,8 @@ impl Server {
         Bystander(socket)
     }
 
-    fn stop(mut self) {
-        self.runtime.block_on(self.running.take().unwrap().stop());
+    fn stop(self) {
+        self.0.stop();
     }
 }
 
@@ -740,24 +720,6 @@ fn certificate(dir: &Path) -> TlsConfig {
         identity: Identity::None,
         record_bytes_max: 16384,
     }
-}
-
-fn tls_over(socket: TcpStream, dir: &Path) -> StreamOwned<ClientConnection, TcpStream> {
-    let mut roots = RootCertStore::empty();
-    roots
-        .add(CertificateDer::from_pem_file(dir.join("pki/ca.crt")).unwrap())
-        .unwrap();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    let name = "localhost".try_into().unwrap();
-    StreamOwned::new(
-        ClientConnection::new(Arc::new(config), name).unwrap(),
-        socket,
-    )
 }
 
 /// A socket after its WebSocket handshake.
@@ -872,12 +834,6 @@ fn publish(payload: &[u8]) -> Vec<u8> {
     packet.extend([0, 1, b't']);
     packet.extend(payload);
     packet
-}
-
-fn expect(stream: &mut impl Read, expected: &[u8]) {
-    let mut bytes = vec![0; expected.len()];
-    stream.read_exact(&mut bytes).unwrap();
-    assert_eq!(bytes, expected);
 }
 
 const REQUEST: &str = "GET /mqtt HTTP/1.1\r\nHost: broker.example.org:8083\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\

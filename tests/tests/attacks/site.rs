@@ -5,6 +5,7 @@
 
 use motemq::config::{Sources, load};
 use motemq_codec::AckKind;
+use motemq_tests::in_process::InProcess;
 use motemq_tests::peer::{Got, Hello};
 use motemq_tests::socket::{Client, Stopwatch};
 use std::fs::File;
@@ -172,19 +173,13 @@ pub(super) fn serve() {
         environment: Vec::new(),
         set: Vec::new(),
     });
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .unwrap();
-    let running = runtime
-        .block_on(motemq::server::start(config.unwrap()))
-        .unwrap();
+    let broker = InProcess::start(config.unwrap());
+    let running = broker.running();
     let (_, mqtt) = running.addresses().first().unwrap();
     println!("{READY}{} {}", mqtt.port(), running.http().unwrap().port());
     let mut rest = Vec::new();
     std::io::stdin().read_to_end(&mut rest).unwrap();
-    runtime.block_on(running.stop());
+    broker.stop();
 }
 
 /// A client with a durable session that publishes to itself, again and again.

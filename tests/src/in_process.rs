@@ -1,0 +1,93 @@
+//! A broker within the test's process, on real sockets.
+//!
+//! Does not know: what is configured, what the clients say.
+#![expect(
+    clippy::expect_used,
+    reason = "a script that goes wrong must stop at once"
+)]
+
+use motemq::config::Config;
+use motemq::server::{Running, start};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use std::io::Read;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::runtime::Runtime;
+
+/// A running broker and the runtime it runs on.
+#[derive(Debug)]
+pub struct InProcess {
+    runtime: Runtime,
+    running: Running,
+}
+
+impl InProcess {
+    /// Starts a broker.
+    #[must_use]
+    pub fn start(config: Config) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        let running = runtime.block_on(start(config)).expect("the broker starts");
+        Self { runtime, running }
+    }
+
+    /// The broker.
+    #[must_use]
+    pub fn running(&self) -> &Running {
+        &self.running
+    }
+
+    /// Where a client reaches a TCP listener.
+    #[must_use]
+    pub fn address(&self, listener: &str) -> SocketAddr {
+        let addresses = self.running.addresses();
+        let known = addresses.iter().find(|(name, _)| name == listener);
+        let (_, address) = known.expect("a listener of the configuration");
+        (Ipv4Addr::LOCALHOST, address.port()).into()
+    }
+
+    /// Stops the broker.
+    pub fn stop(self) {
+        self.runtime.block_on(self.running.stop());
+    }
+
+    /// Stops the broker, which must not take longer than `time`.
+    pub fn stop_within(self, time: Duration) {
+        let stop = async { tokio::time::timeout(time, self.running.stop()).await };
+        self.runtime.block_on(stop).expect("it stops in time");
+    }
+}
+
+/// A TLS client, before its handshake, that trusts the authority in the file `ca`.
+#[must_use]
+pub fn tls_over(socket: TcpStream, ca: &Path) -> StreamOwned<ClientConnection, TcpStream> {
+    let mut roots = RootCertStore::empty();
+    let ca = CertificateDer::from_pem_file(ca).expect("a certificate");
+    roots.add(ca).expect("an authority");
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("versions of the provider")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let name = "localhost".try_into().expect("a name");
+    let connection = ClientConnection::new(Arc::new(config), name).expect("a client");
+    StreamOwned::new(connection, socket)
+}
+
+/// Reads as many bytes as `expected` has, which must be those.
+///
+/// # Panics
+/// When they are others, or do not come.
+pub fn expect(stream: &mut impl Read, expected: &[u8]) {
+    let mut bytes = vec![0; expected.len()];
+    stream.read_exact(&mut bytes).expect("an answer");
+    assert_eq!(bytes, expected);
+}
