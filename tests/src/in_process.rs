@@ -29,11 +29,7 @@ impl InProcess {
     /// Starts a broker.
     #[must_use]
     pub fn start(config: Config) -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .build()
-            .expect("a runtime");
+        let runtime = motemq::runtime::build().expect("a runtime");
         let running = runtime.block_on(start(config)).expect("the broker starts");
         Self { runtime, running }
     }

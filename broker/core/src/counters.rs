@@ -121,16 +121,21 @@ impl Limit {
     }
 }
 
+/// What a tally rarely has.
+#[derive(Clone, Debug, Default)]
+struct Exceptions {
+    drops: [u32; DropReason::ALL.len()],
+    limits: [u32; Limit::ALL.len()],
+}
+
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident,)*) => {
         /// Counts of one run of a connection, not yet shared.
         #[derive(Clone, Debug, Default)]
         pub struct Tally {
             $($(#[$doc])* pub $name: u64,)*
-            /// Something was counted in the arrays below, which is rare.
-            is_exceptional: bool,
-            drops: [u32; DropReason::ALL.len()],
-            limits: [u32; Limit::ALL.len()],
+            /// Apart, because every connection has a tally and few have this.
+            exceptions: Option<Box<Exceptions>>,
         }
 
         /// Sums over all connections since the start.
@@ -147,9 +152,9 @@ macro_rules! counters {
                 $(if tally.$name != 0 {
                     self.$name.fetch_add(tally.$name, Ordering::Relaxed);
                 })*
-                if tally.is_exceptional {
-                    let drops = self.drops.iter().zip(tally.drops);
-                    for (sum, count) in drops.chain(self.limits.iter().zip(tally.limits)) {
+                if let Some(exceptions) = &tally.exceptions {
+                    let drops = self.drops.iter().zip(exceptions.drops);
+                    for (sum, count) in drops.chain(self.limits.iter().zip(exceptions.limits)) {
                         sum.fetch_add(count.into(), Ordering::Relaxed);
                     }
                 }
@@ -199,8 +204,7 @@ impl Tally {
         reason = "the array has a place for every variant"
     )]
     pub fn drop_message(&mut self, reason: DropReason) {
-        self.is_exceptional = true;
-        self.drops[reason as usize] += 1;
+        self.exceptions.get_or_insert_default().drops[reason as usize] += 1;
     }
 
     /// Counts that a limit was reached.
@@ -209,8 +213,7 @@ impl Tally {
         reason = "the array has a place for every variant"
     )]
     pub fn reach(&mut self, limit: Limit) {
-        self.is_exceptional = true;
-        self.limits[limit as usize] += 1;
+        self.exceptions.get_or_insert_default().limits[limit as usize] += 1;
     }
 }
 

@@ -16,6 +16,7 @@ pub mod metrics;
 pub mod password;
 mod proxy;
 pub mod reload;
+pub mod runtime;
 pub mod scram;
 pub mod scram_file;
 pub mod server;

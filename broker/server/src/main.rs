@@ -10,7 +10,7 @@ use command::store::StoreCommand;
 use motemq::config::{self, Bind, Config, LogFormat, Sources};
 use motemq::reload::Reloader;
 use motemq::server::{INJECT_SYNC, StartError, Stop};
-use motemq::{clock, dev, password, scram_file, server, supervisor};
+use motemq::{clock, dev, password, runtime, scram_file, server, supervisor};
 use std::io::{IsTerminal as _, Write as _};
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
@@ -247,10 +247,7 @@ fn run(args: &RunArgs) -> ExitCode {
     }
     init_log(&config);
     init_panics();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build();
-    let runtime = match runtime {
+    let runtime = match runtime::build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error),
     };

@@ -471,6 +471,12 @@ impl Connection {
         }
     }
 
+    /// Whether messages that the client published since [`flush_tally`](Self::flush_tally) went to anybody.
+    #[must_use]
+    pub fn has_delivered(&self) -> bool {
+        self.tally.publish_in > self.tally.unrouted
+    }
+
     /// Shares what was counted since the last call.
     pub fn flush_tally(&mut self, broker: &Broker) {
         broker.counters().add(&mut self.tally);
