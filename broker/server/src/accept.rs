@@ -13,7 +13,7 @@ use crate::audit::AuditLimit;
 use crate::auth::{Peer, PeerAddress, PeerCertificate};
 use crate::clock;
 use crate::config::{Identity, ListenerConfig, Protocol};
-use crate::driver::Driver;
+use crate::driver::{Deadlines, Driver};
 use crate::proxy::{self, Source};
 use crate::server::{Listener, Refusal, Server};
 use crate::socket::ListeningSocket;
@@ -145,7 +145,23 @@ fn spawn<S: Transport>(
 ) {
     let (serving, lane) = (server.clone(), listener.clone());
     let acceptor = listener.acceptor();
-    server.spawn_connection(serve(serving, lane, acceptor, stream, address));
+    let config = listener.config();
+    if acceptor.is_some() || config.protocol != Protocol::Mqtt || config.proxy_protocol {
+        return server.spawn_connection(serve(serving, lane, acceptor, stream, address));
+    }
+    // Nothing comes before MQTT: the driver is the task.
+    let now = clock::now();
+    let deadlines = Deadlines {
+        silent_by: Some(now + FIRST_BYTE_TIME),
+        connect_by: now + server.connect_timeout(),
+    };
+    let peer = Peer {
+        address,
+        certificate: PeerCertificate::None,
+    };
+    listener.count_open().leave();
+    server.count_unauthenticated().leave();
+    server.spawn_connection(Driver::new(stream, serving, lane, peer, deadlines));
 }
 
 async fn serve<S: Transport>(
@@ -155,7 +171,6 @@ async fn serve<S: Transport>(
     stream: S,
     address: PeerAddress,
 ) {
-    let _open = listener.count_open();
     // Boxed apart, so that a connection keeps neither the state of its handshake nor room for a TLS stream it has not.
     let prepared = Box::pin(prepare_in_time(
         &server, &listener, acceptor, stream, address,
@@ -210,7 +225,10 @@ impl Preparation<'_> {
         acceptor: Option<TlsAcceptor>,
         mut stream: S,
     ) -> Option<BoxedDriver> {
-        let count = self.server.count_unauthenticated();
+        let counted = (
+            self.listener.count_open(),
+            self.server.count_unauthenticated(),
+        );
         if !stream.speaks().await {
             return None;
         }
@@ -231,8 +249,8 @@ impl Preparation<'_> {
                 self.driver_over(stream, certificate).await?
             }
         };
-        // From here on the driver counts.
-        std::mem::forget(count);
+        counted.0.leave();
+        counted.1.leave();
         Some(driver)
     }
 
@@ -317,7 +335,11 @@ impl Preparation<'_> {
             certificate,
         };
         let (server, listener) = (self.server.clone(), self.listener.clone());
-        Box::pin(Driver::new(stream, server, listener, peer, self.connect_by))
+        let deadlines = Deadlines {
+            silent_by: None,
+            connect_by: self.connect_by,
+        };
+        Box::pin(Driver::new(stream, server, listener, peer, deadlines))
     }
 }
 

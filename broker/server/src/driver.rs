@@ -46,8 +46,7 @@ pub(crate) struct Driver<S> {
     exchange: Option<Box<Exchange>>,
     timer: Pin<Box<Sleep>>,
     timer_at: Option<Timestamp>,
-    /// CONNECT must be complete by then.
-    connect_by: Timestamp,
+    deadlines: Deadlines,
     /// What is left to write after the end must be gone by then.
     close_by: Option<Timestamp>,
     /// Until the client is connected; then the server wakes it through its session.
@@ -55,14 +54,23 @@ pub(crate) struct Driver<S> {
     is_counted: bool,
 }
 
+/// How long a client may take to connect.
+#[derive(Copy, Clone)]
+pub(crate) struct Deadlines {
+    /// Its first byte must have come by then; `None` when it has.
+    pub(crate) silent_by: Option<Timestamp>,
+    /// CONNECT must be complete by then.
+    pub(crate) connect_by: Timestamp,
+}
+
 impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
-    /// A driver for a socket that is ready for MQTT.
+    /// A driver for a socket that is ready for MQTT, and counted as open and without a session.
     pub(crate) fn new(
         socket: S,
         server: Arc<Server>,
         listener: Arc<Listener>,
         peer: Peer,
-        connect_by: Timestamp,
+        deadlines: Deadlines,
     ) -> Self {
         let now = clock::now();
         let rules = ConnectionRules {
@@ -85,7 +93,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             exchange: None,
             timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
             timer_at: None,
-            connect_by,
+            deadlines,
             close_by: None,
             stop: Some(stop),
             is_counted: false,
@@ -224,6 +232,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let again = match result {
             Poll::Pending => false,
             Poll::Ready(Ok(())) if count > 0 => {
+                self.deadlines.silent_by = None;
                 if self.input.is_empty() {
                     self.feed(cx, now, buffer.get(..count).unwrap_or_default(), output);
                 } else {
@@ -360,14 +369,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             return;
         }
         self.connection.handle_timeout(now, output);
-        if !self.is_counted && now >= self.connect_by {
+        let connect_by = self.deadlines.connect_by;
+        let connect_by = self
+            .deadlines
+            .silent_by
+            .map_or(connect_by, |silent_by| silent_by.min(connect_by));
+        if !self.is_counted && now >= connect_by {
             self.connection.close(Close::Lost, output);
         }
         if self.connection.closed().is_some() {
             return;
         }
         let at = match (self.is_counted, self.connection.poll_timeout()) {
-            (false, _) => Some(self.connect_by),
+            (false, _) => Some(connect_by),
             (true, at) => at,
         };
         if let Some(at) = at {
@@ -414,6 +428,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 
 impl<S> Drop for Driver<S> {
     fn drop(&mut self) {
+        self.listener.note_gone();
         let client = self.connection.client_id().cloned();
         self.connection.finish(self.server.broker(), clock::now());
         let Some(close) = self.connection.closed() else {

@@ -572,6 +572,11 @@ impl Listener {
         &self.violations
     }
 
+    /// The driver of a connection is gone.
+    pub(crate) fn note_gone(&self) {
+        self.open.fetch_sub(1, Ordering::Relaxed);
+    }
+
     pub(crate) fn note_connected(&self) {
         self.connected.fetch_add(1, Ordering::Relaxed);
     }
@@ -642,6 +647,11 @@ impl<'a> Counted<'a> {
     fn new(count: &'a AtomicUsize) -> Self {
         count.fetch_add(1, Ordering::Relaxed);
         Self(count)
+    }
+
+    /// The driver that the connection has now ends the count.
+    pub(crate) fn leave(self) {
+        std::mem::forget(self);
     }
 }
 
