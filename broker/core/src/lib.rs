@@ -25,6 +25,7 @@ mod retained;
 mod router;
 mod session;
 mod share_group;
+mod short_text;
 mod sim_journal;
 mod sync;
 mod time;

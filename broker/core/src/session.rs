@@ -9,9 +9,12 @@ use crate::mailbox::Mailbox;
 use crate::message::{ClientId, Expiry, Identity};
 use crate::record::Record;
 use crate::share_group::ShareGroup;
+use crate::short_text::ShortText;
 use crate::sync::lock;
 use crate::time::Timestamp;
-use motemq_codec::{PacketId, SubscribeOptions};
+use foldhash::fast::RandomState;
+use hashbrown::HashSet;
+use motemq_codec::PacketId;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -35,7 +38,8 @@ pub(crate) struct SessionState {
     pub(crate) disconnected_at: Option<Timestamp>,
     /// Deliveries below this sequence were sent; set when a connection ends.
     pub(crate) sent_below: u64,
-    pub(crate) subscriptions: BTreeMap<Box<str>, (SubscribeOptions, Option<u32>)>,
+    /// The filters it subscribes to, as the client wrote them; the router and the store know the options.
+    pub(crate) filters: HashSet<ShortText, RandomState>,
     /// The share groups among them.
     pub(crate) groups: Vec<Arc<ShareGroup>>,
     pub(crate) will: Option<Arc<Will>>,
@@ -99,7 +103,7 @@ impl SessionState {
             is_connected: false,
             disconnected_at: None,
             sent_below: 0,
-            subscriptions: BTreeMap::new(),
+            filters: HashSet::default(),
             groups: Vec::new(),
             will: None,
             alias_hints: Hints::default(),

@@ -12,6 +12,7 @@ use crate::message::{ClientId, Expiry, Identity, Origin};
 use crate::record::{Record, RecordState};
 use crate::session::{Session, SessionState};
 use crate::share_group::ShareGroup;
+use crate::short_text::ShortText;
 use crate::sync::{lock, write};
 use crate::time::Timestamp;
 use foldhash::fast::RandomState;
@@ -225,15 +226,16 @@ impl Broker {
     ) {
         registry.sessions.remove(session.client_id());
         self.remove_deadline(session, state);
-        let subscriptions = std::mem::take(&mut state.subscriptions);
-        if !subscriptions.is_empty() {
+        let filters = std::mem::take(&mut state.filters);
+        if !filters.is_empty() {
             let mut router = write(&self.router);
-            for filter in subscriptions.keys().filter(|filter| !is_shared(filter)) {
+            let filters = filters.iter().map(ShortText::as_str);
+            for filter in filters.filter(|filter| !is_shared(filter)) {
                 router.unsubscribe(filter, session.queue());
             }
         }
         self.leave_all(session, state, tally);
-        if !subscriptions.is_empty() {
+        if !filters.is_empty() {
             // The last change of the router comes first: what is looked up from here on must not name what has left.
             self.generation.fetch_add(1, Ordering::Release);
         }

@@ -16,7 +16,7 @@ mod subscribe;
 pub(crate) use lifecycle::{AttachRequest, Ending};
 pub(crate) use subscribe::{Replay, Wish};
 
-use crate::action::{Action, QueueId, StoredSubscription};
+use crate::action::{Action, QueueId};
 use crate::counters::Counters;
 use crate::deadline::Deadlines;
 use crate::image::Image;
@@ -28,6 +28,7 @@ use crate::record::Record;
 use crate::retained::Retained;
 use crate::router::{Receivers, Router, Subscription};
 use crate::session::{Inbound, Session, SessionState};
+use crate::short_text::ShortText;
 use crate::sync::{lock, read, write};
 use crate::time::Timestamp;
 use foldhash::fast::RandomState;
@@ -169,9 +170,14 @@ impl Broker {
             let known = subscriptions.remove(&row.queue).unwrap_or_default();
             let mut state = session.lock();
             for stored in known.into_values() {
-                self.route(&session, &mut state, &stored);
-                let options = (stored.options, stored.subscription_id);
-                state.subscriptions.insert(stored.filter, options);
+                let wish = Wish {
+                    filter: &stored.filter,
+                    options: stored.options,
+                    subscription_id: stored.subscription_id,
+                };
+                self.route(&session, &mut state, wish);
+                let filter = ShortText::new(stored.filter.as_bytes());
+                state.filters.insert(filter);
             }
             let ids = inbound.range((row.queue, PACKET_ID_MIN)..=(row.queue, PACKET_ID_MAX));
             state.inbound = ids.map(|(_, id)| (*id, Inbound::Taken(None))).collect();
@@ -189,16 +195,17 @@ impl Broker {
         }
     }
 
-    fn route(&self, session: &Session, state: &mut SessionState, stored: &StoredSubscription) {
-        if is_shared(&stored.filter) {
-            return self.join(session, state, stored);
+    /// Makes what was asked for and granted a route.
+    fn route(&self, session: &Session, state: &mut SessionState, wish: Wish<'_>) {
+        if is_shared(wish.filter) {
+            return self.join(session, state, wish);
         }
         let subscription = Subscription {
             mailbox: session.mailbox().clone(),
-            options: stored.options,
-            subscription_id: stored.subscription_id,
+            options: wish.options,
+            subscription_id: wish.subscription_id,
         };
-        write(&self.router).subscribe(&stored.filter, subscription);
+        write(&self.router).subscribe(wish.filter, subscription);
     }
 
     /// The limits in force.

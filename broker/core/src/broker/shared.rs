@@ -4,7 +4,8 @@
 //! how a group chooses.
 
 use super::Broker;
-use crate::action::{QueueId, StoredSubscription};
+use super::subscribe::Wish;
+use crate::action::QueueId;
 use crate::counters::Tally;
 use crate::image::Image;
 use crate::limits::Limits;
@@ -17,20 +18,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 impl Broker {
-    /// Makes the session a member of the group of `stored`, a shared subscription. Under the router's lock, so that the
+    /// Makes the session a member of the group of `wish`, a shared subscription. Under the router's lock, so that the
     /// group does not end between the two.
-    pub(super) fn join(
-        &self,
-        session: &Session,
-        state: &mut SessionState,
-        stored: &StoredSubscription,
-    ) {
+    pub(super) fn join(&self, session: &Session, state: &mut SessionState, wish: Wish<'_>) {
         let mut router = write(&self.router);
-        let group = self.group(&mut router, &stored.filter);
+        let group = self.group(&mut router, wish.filter);
         let joining = Joining {
             mailbox: session.mailbox(),
-            options: stored.options,
-            subscription_id: stored.subscription_id,
+            options: wish.options,
+            subscription_id: wish.subscription_id,
             is_online: state.is_connected,
             is_durable: session.mailbox().is_durable(),
         };

@@ -10,6 +10,7 @@ use crate::message::Message;
 use crate::record::Record;
 use crate::session::{Session, SessionState};
 use crate::share_group::ShareGroup;
+use crate::short_text::ShortText;
 use crate::sync::{read, write};
 use crate::time::Timestamp;
 use motemq_codec::{
@@ -67,6 +68,7 @@ impl Broker {
             return Err(Fenced);
         }
         let mut result = Subscribed::default();
+        let mut changed = false;
         let mut stored = Vec::new();
         let mut replays = Vec::new();
         let limits = self.limits();
@@ -77,31 +79,32 @@ impl Broker {
             }
             let mut options = wish.options;
             options.qos = options.qos.min(qos_max);
-            let subscription = StoredSubscription {
-                filter: wish.filter.into(),
-                options,
-                subscription_id: wish.subscription_id,
-            };
-            self.route(session, &mut state, &subscription);
-            let before = state
-                .subscriptions
-                .insert(wish.filter.into(), (options, wish.subscription_id));
+            self.route(session, &mut state, Wish { options, ..*wish });
+            let filter = ShortText::new(wish.filter.as_bytes());
+            let is_new = state.filters.insert(filter);
             // [MQTT5-3.3.1-9] [MQTT5-3.3.1-10] [MQTT5-3.3.1-11]
             let wants_retained = match options.retain_handling {
                 RetainHandling::SendAlways => true,
-                RetainHandling::SendIfNew => before.is_none(),
+                RetainHandling::SendIfNew => is_new,
                 RetainHandling::DoNotSend => false,
             };
             if wants_retained && !is_shared(wish.filter) {
                 replays.push((wish.filter, options.qos, wish.subscription_id));
             }
-            stored.push(subscription);
+            if state.is_stored {
+                stored.push(StoredSubscription {
+                    filter: wish.filter.into(),
+                    options,
+                    subscription_id: wish.subscription_id,
+                });
+            }
+            changed = true;
             result.codes.push(granted(options.qos));
         }
-        if !stored.is_empty() {
+        if changed {
             self.generation.fetch_add(1, Ordering::Release);
         }
-        if state.is_stored && !stored.is_empty() {
+        if !stored.is_empty() {
             let action = Action::Subscribed {
                 queue: session.queue(),
                 subscriptions: stored,
@@ -139,8 +142,8 @@ impl Broker {
         if filter.starts_with('$') && !is_readable_system_topic(filter) {
             return Err(ReasonCode::NotAuthorized);
         }
-        let is_new = !state.subscriptions.contains_key(wish.filter);
-        if is_new && state.subscriptions.len() >= limits.subscriptions_max {
+        let is_full = state.filters.len() >= limits.subscriptions_max;
+        if is_full && !state.filters.contains(wish.filter.as_bytes()) {
             tally.reach(Limit::Subscriptions);
             return Err(ReasonCode::QuotaExceeded);
         }
@@ -166,7 +169,7 @@ impl Broker {
         let mut result = Unsubscribed::default();
         let mut removed: Vec<Box<str>> = Vec::new();
         for filter in filters {
-            if state.subscriptions.remove(filter).is_some() {
+            if state.filters.remove(filter.as_bytes()) {
                 if is_shared(filter) {
                     self.leave(session, &mut state, filter, tally);
                 } else {
