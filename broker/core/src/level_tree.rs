@@ -1,4 +1,4 @@
-//! A tree of topic levels in flat memory, shared by the subscription trie and the retained messages.
+//! A tree of topic levels in flat memory, for the retained messages.
 //!
 //! Invariants:
 //! - A node exists while it, or something below it, carries a value.
@@ -7,27 +7,29 @@
 //!
 //! Does not know: wildcards, what the values mean. Nothing here recurses, so depth costs no stack.
 
+use crate::short_text::ShortText;
+use crate::slab::Slab;
 use foldhash::fast::RandomState;
-use hashbrown::{HashMap, HashTable};
+use hashbrown::HashTable;
 use std::hash::BuildHasher;
 
 /// Number of a node; the root is [`ROOT`].
-#[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
-pub(crate) struct NodeId(u32);
+pub(crate) use crate::slab::PlaceId as NodeId;
 
 /// Number of a level name.
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct LevelId(u32);
 
 /// The node above all first levels.
-pub(crate) const ROOT: NodeId = NodeId(0);
+pub(crate) const ROOT: NodeId = NodeId::FIRST;
 
 /// The tree; `V` is what a node carries.
 #[derive(Debug)]
 pub(crate) struct LevelTree<V> {
-    nodes: Vec<Node<V>>,
-    free: Vec<NodeId>,
-    children: HashMap<(NodeId, LevelId), NodeId, RandomState>,
+    nodes: Slab<Node<V>>,
+    /// The nodes by parent and level.
+    children: HashTable<NodeId>,
+    hasher: RandomState,
     levels: Levels,
 }
 
@@ -41,6 +43,19 @@ struct Node<V> {
     value: V,
 }
 
+impl<V: Default> Node<V> {
+    fn new(parent: NodeId, level: LevelId) -> Self {
+        Self {
+            parent,
+            level,
+            first_child: None,
+            previous: None,
+            next: None,
+            value: V::default(),
+        }
+    }
+}
+
 /// Says whether a value keeps its node alive.
 pub(crate) trait Keeps {
     fn keeps_node(&self) -> bool;
@@ -48,18 +63,12 @@ pub(crate) trait Keeps {
 
 impl<V: Default + Keeps> LevelTree<V> {
     pub(crate) fn new() -> Self {
-        let root = Node {
-            parent: ROOT,
-            level: LevelId(u32::MAX),
-            first_child: None,
-            previous: None,
-            next: None,
-            value: V::default(),
-        };
+        let mut nodes = Slab::default();
+        nodes.insert(Node::new(ROOT, LevelId(u32::MAX)));
         Self {
-            nodes: vec![root],
-            free: Vec::new(),
-            children: HashMap::default(),
+            nodes,
+            children: HashTable::new(),
+            hasher: RandomState::default(),
             levels: Levels::default(),
         }
     }
@@ -69,22 +78,18 @@ impl<V: Default + Keeps> LevelTree<V> {
         self.levels.find(name.as_bytes())
     }
 
-    /// The numbers of the levels of a topic, in order; `None` for a name that no node has.
-    pub(crate) fn levels_of(&self, topic: &str) -> Vec<Option<LevelId>> {
-        // Bytes, because splitting them is cheaper than splitting text, and `/` is one byte.
-        let names = topic.as_bytes().split(|byte| *byte == b'/');
-        let mut levels = Vec::with_capacity(LEVELS_USUAL);
-        levels.extend(names.map(|name| self.levels.find(name)));
-        levels
-    }
-
-    pub(crate) fn level_name(&self, node: NodeId) -> &str {
+    pub(crate) fn level_name(&self, node: NodeId) -> &[u8] {
         self.node(node)
-            .map_or("", |node| self.levels.name(node.level))
+            .map_or(&[], |node| self.levels.name(node.level))
     }
 
     pub(crate) fn child(&self, node: NodeId, level: LevelId) -> Option<NodeId> {
-        self.children.get(&(node, level)).copied()
+        let is_it = |id: &NodeId| {
+            self.node(*id)
+                .is_some_and(|child| (child.parent, child.level) == (node, level))
+        };
+        let hash = self.hasher.hash_one((node, level));
+        self.children.find(hash, is_it).copied()
     }
 
     pub(crate) fn children(&self, node: NodeId) -> impl Iterator<Item = NodeId> {
@@ -97,7 +102,7 @@ impl<V: Default + Keeps> LevelTree<V> {
     }
 
     pub(crate) fn value_mut(&mut self, node: NodeId) -> Option<&mut V> {
-        self.nodes.get_mut(node.index()).map(|node| &mut node.value)
+        self.nodes.get_mut(node).map(|node| &mut node.value)
     }
 
     /// The node at the end of `path`, if there is one.
@@ -114,31 +119,31 @@ impl<V: Default + Keeps> LevelTree<V> {
         if let Some(child) = self.level(name).and_then(|level| self.child(node, level)) {
             return child;
         }
-        let level = self.levels.acquire(name);
+        let level = self.levels.acquire(name.as_bytes());
         let next = self.node(node).and_then(|node| node.first_child);
-        let made = Node {
-            parent: node,
-            level,
-            first_child: None,
-            previous: None,
-            next,
-            value: V::default(),
-        };
-        let child = self.place(made);
+        let mut made = Node::new(node, level);
+        made.next = next;
+        let child = self.nodes.insert(made);
         if let Some(next) = next
-            && let Some(next) = self.nodes.get_mut(next.index())
+            && let Some(next) = self.nodes.get_mut(next)
         {
             next.previous = Some(child);
         }
-        if let Some(node) = self.nodes.get_mut(node.index()) {
+        if let Some(node) = self.nodes.get_mut(node) {
             node.first_child = Some(child);
         }
-        self.children.insert((node, level), child);
+        let hash_of = |id: &NodeId| {
+            let known = self.nodes.get(*id);
+            self.hasher
+                .hash_one(known.map_or((node, level), |known| (known.parent, known.level)))
+        };
+        let hash = self.hasher.hash_one((node, level));
+        self.children.insert_unique(hash, child, hash_of);
         child
     }
 
-    /// Removes `node` and its ancestors as far as nothing keeps them; calls `removed(parent, child)` for each.
-    pub(crate) fn prune(&mut self, mut node: NodeId, mut removed: impl FnMut(&mut V, NodeId)) {
+    /// Removes `node` and its ancestors as far as nothing keeps them.
+    pub(crate) fn prune(&mut self, mut node: NodeId) {
         while node != ROOT {
             let Some(there) = self.node(node) else { return };
             if there.first_child.is_some() || there.value.keeps_node() {
@@ -146,73 +151,46 @@ impl<V: Default + Keeps> LevelTree<V> {
             }
             let (parent, level) = (there.parent, there.level);
             let (previous, next) = (there.previous, there.next);
-            self.children.remove(&(parent, level));
+            let hash = self.hasher.hash_one((parent, level));
+            if let Ok(entry) = self.children.find_entry(hash, |known| *known == node) {
+                entry.remove();
+            }
             self.levels.release(level);
-            if let Some(next) = next.and_then(|next| self.nodes.get_mut(next.index())) {
+            if let Some(next) = next.and_then(|next| self.nodes.get_mut(next)) {
                 next.previous = previous;
             }
             match previous {
                 Some(previous) => {
-                    if let Some(previous) = self.nodes.get_mut(previous.index()) {
+                    if let Some(previous) = self.nodes.get_mut(previous) {
                         previous.next = next;
                     }
                 }
                 None => {
-                    if let Some(parent) = self.nodes.get_mut(parent.index()) {
+                    if let Some(parent) = self.nodes.get_mut(parent) {
                         parent.first_child = next;
                     }
                 }
             }
-            if let Some(parent) = self.value_mut(parent) {
-                removed(parent, node);
-            }
-            if let Some(gone) = self.nodes.get_mut(node.index()) {
-                gone.value = V::default();
-            }
-            self.free.push(node);
+            self.nodes.remove(node, Node::new(parent, level));
             node = parent;
         }
     }
 
-    fn place(&mut self, node: Node<V>) -> NodeId {
-        if let Some(id) = self.free.pop() {
-            if let Some(place) = self.nodes.get_mut(id.index()) {
-                *place = node;
-            }
-            return id;
-        }
-        #[expect(
-            clippy::expect_used,
-            reason = "four billion nodes do not fit in memory"
-        )]
-        let id = NodeId(u32::try_from(self.nodes.len()).expect("fewer than 2^32 nodes"));
-        self.nodes.push(node);
-        id
-    }
-
     fn node(&self, id: NodeId) -> Option<&Node<V>> {
-        self.nodes.get(id.index())
+        self.nodes.get(id)
     }
 
     /// Nodes in use, without the root.
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
-        self.nodes.len() - self.free.len() - 1
+        self.nodes.len() - 1
     }
 }
-
-impl NodeId {
-    const fn index(self) -> usize {
-        self.0 as usize
-    }
-}
-
-/// Levels that a topic has room for before memory is asked for again.
-const LEVELS_USUAL: usize = 16;
 
 #[derive(Debug, Default)]
 struct Levels {
-    names: Vec<(Box<str>, u32)>,
+    /// Names, and how many nodes use them.
+    names: Vec<(ShortText, u32)>,
     free: Vec<u32>,
     index: HashTable<u32>,
     hasher: RandomState,
@@ -221,16 +199,18 @@ struct Levels {
 impl Levels {
     fn find(&self, name: &[u8]) -> Option<LevelId> {
         let hash = self.hasher.hash_one(name);
-        let same = |id: &u32| self.name(LevelId(*id)).as_bytes() == name;
+        let same = |id: &u32| self.name(LevelId(*id)) == name;
         self.index.find(hash, same).map(|id| LevelId(*id))
     }
 
-    fn name(&self, id: LevelId) -> &str {
-        self.names.get(id.0 as usize).map_or("", |(name, _)| name)
+    fn name(&self, id: LevelId) -> &[u8] {
+        self.names
+            .get(id.0 as usize)
+            .map_or(&[], |(name, _)| name.as_bytes())
     }
 
-    fn acquire(&mut self, name: &str) -> LevelId {
-        if let Some(id) = self.find(name.as_bytes()) {
+    fn acquire(&mut self, name: &[u8]) -> LevelId {
+        if let Some(id) = self.find(name) {
             if let Some((_, uses)) = self.names.get_mut(id.0 as usize) {
                 *uses += 1;
             }
@@ -238,11 +218,11 @@ impl Levels {
         }
         let id = if let Some(id) = self.free.pop() {
             if let Some(place) = self.names.get_mut(id as usize) {
-                *place = (name.into(), 1);
+                *place = (ShortText::new(name), 1);
             }
             id
         } else {
-            self.names.push((name.into(), 1));
+            self.names.push((ShortText::new(name), 1));
             #[expect(clippy::expect_used, reason = "there are no more names than nodes")]
             u32::try_from(self.names.len() - 1).expect("fewer than 2^32 level names")
         };
@@ -252,9 +232,11 @@ impl Levels {
             hasher,
             ..
         } = self;
-        let name_of = |id: &u32| names.get(*id as usize).map_or("", |(name, _)| name);
-        let hash_of = |id: &u32| hasher.hash_one(name_of(id).as_bytes());
-        index.insert_unique(hasher.hash_one(name.as_bytes()), id, hash_of);
+        let hash_of = |id: &u32| {
+            let name = names.get(*id as usize);
+            hasher.hash_one(name.map_or(&[][..], |(name, _)| name.as_bytes()))
+        };
+        index.insert_unique(hasher.hash_one(name), id, hash_of);
         LevelId(id)
     }
 
@@ -270,7 +252,7 @@ impl Levels {
         if let Ok(entry) = self.index.find_entry(hash, |known| *known == id.0) {
             entry.remove();
         }
-        *name = Box::default();
+        *name = ShortText::default();
         self.free.push(id.0);
     }
 }

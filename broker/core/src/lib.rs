@@ -27,6 +27,7 @@ mod session;
 mod share_group;
 mod short_text;
 mod sim_journal;
+mod slab;
 mod sync;
 mod time;
 mod trie;

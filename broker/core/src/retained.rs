@@ -71,7 +71,7 @@ impl Retained {
     pub fn clear(&mut self, topic: &str) -> Option<Arc<Message>> {
         let node = self.tree.find(topic.split('/'))?;
         let message = self.tree.value_mut(node)?.0.take()?;
-        self.tree.prune(node, |_, _| ());
+        self.tree.prune(node);
         self.messages -= 1;
         self.bytes -= message.size_bytes();
         Some(message)
@@ -134,7 +134,7 @@ impl Retained {
     fn wild_children(&self, node: NodeId) -> impl Iterator<Item = NodeId> {
         self.tree
             .children(node)
-            .filter(move |child| node != ROOT || !self.tree.level_name(*child).starts_with('$'))
+            .filter(move |child| node != ROOT || !self.tree.level_name(*child).starts_with(b"$"))
     }
 }
 
