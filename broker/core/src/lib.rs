@@ -28,6 +28,7 @@ mod share_group;
 mod short_text;
 mod sim_journal;
 mod slab;
+mod subscribers;
 mod sync;
 mod time;
 mod trie;

@@ -8,10 +8,13 @@ use crate::action::QueueId;
 use crate::mailbox::Mailbox;
 use crate::message::TopicName;
 use crate::share_group::ShareGroup;
+use crate::subscribers::Subscribers;
 use crate::trie::TopicTrie;
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use motemq_codec::{QoS, SubscribeOptions};
+use smallvec::SmallVec;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 /// One session's interest in one filter.
@@ -21,8 +24,8 @@ pub struct Subscription {
     pub mailbox: Arc<Mailbox>,
     /// The granted options.
     pub options: SubscribeOptions,
-    /// The identifier to send along.
-    pub subscription_id: Option<u32>,
+    /// The identifier to send along; never 0.
+    pub subscription_id: Option<NonZeroU32>,
 }
 
 /// One session's interest in one topic.
@@ -44,7 +47,7 @@ pub struct Receivers {
     /// The topic.
     pub topic: TopicName,
     /// The receivers, one per session.
-    pub list: Box<[Receiver]>,
+    pub list: SmallVec<[Receiver; 1]>,
     /// The share groups, beside the sessions' own subscriptions (MQTT 5.0 section 4.8.2).
     pub groups: Box<[Arc<ShareGroup>]>,
 }
@@ -66,34 +69,12 @@ pub struct Router {
     groups: HashMap<Box<str>, Arc<ShareGroup>, RandomState>,
 }
 
-/// Who subscribes to one filter.
-#[derive(Debug, Default)]
-struct Subscribers {
-    sessions: Vec<Subscription>,
-    groups: Box<[Arc<ShareGroup>]>,
-}
-
-impl Subscribers {
-    fn is_empty(&self) -> bool {
-        self.sessions.is_empty() && self.groups.is_empty()
-    }
-}
-
 impl Router {
     /// Adds or replaces the subscription of a session to `filter`; `true` when it is new.
     pub fn subscribe(&mut self, filter: &str, subscription: Subscription) -> bool {
-        let known = &mut self.trie.entry(filter).sessions;
-        let queue = subscription.mailbox.queue();
-        if let Some(before) = known
-            .iter_mut()
-            .find(|other| other.mailbox.queue() == queue)
-        {
-            *before = subscription;
-            return false;
-        }
-        known.push(subscription);
-        self.subscriptions += 1;
-        true
+        let is_new = self.trie.entry(filter).put(subscription);
+        self.subscriptions += usize::from(is_new);
+        is_new
     }
 
     /// Removes the subscription of a session to `filter`; `false` when there was none.
@@ -101,14 +82,9 @@ impl Router {
         let Some(known) = self.trie.get_mut(filter) else {
             return false;
         };
-        let Some(index) = known
-            .sessions
-            .iter()
-            .position(|other| other.mailbox.queue() == queue)
-        else {
+        if !known.remove(queue) {
             return false;
-        };
-        known.sessions.swap_remove(index);
+        }
         if known.is_empty() {
             self.trie.remove(filter);
         }
@@ -129,9 +105,9 @@ impl Router {
 
     /// Adds a share group.
     pub fn add_group(&mut self, group: Arc<ShareGroup>) {
-        let known = self.trie.entry(group.topic_filter());
-        let others = std::mem::take(&mut known.groups).into_iter();
-        known.groups = others.chain([group.clone()]).collect();
+        self.trie
+            .entry(group.topic_filter())
+            .add_group(group.clone());
         self.groups.insert(group.filter().into(), group);
     }
 
@@ -142,8 +118,7 @@ impl Router {
         let Some(known) = self.trie.get_mut(filter) else {
             return;
         };
-        let others = std::mem::take(&mut known.groups).into_iter();
-        known.groups = others.filter(|other| !Arc::ptr_eq(other, group)).collect();
+        known.remove_group(group);
         if known.is_empty() {
             self.trie.remove(filter);
         }
@@ -164,33 +139,67 @@ impl Router {
     /// Who receives `topic` from the session with queue `publisher`.
     #[must_use]
     pub fn receivers(&self, topic: &str, publisher: Option<QueueId>) -> Receivers {
-        let mut list: Vec<Receiver> = Vec::new();
-        let mut places: HashMap<QueueId, usize, RandomState> = HashMap::default();
+        let mut found = Found::default();
         let mut groups = Vec::new();
         self.trie.matches(topic, |subscribers| {
-            groups.extend(subscribers.groups.iter().cloned());
-            for subscription in &subscribers.sessions {
-                let queue = subscription.mailbox.queue();
-                // [MQTT5-3.8.3-3]
-                if subscription.options.no_local && publisher == Some(queue) {
-                    continue;
-                }
-                match places.get(&queue).and_then(|place| list.get_mut(*place)) {
-                    Some(receiver) => receiver.merge(subscription),
-                    None => {
-                        places.insert(queue, list.len());
-                        list.push(Receiver::new(subscription));
-                    }
-                }
-            }
+            groups.extend(subscribers.groups().iter().cloned());
+            found.add(subscribers.sessions(), publisher);
         });
         Receivers {
             topic: TopicName::new(topic),
-            list: list.into_boxed_slice(),
+            list: found.list,
             groups: groups.into_boxed_slice(),
         }
     }
 }
+
+/// The receivers found so far, one per session.
+#[derive(Default)]
+struct Found {
+    list: SmallVec<[Receiver; 1]>,
+    /// Their places in the list, once there are many.
+    places: HashMap<QueueId, usize, RandomState>,
+}
+
+impl Found {
+    /// Adds those who subscribe to one more matching filter. Nobody is in `sessions` twice.
+    fn add(&mut self, sessions: &[Subscription], publisher: Option<QueueId>) {
+        let before = self.list.len();
+        if before > FEW && self.places.len() < before {
+            let known = self.list.iter().enumerate().skip(self.places.len());
+            self.places
+                .extend(known.map(|(place, known)| (known.mailbox.queue(), place)));
+        }
+        if before == 0 {
+            self.list.reserve_exact(sessions.len());
+        }
+        for subscription in sessions {
+            // [MQTT5-3.8.3-3]
+            if subscription.options.no_local && publisher == Some(subscription.mailbox.queue()) {
+                continue;
+            }
+            match self.earlier(subscription, before) {
+                Some(receiver) => receiver.merge(subscription),
+                None => self.list.push(Receiver::new(subscription)),
+            }
+        }
+    }
+
+    /// The session among the first `before` of the list.
+    fn earlier(&mut self, subscription: &Subscription, before: usize) -> Option<&mut Receiver> {
+        if before > FEW {
+            let place = self.places.get(&subscription.mailbox.queue())?;
+            return self.list.get_mut(*place);
+        }
+        self.list
+            .iter_mut()
+            .take(before)
+            .find(|known| Arc::ptr_eq(&known.mailbox, &subscription.mailbox))
+    }
+}
+
+/// Receivers among whom one is found sooner by looking at each.
+const FEW: usize = 16;
 
 impl Receiver {
     fn new(subscription: &Subscription) -> Self {
@@ -198,7 +207,7 @@ impl Receiver {
             mailbox: subscription.mailbox.clone(),
             qos: subscription.options.qos,
             retain_as_published: subscription.options.retain_as_published,
-            subscription_ids: subscription.subscription_id.map(|id| Arc::from([id])),
+            subscription_ids: subscription.subscription_id.map(|id| Arc::from([id.get()])),
         }
     }
 
@@ -210,7 +219,67 @@ impl Receiver {
                 .subscription_ids
                 .iter()
                 .flat_map(|ids| ids.iter().copied());
-            self.subscription_ids = Some(known.chain([id]).collect());
+            self.subscription_ids = Some(known.chain([id.get()]).collect());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::Limits;
+
+    #[test]
+    fn a_session_whose_filters_overlap_is_one_receiver_however_many_there_are() {
+        // [MQTT5-3.3.4-2] [MQTT5-3.3.4-4]
+        for sessions in [1, FEW, FEW + 1, 100] {
+            let mailboxes: Vec<_> = (0..sessions).map(mailbox).collect();
+            let mut router = Router::default();
+            // The first session has two filters, the others three.
+            for (filter, qos) in [("a/#", 0), ("a/b", 2), ("a/+", 1)] {
+                for mailbox in mailboxes.iter().skip(usize::from(qos == 0)) {
+                    assert!(router.subscribe(filter, subscription(mailbox, qos)));
+                }
+            }
+            let receivers = router.receivers("a/b", None);
+            assert_eq!(receivers.list.len(), sessions);
+            let first = mailboxes.first().map(|mailbox| mailbox.queue());
+            for receiver in &receivers.list {
+                assert_eq!(receiver.qos, QoS::ExactlyOnce);
+                let filters = 3 - usize::from(Some(receiver.mailbox.queue()) == first);
+                let ids = receiver.subscription_ids.as_ref();
+                assert_eq!(ids.map(|ids| ids.len()), Some(filters));
+            }
+        }
+    }
+
+    #[test]
+    fn no_local_leaves_out_the_publisher_alone() {
+        // [MQTT5-3.8.3-3]
+        let mut router = Router::default();
+        let (publisher, other) = (mailbox(1), mailbox(2));
+        for mailbox in [&publisher, &other] {
+            let mut subscription = subscription(mailbox, 0);
+            subscription.options.no_local = true;
+            router.subscribe("a", subscription);
+        }
+        let receivers = router.receivers("a", Some(publisher.queue()));
+        let queues: Vec<_> = receivers.list.iter().map(|r| r.mailbox.queue()).collect();
+        assert_eq!(queues, [other.queue()]);
+    }
+
+    fn mailbox(number: usize) -> Arc<Mailbox> {
+        Mailbox::new(QueueId::session(number as u64), &Limits::default())
+    }
+
+    fn subscription(mailbox: &Arc<Mailbox>, qos: u8) -> Subscription {
+        Subscription {
+            mailbox: mailbox.clone(),
+            options: SubscribeOptions {
+                qos: QoS::from_bits(qos).unwrap(),
+                ..SubscribeOptions::default()
+            },
+            subscription_id: NonZeroU32::new(u32::from(qos) + 1),
         }
     }
 }

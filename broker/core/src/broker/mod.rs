@@ -34,6 +34,7 @@ use crate::time::Timestamp;
 use foldhash::fast::RandomState;
 use lifecycle::Registry;
 use motemq_codec::{PacketId, ReasonCode, is_shared};
+use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
@@ -203,7 +204,7 @@ impl Broker {
         let subscription = Subscription {
             mailbox: session.mailbox().clone(),
             options: wish.options,
-            subscription_id: wish.subscription_id,
+            subscription_id: wish.subscription_id.and_then(NonZeroU32::new),
         };
         write(&self.router).subscribe(wish.filter, subscription);
     }
