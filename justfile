@@ -24,9 +24,9 @@ external:
     cargo build --release
     cargo test --workspace -- --ignored external
 
-# Time of decode and encode, then instruction counts against bench/instructions.json (needs valgrind).
+# Time of decode, encode and routing, then instruction counts against bench/instructions.json (needs valgrind).
 bench:
-    cargo bench -p motemq-codec
+    cargo bench -p motemq-codec -p motemq-core
     scripts/instructions.py check
 
 # Everything that CI runs.

@@ -1,0 +1,272 @@
+//! What finding receivers costs: the trie, the subscription table, the retained messages, and a mailbox's way from push to
+//! acknowledgement.
+
+#![expect(clippy::unwrap_used, reason = "a benchmark may fail loudly")]
+
+use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use motemq_codec::{
+    Connect, ConnectProperties, Packet, PacketId, ProtocolVersion, Publish, PublishProperties, QoS,
+    RetainHandling, Subscribe, SubscribeFilter, SubscribeFilters, SubscribeOptions, UserProperties,
+};
+use motemq_core::{
+    Broker, ClientId, Connection, ConnectionRules, Identity, Limits, Mailbox, Message, MessageId,
+    Origin, Retained, Router, Subscription, Timestamp, TopicName, TopicTrie, Urgency, Verdict,
+};
+use std::hint::black_box;
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::Duration;
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default()
+        .warm_up_time(Duration::from_millis(300))
+        .measurement_time(Duration::from_secs(1))
+        .sample_size(20);
+    targets = trie, router, retained, mailbox
+}
+criterion_main!(benches);
+
+/// Look-ups of topics in turn, each of which one filter matches, at three sizes.
+fn trie(criterion: &mut Criterion) {
+    for filters in [2_000, 20_000, 200_000] {
+        let mut trie = TopicTrie::default();
+        for number in 0..filters {
+            *trie.entry(&filter(number)) = number;
+        }
+        // A step that visits all, far from one another.
+        let topics: Vec<String> = (0..filters).map(|n| topic(n * 7_919 % filters)).collect();
+        let mut next = topics.iter().cycle();
+        criterion.bench_function(&format!("trie, match 1 of {filters}"), |bencher| {
+            bencher.iter(|| {
+                let mut found = 0;
+                trie.matches(next.next().unwrap(), |number| found += *number);
+                black_box(found)
+            });
+        });
+    }
+    let filters: Vec<String> = (0..2_000).map(filter).collect();
+    criterion.bench_function("trie, insert and remove 2000", |bencher| {
+        bencher.iter_batched_ref(
+            TopicTrie::<u32>::default,
+            |trie| {
+                for filter in &filters {
+                    *trie.entry(filter) = 1;
+                }
+                for filter in &filters {
+                    black_box(trie.remove(filter));
+                }
+            },
+            BatchSize::LargeInput,
+        );
+    });
+}
+
+/// A fleet that subscribes to one topic and leaves it again, and a look-up of that topic.
+fn router(criterion: &mut Criterion) {
+    let broker = Broker::without_store(Arc::new(Limits::default()));
+    let clients: Vec<Client> = (0..10_000)
+        .map(|number| Client::connect(&broker, &format!("client-{number}")))
+        .collect();
+    let subscriptions: Vec<Subscription> = clients.iter().map(Client::subscription).collect();
+    criterion.bench_function("router, 10000 on and off one filter", |bencher| {
+        bencher.iter_batched_ref(
+            || (Router::default(), subscriptions.clone()),
+            |(router, subscriptions)| {
+                for subscription in subscriptions.drain(..) {
+                    router.subscribe("fleet/news", subscription);
+                }
+                for client in &clients {
+                    router.unsubscribe("fleet/news", client.mailbox.queue());
+                }
+                assert!(router.is_empty());
+            },
+            BatchSize::LargeInput,
+        );
+    });
+    let mut router = Router::default();
+    for subscription in subscriptions {
+        router.subscribe("fleet/#", subscription.clone());
+        router.subscribe("fleet/news", subscription);
+    }
+    criterion.bench_function("router, 10000 receivers by 2 filters", |bencher| {
+        bencher.iter(|| black_box(router.receivers("fleet/news", None)));
+    });
+}
+
+/// 100 of 200,000 retained messages, by a wildcard.
+fn retained(criterion: &mut Criterion) {
+    let limits = Limits::default();
+    let mut retained = Retained::default();
+    for number in 0..200_000 {
+        let topic = format!("site/{}/meter/{}", number / 100, number % 100);
+        retained.set(message(&topic), &limits).unwrap();
+    }
+    let filters: Vec<String> = (0..2_000)
+        .map(|number| format!("site/{}/meter/+", number * 7_919 % 2_000))
+        .collect();
+    let mut next = filters.iter().cycle();
+    criterion.bench_function("retained, 100 of 200000", |bencher| {
+        bencher.iter(|| {
+            let found = retained.matching(next.next().unwrap(), NOW);
+            assert_eq!(found.len(), 100);
+            found
+        });
+    });
+}
+
+/// A QoS 1 message from its bytes through a mailbox to the subscriber's acknowledgement.
+fn mailbox(criterion: &mut Criterion) {
+    let broker = Broker::without_store(Arc::new(Limits::default()));
+    let mut publisher = Client::connect(&broker, "publisher");
+    let mut subscriber = Client::connect(&broker, "subscriber");
+    subscriber.subscribe(&broker, "site/+/meter/+");
+    let publish = encoded(&Packet::Publish(Publish {
+        dup: false,
+        qos: QoS::AtLeastOnce,
+        retain: false,
+        topic: "site/17/meter/42",
+        packet_id: Some(PACKET_ID),
+        properties: PublishProperties::default(),
+        payload: PAYLOAD,
+    }));
+    criterion.bench_function("mailbox, push, take and settle", |bencher| {
+        bencher.iter(|| {
+            publisher.handle(&broker, &publish);
+            subscriber.handle(&broker, &[]);
+            let id = subscriber.output.len() - PAYLOAD.len() - 2;
+            let id = [subscriber.output[id], subscriber.output[id + 1]];
+            subscriber.handle(&broker, &[0x40, 2, id[0], id[1]]);
+        });
+    });
+}
+
+/// Filters of the kinds that fleets have; the last part of each matches one [`topic`].
+fn filter(number: u32) -> String {
+    let site = number % 97;
+    match number % 10 {
+        0..=3 => format!("site/{site}/n{number}/t/v"),
+        4..=6 => format!("site/{site}/n{number}/+/v"),
+        7..=8 => format!("site/{site}/n{number}/#"),
+        _ => format!("site/+/n{number}/t/+"),
+    }
+}
+
+fn topic(number: u32) -> String {
+    format!("site/{}/n{number}/t/v", number % 97)
+}
+
+fn message(topic: &str) -> Arc<Message> {
+    Arc::new(Message {
+        topic: TopicName::new(topic),
+        payload: PAYLOAD.into(),
+        forwarded: [].into(),
+        qos: QoS::AtMostOnce,
+        retain: true,
+        publisher: ClientId::new("publisher"),
+        origin: Origin::Client,
+        hops: 0,
+        received_at: NOW,
+        expires_at: None,
+        urgency: Urgency::default(),
+        id: MessageId::default(),
+        attempts: 0,
+    })
+}
+
+/// A connected client; its socket is a buffer.
+struct Client {
+    connection: Connection,
+    mailbox: Arc<Mailbox>,
+    output: Vec<u8>,
+}
+
+impl Client {
+    fn connect(broker: &Broker, client_id: &str) -> Self {
+        let rules = ConnectionRules {
+            qos_max: QoS::ExactlyOnce,
+        };
+        let mut connection = Connection::new(rules, broker, NOW);
+        let mut output = Vec::new();
+        let connect = encoded(&Packet::Connect(Box::new(Connect {
+            version: VERSION,
+            client_id,
+            clean_start: true,
+            keep_alive_s: 60,
+            username: None,
+            password: None,
+            will: None,
+            properties: ConnectProperties::default(),
+        })));
+        connection.handle_bytes(&connect, broker, NOW, &mut output);
+        let verdict = Verdict::Accepted {
+            identity: Identity::Anonymous,
+            entropy: 0,
+        };
+        connection.handle_verdict(verdict, broker, NOW, &mut output);
+        let mailbox = broker.session(client_id).unwrap().mailbox().clone();
+        let mut client = Self {
+            connection,
+            mailbox,
+            output,
+        };
+        client.handle(broker, &[]);
+        assert_eq!(client.output, [0x20, 2, 0, 0], "CONNACK");
+        client
+    }
+
+    fn subscription(&self) -> Subscription {
+        Subscription {
+            mailbox: self.mailbox.clone(),
+            options: OPTIONS,
+            subscription_id: None,
+        }
+    }
+
+    fn subscribe(&mut self, broker: &Broker, filter: &str) {
+        let filter = SubscribeFilter {
+            filter,
+            options: OPTIONS,
+        };
+        let subscribe = encoded(&Packet::Subscribe(Subscribe {
+            packet_id: PACKET_ID,
+            subscription_id: None,
+            user_properties: UserProperties::default(),
+            filters: SubscribeFilters::from_list(&[filter]),
+        }));
+        self.handle(broker, &subscribe);
+        assert_eq!(self.output, [0x90, 3, 0, 1, 1], "SUBACK");
+    }
+
+    /// One run of the server's driver: bytes in, bytes out.
+    fn handle(&mut self, broker: &Broker, bytes: &[u8]) {
+        self.output.clear();
+        self.connection.begin(Waker::noop(), &mut self.output);
+        if !bytes.is_empty() {
+            self.connection
+                .handle_bytes(bytes, broker, NOW, &mut self.output);
+        }
+        while self
+            .connection
+            .poll_output(broker, NOW, usize::MAX, &mut self.output)
+        {}
+        self.connection.flush_tally(broker);
+    }
+}
+
+fn encoded(packet: &Packet<'_>) -> Vec<u8> {
+    let mut wire = Vec::new();
+    packet.encode(VERSION, &mut wire).unwrap();
+    wire
+}
+
+const VERSION: ProtocolVersion = ProtocolVersion::V3_1_1;
+const PAYLOAD: &[u8] = &[b'x'; 32];
+const PACKET_ID: PacketId = const { PacketId::new(1).unwrap() };
+const NOW: Timestamp = Timestamp::from_ms(1_800_000_000_000);
+const OPTIONS: SubscribeOptions = SubscribeOptions {
+    qos: QoS::AtLeastOnce,
+    no_local: false,
+    retain_as_published: false,
+    retain_handling: RetainHandling::SendAlways,
+};
