@@ -443,7 +443,7 @@ mod tests {
     }
 
     #[test]
-    fn a_deep_tail_is_spread_in_one_go() {
+    fn deep_filters_that_share_most_levels_are_told_apart() {
         let deep = "/".repeat(65_000);
         let mut trie = TopicTrie::default();
         for end in ["a", "b", "#"] {
