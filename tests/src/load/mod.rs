@@ -1,0 +1,33 @@
+//! Load from outside for what `bench/` measures: many cheap clients, in one thread, at one broker.
+//!
+//! Each file is one load: messages for sessions that are not there (`offline`). The scripts start the broker and look at its
+//! process; a load talks to its port and prints one line of JSON.
+//!
+//! Does not know: configurations, how the broker is started, what is a good figure.
+
+mod client;
+mod offline;
+mod options;
+
+pub use offline::offline;
+pub use options::Options;
+
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// The time of all loads.
+fn now() -> Instant {
+    Instant::now()
+}
+
+/// The value below which `percent` of the sorted `samples` are.
+fn percentile(samples: &[u32], percent: f64) -> u32 {
+    let place = (samples.len() as f64 * percent / 100.0) as usize;
+    let last = samples.len().saturating_sub(1);
+    samples.get(place.min(last)).copied().unwrap_or_default()
+}
+
+/// Microseconds, as much as fits.
+fn us(duration: Duration) -> u32 {
+    u32::try_from(duration.as_micros()).unwrap_or(u32::MAX)
+}
