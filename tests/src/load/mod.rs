@@ -1,23 +1,44 @@
 //! Load from outside for what `bench/` measures: many cheap clients, in one thread, at one broker.
 //!
-//! Each file is one load: messages for sessions that are not there (`offline`). The scripts start the broker and look at its
+//! Each file is one load: messages for sessions that are not there (`offline`), a store with
+//! much in it (`fill`). The scripts start the broker and look at its
 //! process; a load talks to its port and prints one line of JSON.
 //!
 //! Does not know: configurations, how the broker is started, what is a good figure.
 
 mod client;
+mod fill;
 mod offline;
 mod options;
 
+pub use fill::fill;
 pub use offline::offline;
 pub use options::Options;
 
+use std::io;
 use std::time::Duration;
+use tokio::task::LocalSet;
 use tokio::time::Instant;
 
 /// The time of all loads.
 fn now() -> Instant {
     Instant::now()
+}
+
+/// Runs tasks on this thread until all are done, or one has failed.
+async fn at_once<F>(tasks: impl Iterator<Item = F>) -> io::Result<()>
+where
+    F: Future<Output = io::Result<()>> + 'static,
+{
+    let local = LocalSet::new();
+    let tasks: Vec<_> = tasks.map(|task| local.spawn_local(task)).collect();
+    let done = async {
+        for task in tasks {
+            task.await.map_err(io::Error::other)??;
+        }
+        Ok(())
+    };
+    local.run_until(done).await
 }
 
 /// The value below which `percent` of the sorted `samples` are.

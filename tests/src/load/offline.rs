@@ -5,14 +5,13 @@
 //! read where the load begins and ends; what is folded later, the script sees.
 
 use super::client::{Client, Received, dial, publish};
-use super::{Options, now, percentile, us};
+use super::{Options, at_once, now, percentile, us};
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::sync::Barrier;
-use tokio::task::LocalSet;
 use tokio::time::Instant;
 
 /// `port=N [pid=N publishers=200 sessions=200 window=1 seconds=10 payload=64]`
@@ -37,11 +36,10 @@ pub async fn offline(options: &Options) -> io::Result<String> {
     let duration = Duration::from_secs(seconds as u64);
     let latencies = Rc::new(RefCell::new(Vec::new()));
     let ready = Rc::new(Barrier::new(publishers));
-    let local = LocalSet::new();
-    let mut tasks = Vec::new();
-    for number in 0..publishers {
+    let start = now();
+    let tasks = (0..publishers).map(|number| {
         let (latencies, ready) = (latencies.clone(), ready.clone());
-        tasks.push(local.spawn_local(async move {
+        async move {
             let id = format!("publisher-{number}");
             let (client, _) = Client::connect(dial(port).await?, &id, true).await?;
             ready.wait().await;
@@ -54,17 +52,9 @@ pub async fn offline(options: &Options) -> io::Result<String> {
                 next_id: 1,
             };
             publisher.run(now() + duration, &latencies).await
-        }));
-    }
-    let start = now();
-    local
-        .run_until(async {
-            for task in tasks {
-                task.await.map_err(io::Error::other)??;
-            }
-            io::Result::Ok(())
-        })
-        .await?;
+        }
+    });
+    at_once(tasks).await?;
     let took = start.elapsed().as_secs_f64();
     let mut latencies = latencies.take();
     latencies.sort_unstable();
