@@ -19,6 +19,25 @@ def free_port():
         return s.getsockname()[1]
 
 
+def connack(port):
+    """Whether a CONNECT is answered by an accepting CONNACK."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), 5) as s:
+            s.sendall(b"\x10\x11\x00\x04MQTT\x04\x02\x00\x00\x00\x05probe")
+            return s.recv(4) == b"\x20\x02\x00\x00"
+    except OSError:
+        return False
+
+
+def accepts(port):
+    """Whether a TCP connection is accepted."""
+    try:
+        socket.create_connection(("127.0.0.1", port), 5).close()
+        return True
+    except OSError:
+        return False
+
+
 class Broker:
     """One configuration in one folder; may be started again and again. `conf` is text of the configuration after data_dir and log."""
 
@@ -34,11 +53,11 @@ class Broker:
             self.command = [BIN, "run", "-c", str(self.dir / "own.toml")]
             self.env.pop("MOTEMQ_BIN")
 
-    def start(self, limit=60, connect=True):
-        """Starts it; milliseconds from exec to a CONNACK (or, without `connect`, none)."""
+    def start(self, limit=60, ready=connack):
+        """Starts it; milliseconds from exec until `ready` says so of the port (a CONNACK over plain TCP), or without waiting."""
         began = time.perf_counter()
         self.p = subprocess.Popen(self.command, env=self.env)
-        while connect and not connack(self.port):
+        while ready and not ready(self.port):
             if self.p.poll() is not None or time.perf_counter() - began > limit:
                 sys.exit("the broker did not start")
             time.sleep(0.002)
@@ -85,14 +104,15 @@ class Broker:
         return json.loads(done.stdout)
 
 
-def connack(port):
-    """Whether a CONNECT is answered by an accepting CONNACK."""
-    try:
-        with socket.create_connection(("127.0.0.1", port), 5) as s:
-            s.sendall(b"\x10\x11\x00\x04MQTT\x04\x02\x00\x00\x00\x05probe")
-            return s.recv(4) == b"\x20\x02\x00\x00"
-    except OSError:
-        return False
+def certificates(folder):
+    """A root, a server certificate for localhost and a device certificate; (ca, cert, key) of the server, and of the device."""
+    pki = Path(folder) / "pki"
+    if not pki.exists():
+        for words in (["init"], ["server", "localhost"], ["device", "device"]):
+            subprocess.run([str(TARGET / "motemq-certs"), *words], cwd=folder, check=True, stdout=subprocess.DEVNULL)
+    find = lambda name: next(pki.rglob(name))
+    ca = find("ca.crt")
+    return (ca, find("server.crt"), find("server.key")), (ca, find("device.crt"), find("device.key"))
 
 
 def arguments(**defaults):

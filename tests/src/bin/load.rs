@@ -1,7 +1,7 @@
 //! One load at a running broker: `load NAME port=PORT [name=value …]`; see `tests/src/load/`. Prints one line of JSON.
 #![expect(clippy::print_stdout, reason = "its output is for a script")]
 
-use motemq_tests::load::{Options, fill, offline};
+use motemq_tests::load::{Options, chatter, fill, fleet, offline};
 use std::io;
 use std::process::ExitCode;
 
@@ -28,9 +28,13 @@ fn run() -> io::Result<String> {
         .build()?;
     runtime.block_on(async {
         match name.as_str() {
+            "chatter" => chatter(&options).await,
+            "fleet" => fleet(&options).await,
             "fill" => fill(&options).await,
             "offline" => offline(&options).await,
-            _ => Err(io::Error::other("usage: load fill|offline port=PORT …")),
+            _ => Err(io::Error::other(
+                "usage: load chatter|fill|fleet|offline port=PORT …",
+            )),
         }
     })
 }

@@ -2,7 +2,8 @@
 
 use crate::peer::{Hello, encoded, options, subscribe};
 use motemq_codec::{
-    Decoded, Packet, PacketId, ProtocolVersion, Publish, PublishProperties, QoS, ReasonCode, decode,
+    Ack, Decoded, Packet, PacketId, ProtocolVersion, Publish, PublishProperties, QoS, ReasonCode,
+    decode,
 };
 use std::io;
 use std::net::Ipv4Addr;
@@ -94,7 +95,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         self.stream.flush().await
     }
 
-    /// Waits for a packet.
+    /// Acknowledges a PUBLISH.
+    pub(super) async fn acknowledge(&mut self, id: PacketId) -> io::Result<()> {
+        let ack = Packet::PubAck(Ack::new(id, ReasonCode::Success));
+        self.send(&encoded(&ack, VERSION)).await
+    }
+
+    /// Waits for a packet. Cancelling it loses nothing.
     pub(super) async fn receive(&mut self) -> io::Result<Received> {
         loop {
             if let Some(received) = self.parse()? {

@@ -1,17 +1,22 @@
 //! Load from outside for what `bench/` measures: many cheap clients, in one thread, at one broker.
 //!
-//! Each file is one load: messages for sessions that are not there (`offline`), a store with
-//! much in it (`fill`). The scripts start the broker and look at its
-//! process; a load talks to its port and prints one line of JSON.
+//! Each file is one load: messages for sessions that are not there (`offline`), a store with much in it (`fill`), a fleet of TLS
+//! devices that comes back after a crash (`fleet`), TLS clients with a little traffic (`chatter`). The scripts start the broker and
+//! look at its process; a load talks to its port and prints one line of JSON.
 //!
 //! Does not know: configurations, how the broker is started, what is a good figure.
 
+mod chatter;
 mod client;
 mod fill;
+mod fleet;
 mod offline;
 mod options;
+mod tls;
 
+pub use chatter::chatter;
 pub use fill::fill;
+pub use fleet::fleet;
 pub use offline::offline;
 pub use options::Options;
 
