@@ -315,12 +315,11 @@ impl Preparation<'_> {
         let kind = tls.map_or(Identity::None, |tls| tls.identity);
         let (_, session) = stream.get_ref();
         let leaf = session.peer_certificates().and_then(<[_]>::first);
+        let now_s = i64::try_from(clock::now().as_ms() / 1000).unwrap_or(i64::MAX);
         match leaf {
-            Some(leaf) if kind != Identity::None => {
-                let now_s = i64::try_from(clock::now().as_ms() / 1000).unwrap_or(i64::MAX);
-                tls::identity(leaf, kind, now_s)
-                    .map_or(PeerCertificate::Unusable, PeerCertificate::Name)
-            }
+            Some(leaf) if kind != Identity::None => tls::identity(leaf, kind, now_s)
+                .map_or(PeerCertificate::Unusable, PeerCertificate::Name),
+            Some(leaf) if !tls::is_valid_now(leaf, now_s) => PeerCertificate::Unusable,
             _ => PeerCertificate::None,
         }
     }

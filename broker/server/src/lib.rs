@@ -24,4 +24,5 @@ mod socket;
 pub mod store;
 pub mod supervisor;
 pub mod tls;
+pub mod tls_sessions;
 pub mod websocket;

@@ -10,7 +10,6 @@
 use crate::auth::Authenticator;
 use crate::config::{self, Config, ConfigErrors, Setting, Sources};
 use crate::server::{Server, core_limits};
-use crate::tls;
 use motemq_core::Limits;
 use rustls::ServerConfig;
 use std::path::PathBuf;
@@ -90,7 +89,11 @@ impl Reloader {
         let mut tls = Vec::new();
         for listener in server.listeners() {
             let config = listener.config();
-            let read = config.tls.as_ref().map(tls::server_config).transpose();
+            let read = config
+                .tls
+                .as_ref()
+                .map(|tls| server.tls_config(&config.name, tls));
+            let read = read.transpose();
             tls.push(read.unwrap_or_else(|error| {
                 mistakes.push(format!("listener {}: {error}", config.name));
                 None
@@ -161,5 +164,9 @@ impl Reloader {
 /// Keys that take effect without a restart.
 fn is_live(key: &str) -> bool {
     let is_in = |section: &&str| key.starts_with(section);
-    ["limits.", "auth.", "mqtt."].iter().any(is_in) && !key.starts_with("limits.websocket_")
+    ["limits.", "auth.", "mqtt."].iter().any(is_in)
+        && !FIXED.iter().any(|fixed| key.starts_with(fixed))
 }
+
+/// Limits that are fixed at the start.
+const FIXED: [&str; 2] = ["limits.websocket_", "limits.tls_sessions_max"];

@@ -6,7 +6,7 @@ use crate::accept::accept;
 use crate::admin::{self, AdminSocket};
 use crate::auth::Authenticator;
 use crate::clock;
-use crate::config::{self, Bind, Config, ListenerConfig};
+use crate::config::{self, Bind, Config, ListenerConfig, TlsConfig};
 use crate::http;
 use crate::socket::ListeningSocket;
 use crate::store::StoreError;
@@ -14,6 +14,7 @@ use crate::store::engine::EngineOptions;
 use crate::store::file::FileLimits;
 use crate::store::journal::{Opened, RedbJournal, StoreDurability, StoreOptions};
 use crate::tls;
+use crate::tls_sessions::TlsSessions;
 use crate::websocket::{Violation, ViolationCounters};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use motemq_codec::QoS;
@@ -36,6 +37,7 @@ pub struct Server {
     journal: Option<Arc<RedbJournal>>,
     authenticator: ArcSwap<Authenticator>,
     listeners: Vec<Arc<Listener>>,
+    tls_sessions: Arc<TlsSessions>,
     unauthenticated: AtomicUsize,
     websocket_head_bytes_max: usize,
     websocket_frame_bytes_max: u64,
@@ -244,10 +246,12 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         );
     }
     let authenticator = Authenticator::new(&config.auth)?;
+    let sessions_max = config.limits.tls_sessions_max as usize;
+    let tls_sessions = TlsSessions::open(config.data_dir.as_deref(), sessions_max);
     let mut tasks = tokio::task::JoinSet::new();
     let mut bound = Vec::new();
     for listener in &config.listeners {
-        let tls = read_tls(listener)?;
+        let tls = read_tls(listener, &tls_sessions)?;
         let socket = ListeningSocket::bind(listener).map_err(|source| StartError::Bind {
             what: format!("listener {}", listener.name),
             address: listener.bind.clone(),
@@ -267,6 +271,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         journal,
         authenticator: ArcSwap::from_pointee(authenticator),
         listeners,
+        tls_sessions,
         unauthenticated: AtomicUsize::new(0),
         websocket_head_bytes_max: config.limits.websocket_head_bytes_max as usize,
         websocket_frame_bytes_max: match config.limits.websocket_frame_bytes_max {
@@ -301,6 +306,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         tasks.spawn(accept(server.clone(), listener.clone(), socket));
     }
     tasks.spawn(watch_deadlines(server.clone()));
+    tasks.spawn(server.tls_sessions.clone().write_regularly());
     tasks.spawn(watch_losses(server.clone()));
     Ok(Running {
         server,
@@ -323,12 +329,7 @@ pub fn check(config: &Config) -> Result<(), StartError> {
         return Err(StoreError::NotAFolder(dir.clone()).into());
     }
     for listener in &config.listeners {
-        if let Some(tls) = &listener.tls {
-            tls::server_config(tls).map_err(|source| StartError::Tls {
-                listener: listener.name.clone(),
-                source,
-            })?;
-        }
+        read_tls(listener, &TlsSessions::in_memory(0))?;
     }
     Ok(())
 }
@@ -375,6 +376,8 @@ impl Running {
             );
         }
         connections.shutdown().await;
+        let sessions = self.server.tls_sessions.clone();
+        let _ = tokio::task::spawn_blocking(move || sessions.write()).await;
         if let Some(journal) = self.server.journal.clone() {
             let _ = tokio::task::spawn_blocking(move || journal.stop()).await;
         }
@@ -424,6 +427,15 @@ impl Server {
     #[must_use]
     pub fn is_reloaded(&self) -> bool {
         self.is_reloaded.load(Ordering::Relaxed)
+    }
+
+    /// What a listener's TLS section and the files that it names say.
+    pub(crate) fn tls_config(
+        &self,
+        listener: &str,
+        config: &TlsConfig,
+    ) -> Result<Arc<rustls::ServerConfig>, tls::TlsError> {
+        tls::server_config(listener, config, &self.tls_sessions)
     }
 
     /// The listeners.
@@ -632,8 +644,12 @@ impl Listener {
     }
 }
 
-fn read_tls(listener: &ListenerConfig) -> Result<Option<Arc<rustls::ServerConfig>>, StartError> {
-    let config = listener.tls.as_ref().map(tls::server_config);
+fn read_tls(
+    listener: &ListenerConfig,
+    sessions: &Arc<TlsSessions>,
+) -> Result<Option<Arc<rustls::ServerConfig>>, StartError> {
+    let tls = listener.tls.as_ref();
+    let config = tls.map(|tls| tls::server_config(&listener.name, tls, sessions));
     config.transpose().map_err(|source| StartError::Tls {
         listener: listener.name.clone(),
         source,

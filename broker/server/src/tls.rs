@@ -1,14 +1,15 @@
 //! TLS: one configuration per listener, tuned for narrow links.
 //!
-//! TLS 1.2 and 1.3, X25519 first; one session id per connection in a bounded cache (resumption without the client's
-//! certificate on the wire), no list of accepted authorities in the handshake. Only this module and `accept` know
+//! TLS 1.2 and 1.3, X25519 first; one session id per connection (resumption without the client's certificate on the wire,
+//! `tls_sessions.rs`), no list of accepted authorities in the handshake. Only this module and `accept` know
 //! rustls.
 
 use crate::config::{ClientCert, Identity, TlsConfig};
+use crate::tls_sessions::TlsSessions;
 use rustls::crypto::aws_lc_rs::{self, kx_group};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::{ServerSessionMemoryCache, WebPkiClientVerifier};
+use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -37,11 +38,15 @@ pub enum TlsError {
     },
 }
 
-/// Builds the configuration of a listener.
+/// Builds the configuration of the listener `name`; clients resume what is in `sessions`, if they were verified by the same rules.
 ///
 /// # Errors
 /// When a file is missing or wrong; the error names it.
-pub fn server_config(config: &TlsConfig) -> Result<Arc<ServerConfig>, TlsError> {
+pub fn server_config(
+    name: &str,
+    config: &TlsConfig,
+    sessions: &Arc<TlsSessions>,
+) -> Result<Arc<ServerConfig>, TlsError> {
     let certificates = read_certificates("cert", &config.cert)?;
     let key = PrivateKeyDer::from_pem_file(&config.key).map_err(file_error("key", &config.key))?;
     let unusable = |source| TlsError::Unusable {
@@ -60,11 +65,13 @@ pub fn server_config(config: &TlsConfig) -> Result<Arc<ServerConfig>, TlsError> 
     let builder = ServerConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
         .map_err(unusable)?;
+    let mut rules = Rules::of(name, config);
     let builder = match (config.client_cert, &config.client_ca) {
         (ClientCert::None, _) | (_, None) => builder.with_no_client_auth(),
         (wish, Some(path)) => {
             let mut roots = RootCertStore::empty();
             for certificate in read_certificates("client_ca", path)? {
+                rules.add(&certificate);
                 roots
                     .add(certificate)
                     .map_err(|source| TlsError::Unusable {
@@ -89,10 +96,26 @@ pub fn server_config(config: &TlsConfig) -> Result<Arc<ServerConfig>, TlsError> 
     let mut tls = builder
         .with_single_cert(certificates, key)
         .map_err(unusable)?;
-    tls.session_storage = ServerSessionMemoryCache::new(SESSIONS_CACHED);
+    tls.session_storage = sessions.of_listener(&rules.0);
     tls.send_tls13_tickets = 1;
     tls.max_fragment_size = Some(usize::from(config.record_bytes_max));
     Ok(Arc::new(tls))
+}
+
+/// What the clients of a listener are verified by, as bytes: a session made under other rules is not resumed.
+struct Rules(Vec<u8>);
+
+impl Rules {
+    fn of(name: &str, config: &TlsConfig) -> Self {
+        let mut rules = Self(vec![config.client_cert as u8]);
+        rules.add(name.as_bytes());
+        rules
+    }
+
+    fn add(&mut self, bytes: &[u8]) {
+        self.0.extend((bytes.len() as u64).to_le_bytes());
+        self.0.extend(bytes);
+    }
 }
 
 fn read_certificates(
@@ -131,10 +154,7 @@ pub fn identity(
     now_unix_s: i64,
 ) -> Option<Arc<str>> {
     let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
-    let validity = parsed.validity();
-    let is_valid = validity.not_before.timestamp() <= now_unix_s
-        && now_unix_s <= validity.not_after.timestamp();
-    if !is_valid {
+    if !is_in_time(&parsed, now_unix_s) {
         return None;
     }
     let name = match kind {
@@ -162,6 +182,17 @@ pub fn identity(
     is_plain.then(|| name.into())
 }
 
+/// Whether a certificate is valid now, where its name is of no interest: a resumed session is not verified again.
+#[must_use]
+pub fn is_valid_now(certificate: &CertificateDer<'_>, now_unix_s: i64) -> bool {
+    X509Certificate::from_der(certificate).is_ok_and(|(_, parsed)| is_in_time(&parsed, now_unix_s))
+}
+
+fn is_in_time(certificate: &X509Certificate<'_>, now_unix_s: i64) -> bool {
+    let validity = certificate.validity();
+    (validity.not_before.timestamp()..=validity.not_after.timestamp()).contains(&now_unix_s)
+}
+
 fn san<'a>(certificate: &'a X509Certificate<'a>) -> impl Iterator<Item = &'a GeneralName<'a>> {
     let extension = certificate.subject_alternative_name().ok().flatten();
     extension
@@ -174,7 +205,5 @@ fn only<'a>(mut names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     names.next().is_none().then_some(name)
 }
 
-/// TLS sessions kept for resumption.
-const SESSIONS_CACHED: usize = 100_000;
 /// Longest identity.
 const NAME_BYTES_MAX: usize = 256;

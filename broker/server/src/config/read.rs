@@ -376,6 +376,7 @@ fn limits(mut section: Section<'_, '_>) -> LimitsConfig {
             connect_timeout_s: number(seconds(1, 3_600)),
             stop_timeout_s: number(seconds(1, 3_600)),
             mailbox_memory_bytes: number(bytes(KIB, GIB)),
+            tls_sessions_max: number(count(0, 10_000_000)),
             websocket_head_bytes_max: number(bytes(512, MIB)),
             websocket_frame_bytes_max: number(or_zero(bytes(128, PACKET_BYTES_MAX))),
         }

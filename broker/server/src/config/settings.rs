@@ -242,6 +242,8 @@ pub struct LimitsConfig {
     /// Bytes of queued message bodies that one session keeps in memory; the rest is read from disk when its turn
     /// comes. Default 64 KiB.
     pub mailbox_memory_bytes: u64,
+    /// TLS sessions that clients may resume, over all listeners; 0 is none. Default 100,000.
+    pub tls_sessions_max: u32,
     /// Largest HTTP request head of a WebSocket client, in bytes. Default 8 KiB.
     pub websocket_head_bytes_max: u32,
     /// Largest WebSocket frame from a client, in bytes; 0 is `packet_bytes_max`. Default 0.
@@ -270,6 +272,7 @@ impl Default for LimitsConfig {
             connect_timeout_s: 120,
             stop_timeout_s: 5,
             mailbox_memory_bytes: 65_536,
+            tls_sessions_max: 100_000,
             websocket_head_bytes_max: 8_192,
             websocket_frame_bytes_max: 0,
         }

@@ -1,0 +1,179 @@
+//! Resumed TLS sessions with client certificates, over real sockets: what survives a restart, and what must not.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on must stop at once"
+)]
+
+use motemq::clock;
+use motemq::config::{Sources, load_with_settings};
+use motemq_certs::Authority;
+use motemq_tests::in_process::InProcess;
+use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair};
+use rustls::client::Resumption;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::version::{TLS12, TLS13};
+use rustls::{
+    ClientConfig, ClientConnection, HandshakeKind, RootCertStore, StreamOwned,
+    SupportedProtocolVersion,
+};
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tempfile::TempDir;
+
+#[test]
+fn a_device_resumes_its_tls_session_after_a_restart() {
+    // In TLS 1.2 what a restart would need must not be on disk.
+    for (version, after_restart) in [
+        (&TLS13, HandshakeKind::Resumed),
+        (&TLS12, HandshakeKind::Full),
+    ] {
+        let site = Site::new();
+        let device = site.device(DAY, version);
+        let broker = site.start("client_ca = \"pki/ca.crt\"");
+        assert_eq!(visit(&broker, &device), (HandshakeKind::Full, ACCEPTED));
+        assert_eq!(visit(&broker, &device), (HandshakeKind::Resumed, ACCEPTED));
+        broker.stop();
+        let broker = site.start("client_ca = \"pki/ca.crt\"");
+        assert_eq!(visit(&broker, &device), (after_restart, ACCEPTED));
+        broker.stop();
+    }
+}
+
+#[test]
+fn other_authorities_end_what_was_verified_by_the_old_ones() {
+    let site = Site::new();
+    let device = site.device(DAY, &TLS13);
+    let broker = site.start("client_ca = \"pki/ca.crt\"");
+    assert_eq!(visit(&broker, &device), (HandshakeKind::Full, ACCEPTED));
+    broker.stop();
+    let pem = ["pki/ca.crt", "other/ca.crt"].map(|name| std::fs::read(site.path(name)).unwrap());
+    std::fs::write(site.path("both.crt"), pem.concat()).unwrap();
+    let broker = site.start("client_ca = \"both.crt\"");
+    assert_eq!(visit(&broker, &device), (HandshakeKind::Full, ACCEPTED));
+    broker.stop();
+}
+
+#[test]
+fn a_certificate_that_has_expired_is_refused_on_a_resumed_session() {
+    // The certificate lives for seconds; the device comes back until it has expired, and its sessions are resumed throughout.
+    for identity in ["cn", "none"] {
+        let site = Site::new();
+        let device = site.device(Duration::from_secs(3), &TLS13);
+        let rules = format!("client_ca = \"pki/ca.crt\"\nidentity = \"{identity}\"");
+        let broker = site.start(&rules);
+        let end = clock::now() + Duration::from_secs(30);
+        assert_eq!(visit(&broker, &device), (HandshakeKind::Full, ACCEPTED));
+        loop {
+            let (handshake, code) = visit(&broker, &device);
+            assert_eq!(handshake, HandshakeKind::Resumed);
+            if code == BAD_CREDENTIALS || code == NOT_AUTHORIZED {
+                break;
+            }
+            assert_eq!(code, ACCEPTED);
+            assert!(
+                clock::now() < end,
+                "identity {identity}: it is never refused"
+            );
+        }
+        broker.stop();
+    }
+}
+
+struct Site {
+    folder: TempDir,
+}
+
+impl Site {
+    fn new() -> Self {
+        let folder = TempDir::new().unwrap();
+        let site = Self { folder };
+        let authority = Authority::create(&site.path("pki"), "test").unwrap();
+        Authority::create(&site.path("other"), "other").unwrap();
+        let issued = authority.issue_server(&["localhost".to_owned()]).unwrap();
+        issued
+            .write(&site.path("server.crt"), &site.path("server.key"))
+            .unwrap();
+        site
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn start(&self, rules: &str) -> InProcess {
+        let file = self.path("motemq.toml");
+        let text = format!(
+            "data_dir = \"data\"\n[http]\nbind = \"\"\n[[listeners]]\nname = \"mqtts\"\nbind = \"127.0.0.1:0\"\nanonymous = true\n\
+             [listeners.tls]\ncert = \"server.crt\"\nkey = \"server.key\"\n{rules}\n"
+        );
+        std::fs::write(&file, text).unwrap();
+        let (config, _) = load_with_settings(&Sources {
+            file: Some(&file),
+            environment: Vec::new(),
+            set: Vec::new(),
+        })
+        .unwrap();
+        InProcess::start(config)
+    }
+
+    /// A device with a certificate for so long, and tickets of its own.
+    fn device(
+        &self,
+        lifetime: Duration,
+        version: &'static SupportedProtocolVersion,
+    ) -> Arc<ClientConfig> {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, "device");
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        let now = rcgen::date_time_ymd(1970, 1, 1) + Duration::from_millis(clock::now().as_ms());
+        params.not_before = now - Duration::from_secs(60);
+        params.not_after = now + lifetime;
+        let text = |name| std::fs::read_to_string(self.path(name)).unwrap();
+        let ca_key = KeyPair::from_pem(&text("pki/ca.key")).unwrap();
+        let issuer = Issuer::from_ca_cert_pem(&text("pki/ca.crt"), ca_key).unwrap();
+        let certificate = params.signed_by(&key, &issuer).unwrap();
+        let mut roots = RootCertStore::empty();
+        let ca = CertificateDer::from_pem_file(self.path("pki/ca.crt")).unwrap();
+        roots.add(ca).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut config = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[version])
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_client_auth_cert(
+                vec![certificate.der().clone()],
+                PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
+            )
+            .unwrap();
+        config.resumption = Resumption::in_memory_sessions(1);
+        Arc::new(config)
+    }
+}
+
+/// Connects once; how the handshake went, and the return code of CONNACK.
+fn visit(broker: &InProcess, device: &Arc<ClientConfig>) -> (HandshakeKind, u8) {
+    let socket = TcpStream::connect(broker.address("mqtts")).unwrap();
+    socket
+        .set_read_timeout(Some(Duration::from_secs(20)))
+        .unwrap();
+    let name = "localhost".try_into().unwrap();
+    let connection = ClientConnection::new(device.clone(), name).unwrap();
+    let mut stream = StreamOwned::new(connection, socket);
+    stream
+        .write_all(b"\x10\x12\x00\x04MQTT\x04\x02\x00\x00\x00\x06device")
+        .unwrap();
+    let mut connack = [0; 4];
+    // The ticket comes before it.
+    stream.read_exact(&mut connack).unwrap();
+    (stream.conn.handshake_kind().unwrap(), connack[3])
+}
+
+const DAY: Duration = Duration::from_secs(86_400);
+const ACCEPTED: u8 = 0;
+const BAD_CREDENTIALS: u8 = 4;
+const NOT_AUTHORIZED: u8 = 5;
