@@ -1,7 +1,7 @@
 //! From a socket to a connection: who may connect, and the handshakes below MQTT.
 //!
 //! Promises:
-//! - The accept loop waits for nobody: it counts, looks at limits and addresses, and spawns. PROXY header, TLS and WebSocket
+//! - The accept loop waits for no peer, and at most a second for room: it counts, looks at limits and addresses, and spawns. PROXY header, TLS and WebSocket
 //!   handshake happen in the connection's own task, together within `limits.connect_timeout_s`, and count towards
 //!   `limits.unauthenticated_max`.
 //! - An address that a listener does not admit costs no handshake: it is refused at accept, or behind a proxy right after the
@@ -40,10 +40,12 @@ type BoxedDriver = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Accepts connections until the task is dropped.
 pub(crate) async fn accept(server: Arc<Server>, listener: Arc<Listener>, socket: ListeningSocket) {
+    let mut is_patient = true;
     loop {
         let failed = match &socket {
             ListeningSocket::Tcp(socket) => match socket.accept().await {
                 Ok((stream, address)) => {
+                    is_patient = has_room(&server, is_patient).await;
                     if is_admitted(&server, &listener, Some(address)) {
                         let address = PeerAddress::Ip(address);
                         spawn(&server, &listener, stream, address);
@@ -54,6 +56,7 @@ pub(crate) async fn accept(server: Arc<Server>, listener: Arc<Listener>, socket:
             },
             ListeningSocket::Unix { socket, .. } => match socket.accept().await {
                 Ok((stream, _)) => {
+                    is_patient = has_room(&server, is_patient).await;
                     if is_admitted(&server, &listener, None) {
                         let uid = stream.peer_cred().ok().map(|credentials| credentials.uid());
                         let address = PeerAddress::Unix { uid };
@@ -68,6 +71,24 @@ pub(crate) async fn accept(server: Arc<Server>, listener: Arc<Listener>, socket:
         tracing::warn!(listener = listener.config().name, error = %failed, "cannot accept");
         tokio::time::sleep(ACCEPT_PAUSE).await;
     }
+}
+
+/// Whether the broker may take another connection without a session; where it `is_patient` it waits for that a moment.
+///
+/// A fleet that comes back all at once waits in the system's backlog then, in order, instead of being closed again and again: each
+/// attempt would cost a device its TLS session. Where no place becomes free within the moment somebody holds them, and what comes is
+/// closed at once, until there is room again.
+async fn has_room(server: &Server, is_patient: bool) -> bool {
+    for _ in 0..ROOM_LOOKS {
+        if !server.is_unauthenticated_max() {
+            return true;
+        }
+        if !is_patient {
+            return false;
+        }
+        tokio::time::sleep(ROOM_PAUSE).await;
+    }
+    false
 }
 
 /// Counts a socket and decides whether it is worth a task. A Unix socket has no address.
@@ -370,5 +391,8 @@ static WEBSOCKET_REFUSALS: AuditLimit = AuditLimit::new();
 const ADDRESS_HINT: &str = "allow_cidrs or deny_cidrs of this listener";
 /// A socket that says nothing for so long is closed.
 const FIRST_BYTE_TIME: Duration = Duration::from_secs(10);
+/// How often, and after which pauses, the accept loop looks for room: a second.
+const ROOM_LOOKS: u32 = 200;
+const ROOM_PAUSE: Duration = Duration::from_millis(5);
 /// Pause after a failed accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
