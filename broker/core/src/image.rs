@@ -87,10 +87,8 @@ impl Image {
                 }
             }
             Action::Release { queue, sequence } => {
-                if let Some(queue) = self.queues.get_mut(queue)
-                    && let Some(stored) = queue.refs.get_mut(*sequence)
-                {
-                    stored.is_released = true;
+                if let Some(queue) = self.queues.get_mut(queue) {
+                    queue.refs.release(*sequence);
                 }
             }
             Action::InboundRemoved { queue, packet_id } => {
@@ -181,16 +179,18 @@ impl Image {
         self.sessions.remove(&queue);
         self.subscriptions.remove(&queue);
         if let Some(ended) = self.queues.remove(&queue) {
-            ended
-                .refs
-                .values()
-                .for_each(|stored| freed(stored.position));
+            ended.refs.positions().for_each(freed);
         }
         self.inbound.retain(|(owner, _)| *owner != queue);
     }
 }
 
 impl StoredRef {
+    /// The highest position that a delivery may name.
+    pub const POSITION_MAX: u64 = (1 << 56) - 1;
+    /// The largest size that a message is counted with; MQTT allows no larger one.
+    pub const BYTES_MAX: u32 = (1 << 28) - 1;
+
     fn new(queue_ref: &QueueRef, position: u64, bytes: u32) -> Self {
         Self {
             sequence: queue_ref.sequence,

@@ -154,12 +154,12 @@ impl Broker {
                 continue;
             }
             let queue = queues.remove(&row.queue).unwrap_or_default();
-            let refs = queue.refs.into_values().collect();
             let limits = self.limits();
             let sent_below = row.disconnected_at.map(|_| row.sent_below);
             // A queue that was folded away when it was empty has forgotten how far it had come.
             let next_sequence = queue.next_sequence.max(row.sent_below);
-            let mailbox = Mailbox::restored(row.queue, &limits, refs, next_sequence, sent_below);
+            let mailbox =
+                Mailbox::restored(row.queue, &limits, queue.refs, next_sequence, sent_below);
             let mut state = SessionState::new(row.identity, row.expiry);
             state.epoch = row.epoch;
             state.is_stored = true;

@@ -126,8 +126,7 @@ impl Broker {
             .collect();
         for queue in queues {
             let filters = image.subscriptions.remove(&queue).unwrap_or_default();
-            let stored = image.queues.remove(&queue).unwrap_or_default();
-            let mut refs = stored.refs.into_values().collect();
+            let mut stored = image.queues.remove(&queue).unwrap_or_default();
             for filter in filters.into_keys() {
                 let limits = self.limits();
                 // Nothing was sent from the backlog itself.
@@ -135,7 +134,7 @@ impl Broker {
                 let backlog = Mailbox::restored(
                     queue,
                     &limits,
-                    std::mem::take(&mut refs),
+                    std::mem::take(&mut stored.refs),
                     stored.next_sequence,
                     sent_below,
                 );

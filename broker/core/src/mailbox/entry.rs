@@ -140,6 +140,27 @@ impl Entry {
         }
     }
 
+    /// The delivery as the store has it, if that is all there is to know: never sent, and its body can be read back.
+    pub(super) fn as_stored(&self) -> Option<StoredRef> {
+        match (&self.body, &self.phase, &self.shared) {
+            (Body::Stored(position), Phase::Publish, None) if self.is_durable => Some(StoredRef {
+                sequence: self.sequence,
+                position: *position,
+                qos: self.qos,
+                retain: self.retain,
+                is_released: false,
+                subscription_ids: self.subscription_ids.as_deref().cloned(),
+                bytes: self.bytes,
+            }),
+            _ => None,
+        }
+    }
+
+    /// What holding its body in memory costs.
+    pub(super) fn body_bytes(&self) -> usize {
+        body_bytes(self.bytes)
+    }
+
     pub(super) fn message(&self, wakeup: &Arc<Wakeup>) -> Available {
         match &self.body {
             Body::Live(message) => Available::Now(message.clone()),
@@ -196,7 +217,7 @@ pub(super) struct Ended {
     /// Where the store has it.
     pub(super) queue: QueueId,
     pub(super) sequence: u64,
-    pub(super) bytes: usize,
+    pub(super) bytes: u32,
     pub(super) is_durable: bool,
 }
 
@@ -209,7 +230,7 @@ impl Ended {
         Self {
             queue,
             sequence,
-            bytes: entry.bytes as usize,
+            bytes: entry.bytes,
             is_durable: entry.is_durable,
         }
     }
@@ -253,8 +274,16 @@ pub(super) fn packet_id(sequence: u64) -> PacketId {
     PacketId::new(id).expect("not zero")
 }
 
+/// What a body that counts with `bytes` costs in memory: beside its own bytes there are the record and the message around
+/// them, some 400 bytes.
+pub(super) fn body_bytes(bytes: u32) -> usize {
+    bytes as usize + size_of::<Record>() + size_of::<Message>() + ALLOCATIONS_BYTES
+}
+
+/// The counts of the three shared allocations (record, message, payload), and what the allocator rounds them up by.
+const ALLOCATIONS_BYTES: usize = 3 * (16 + 16);
 /// Packet ids repeat after so many deliveries.
 pub(super) const SEQUENCE_SPAN: u64 = 65_535;
 
-// A queue may hold millions of these.
+// As many as `mailbox_memory_bytes` has bodies, and what is in flight.
 const _: () = assert!(size_of::<Entry>() <= 64);

@@ -19,10 +19,10 @@ pub(crate) use shared::{GivingUp, Offer, Place, Returned, Unplaced};
 
 use crate::action::{Action, QueueId};
 use crate::counters::{DropReason, Limit, Tally};
-use crate::image::StoredRef;
 use crate::journal::{BacklogRequest, Journal};
 use crate::limits::{Limits, QueueFull, QueueLimits};
 use crate::message::Message;
+use crate::queue_refs::QueueRefs;
 use crate::record::Record;
 use crate::share_group::ShareGroup;
 use crate::sync::lock;
@@ -164,7 +164,7 @@ impl Mailbox {
     pub(crate) fn restored(
         queue: QueueId,
         limits: &Limits,
-        refs: Vec<StoredRef>,
+        mut refs: QueueRefs,
         next_sequence: u64,
         sent_below: Option<u64>,
     ) -> Arc<Self> {
@@ -174,21 +174,28 @@ impl Mailbox {
         state.next_sequence = next_sequence;
         // A released delivery was sent. Of the others, those were that the session's row says; after a crash with the client
         // connected, as many as fit a window may have been. They are sent again, with DUP [MQTT5-3.3.1-1].
-        let released = refs.iter().rposition(|stored| stored.is_released);
-        let sent = match sent_below {
-            Some(sent_below) => refs.partition_point(|stored| stored.sequence < sent_below),
-            None => refs.len().min(usize::from(limits.inflight_messages_max)),
-        };
-        state.sent = sent.max(released.map_or(0, |last| last + 1));
-        state.queued_bytes = refs
-            .iter()
-            .skip(state.sent)
-            .map(|stored| stored.bytes as usize)
-            .sum();
-        state.entries = refs.into_iter().map(Entry::from_stored).collect();
-        for entry in state.entries.iter_mut().take(sent) {
-            entry.maybe_sent = sent_below.is_none();
+        let released = refs.values().rev().find(|stored| stored.is_released);
+        let released = released.map(|stored| stored.sequence);
+        let mut maybe_sent = usize::from(limits.inflight_messages_max);
+        while let Some(sequence) = refs.first() {
+            let is_sent = match sent_below {
+                Some(sent_below) => sequence < sent_below,
+                None => maybe_sent > 0,
+            };
+            if !is_sent && released.is_none_or(|released| sequence > released) {
+                break;
+            }
+            let Some(stored) = refs.pop_first() else {
+                break;
+            };
+            let mut entry = Entry::from_stored(stored);
+            entry.maybe_sent = is_sent && sent_below.is_none();
+            maybe_sent = maybe_sent.saturating_sub(1);
+            state.entries.push_back(entry);
         }
+        state.sent = state.entries.len();
+        state.queued_bytes = usize::try_from(refs.bytes()).unwrap_or(usize::MAX);
+        state.cold = refs;
         state.cold_from = Some(0);
         drop(state);
         mailbox
@@ -211,7 +218,7 @@ impl Mailbox {
     pub fn depth(&self) -> (usize, usize) {
         let state = lock(&self.state);
         (
-            state.entries.len() - state.sent + state.volatile.len(),
+            state.unsent() + state.volatile.len(),
             state.queued_bytes + state.volatile_bytes,
         )
     }
@@ -257,7 +264,7 @@ impl Mailbox {
             tally.reach(limit);
             match self.queue_full(state) {
                 QueueFull::DropOldest => {
-                    while state.is_full(bytes) && state.entries.len() > state.sent {
+                    while state.is_full(bytes) && state.unsent() > 0 {
                         let oldest = Settlement::Dropped(DropReason::QueueFull);
                         state.drop_unsent(self.queue, oldest, journal, tally);
                     }
@@ -312,10 +319,7 @@ impl Mailbox {
     pub(crate) fn detach(&self, epoch: u64, tally: &mut Tally) -> u64 {
         self.wakeup.clear(epoch);
         let mut state = lock(&self.state);
-        let sent_below = match state.entries.get(state.sent) {
-            Some(unsent) => unsent.sequence,
-            None => state.next_sequence,
-        };
+        let sent_below = state.sent_below();
         if state.epoch != epoch {
             return sent_below;
         }
@@ -325,9 +329,10 @@ impl Mailbox {
         }
         state.volatile = VecDeque::new();
         state.volatile_bytes = 0;
-        state.unload();
         state.evict();
+        state.unload();
         state.entries.shrink_to_fit();
+        state.recent.shrink_to_fit();
         sent_below
     }
 
@@ -336,7 +341,9 @@ impl Mailbox {
         let mut state = lock(&self.state);
         let epoch = state.epoch;
         let next_sequence = state.next_sequence;
+        // The end of the session removes the cold ones from the store.
         let entries = std::mem::take(&mut state.entries);
+        let recent = std::mem::take(&mut state.recent);
         *state = State {
             limits: state.limits,
             epoch,
@@ -344,7 +351,7 @@ impl Mailbox {
             ..State::default()
         };
         drop(state);
-        for entry in entries {
+        for entry in entries.into_iter().chain(recent) {
             let ended = Ended::of(&entry, self.queue);
             if ended.queue != self.queue {
                 // A QoS 2 delivery of a share group that was sent: nobody else may have it [MQTT5-4.8.2-5].
@@ -469,6 +476,7 @@ impl Mailbox {
         batch: &mut Batch<'_>,
     ) {
         while !batch.is_full(window) && state.in_flight < usize::from(window.inflight_max) {
+            state.thaw();
             let oldest = state.entries.front().map_or(0, |entry| entry.sequence);
             let sent = state.sent;
             let Some(entry) = state.entries.get_mut(sent) else {
@@ -626,7 +634,7 @@ impl Mailbox {
             let Body::Stored(position) = entry.body else {
                 continue;
             };
-            let bytes = entry.bytes as usize;
+            let bytes = entry.body_bytes();
             match message {
                 Some(message) => {
                     entry.body = Body::Loaded(Box::new(Loaded { message, position }));

@@ -134,7 +134,7 @@ impl Mailbox {
             group: None,
         };
         let mut state = lock(&self.state);
-        if waits || !state.entries.is_empty() {
+        if waits || state.len() > 0 {
             self.push_entry(&mut state, push, journal, tally);
             drop(state);
             self.wakeup.wake();
@@ -169,7 +169,7 @@ impl Mailbox {
             Ended::of(&entry, self.queue).report(entry.body, dropped, journal, tally);
             return;
         }
-        while state.is_full(bytes) && !state.entries.is_empty() {
+        while state.is_full(bytes) && state.len() > 0 {
             let dropped = Settlement::Dropped(DropReason::QueueFull);
             state.drop_unsent(self.queue, dropped, journal, tally);
         }
@@ -181,7 +181,7 @@ impl Mailbox {
 
     /// Whether nothing waits.
     pub(crate) fn is_empty(&self) -> bool {
-        lock(&self.state).entries.is_empty()
+        lock(&self.state).len() == 0
     }
 
     /// Takes at most `count` deliveries for one member, oldest first, without those that have expired.
@@ -196,9 +196,11 @@ impl Mailbox {
         let mut pulled = Vec::new();
         let mut wanted = Vec::new();
         let mut state = lock(&self.state);
-        while pulled.len() < count
-            && let Some(entry) = state.entries.front()
-        {
+        while pulled.len() < count {
+            state.thaw();
+            let Some(entry) = state.entries.front() else {
+                break;
+            };
             let message = match &entry.body {
                 Body::Live(message) => Some(message),
                 Body::Loaded(loaded) => Some(&loaded.message),
@@ -272,7 +274,7 @@ impl Mailbox {
     pub(crate) fn room(&self) -> usize {
         let state = lock(&self.state);
         match state.is_online {
-            true => state.window.saturating_sub(state.entries.len()),
+            true => state.window.saturating_sub(state.len()),
             false => 0,
         }
     }
@@ -317,7 +319,7 @@ impl Mailbox {
         }
         let has_room = match offer.is_queued {
             true => !state.is_full(bytes),
-            false => state.entries.len() < state.window,
+            false => state.len() < state.window,
         };
         let (Some(home), true) = (unplaced.sequence, has_room) else {
             return false;
@@ -469,31 +471,37 @@ impl Mailbox {
         if !state.has_shared {
             return leaving;
         }
-        let mut index = 0;
-        while let Some(entry) = state.entries.get(index) {
-            let group = entry
-                .shared
-                .as_ref()
-                .map(|shared| &shared.group)
-                .filter(|group| concerns(group))
-                .cloned();
-            let was_sent = index < state.sent;
+        let is_given_up = |entry: &Entry, was_sent: bool| {
             let is_undone = match entry.phase {
                 Phase::Publish => !was_sent || and_sent && entry.qos == QoS::AtLeastOnce,
                 Phase::AwaitingAssignment(_) => true,
                 Phase::AwaitingRelease(_) | Phase::Released | Phase::Settled => false,
             };
-            match group {
-                Some(group) if is_undone => {
-                    let entry = match was_sent {
-                        true => state.remove_sent(index, self.queue),
-                        false => state.remove_unsent(index, self.queue),
-                    };
-                    let queue = self.queue;
-                    let returned = entry.map(|entry| (group, Returned { entry, queue }));
-                    leaving.returned.extend(returned);
+            let group = entry.shared.as_ref().map(|shared| &shared.group);
+            group.filter(|group| is_undone && concerns(group)).cloned()
+        };
+        let queue = self.queue;
+        let mut index = 0;
+        while let Some(entry) = state.entries.get(index) {
+            let was_sent = index < state.sent;
+            let Some(group) = is_given_up(entry, was_sent) else {
+                index += 1;
+                continue;
+            };
+            let entry = match was_sent {
+                true => state.remove_sent(index, queue),
+                false => state.remove_unsent(index, queue),
+            };
+            let returned = entry.map(|entry| (group, Returned { entry, queue }));
+            leaving.returned.extend(returned);
+        }
+        for entry in std::mem::take(&mut state.recent) {
+            match is_given_up(&entry, false) {
+                Some(group) => {
+                    state.forget_unsent(&entry, queue);
+                    leaving.returned.push((group, Returned { entry, queue }));
                 }
-                _ => index += 1,
+                None => state.recent.push_back(entry),
             }
         }
         state.pop_settled();
@@ -512,8 +520,10 @@ impl Mailbox {
                 _ => state.volatile.push_back(message),
             }
         }
-        state.has_shared = state.entries.iter().any(|entry| entry.shared.is_some())
-            || state.volatile.iter().any(|message| message.group.is_some());
+        let mut entries = state.entries.iter().chain(&state.recent);
+        let has_shared = entries.any(|entry| entry.shared.is_some());
+        state.has_shared =
+            has_shared || state.volatile.iter().any(|message| message.group.is_some());
         leaving
     }
 }
@@ -521,9 +531,13 @@ impl Mailbox {
 impl State {
     fn remove_unsent(&mut self, index: usize, queue: QueueId) -> Option<Entry> {
         let entry = self.entries.remove(index)?;
-        self.queued_bytes = self.queued_bytes.saturating_sub(entry.bytes as usize);
-        self.forget_memory(&entry.body, Ended::of(&entry, queue));
+        self.forget_unsent(&entry, queue);
         Some(entry)
+    }
+
+    fn forget_unsent(&mut self, entry: &Entry, queue: QueueId) {
+        self.queued_bytes = self.queued_bytes.saturating_sub(entry.bytes as usize);
+        self.forget_memory(&entry.body, Ended::of(entry, queue));
     }
 
     fn remove_sent(&mut self, index: usize, queue: QueueId) -> Option<Entry> {

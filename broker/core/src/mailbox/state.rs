@@ -1,14 +1,21 @@
 //! What a mailbox holds under its lock: the queues, the in-flight window, and what of it is in memory.
 //!
-//! Invariant: the first `sent` entries were sent at least once, the first `resent` of them on this connection; a settled
-//! entry leaves when its elders have. Does not know: the journal beyond reporting an end, who waits.
+//! Invariants:
+//! - The first `sent` entries were sent at least once, the first `resent` of them on this connection; a settled entry leaves
+//!   when its elders have.
+//! - The queue is `entries`, then `cold`, then `recent`, in the order of the sequences. What is in `cold` was never sent and
+//!   has its body in the store; it costs 12 bytes and becomes an entry again when its turn comes to be read back. What was
+//!   pushed since, and may not be stored yet, is in `recent`.
+//!
+//! Does not know: the journal beyond reporting an end, who waits.
 
-use super::entry::{Body, Ended, Entry, Phase, SEQUENCE_SPAN, Volatile, packet_id};
+use super::entry::{Body, Ended, Entry, Phase, SEQUENCE_SPAN, Volatile, body_bytes, packet_id};
 use super::{Batch, Outgoing, Push, Settlement, Window};
 use crate::action::{QueueId, QueueRef};
 use crate::counters::{DropReason, Limit, Tally};
 use crate::journal::{Journal, NO_POSITION};
 use crate::limits::{QueueFull, QueueLimits};
+use crate::queue_refs::QueueRefs;
 use crate::wakeup::Wakeup;
 use motemq_codec::{PacketId, QoS};
 use std::collections::VecDeque;
@@ -29,8 +36,12 @@ pub(super) struct State {
     /// QoS 0 deliveries.
     pub(super) volatile: VecDeque<Volatile>,
     pub(super) volatile_bytes: usize,
-    /// QoS 1 and 2 deliveries by sequence; the first `sent` were sent at least once.
+    /// The oldest QoS 1 and 2 deliveries by sequence; the first `sent` were sent at least once.
     pub(super) entries: VecDeque<Entry>,
+    /// Those behind them whose bodies are in the store.
+    pub(super) cold: QueueRefs,
+    /// Those behind these.
+    pub(super) recent: VecDeque<Entry>,
     pub(super) sent: usize,
     /// Of the first `sent`, those before this index were sent on this connection.
     pub(super) resent: usize,
@@ -41,7 +52,7 @@ pub(super) struct State {
     pub(super) next_sequence: u64,
     /// Of the unsent entries.
     pub(super) queued_bytes: usize,
-    /// Bodies of durable entries held in memory.
+    /// What the bodies of durable entries that are held in memory cost.
     pub(super) memory_bytes: usize,
     /// Entries from this sequence on give up their body once it is stored.
     pub(super) cold_from: Option<u64>,
@@ -55,9 +66,35 @@ impl State {
         self.full(bytes).is_some()
     }
 
+    /// QoS 1 and 2 deliveries, sent or not.
+    pub(super) fn len(&self) -> usize {
+        self.entries.len() + self.cold.len() + self.recent.len()
+    }
+
+    /// QoS 1 and 2 deliveries that were never sent.
+    pub(super) fn unsent(&self) -> usize {
+        self.len() - self.sent
+    }
+
+    /// The sequence of the oldest delivery that was never sent, or of the next to come.
+    pub(super) fn sent_below(&self) -> u64 {
+        let unsent = self.entries.get(self.sent).map(|entry| entry.sequence);
+        unsent
+            .or_else(|| self.cold.first())
+            .or_else(|| self.recent.front().map(|entry| entry.sequence))
+            .unwrap_or(self.next_sequence)
+    }
+
+    fn last_sequence(&self) -> Option<u64> {
+        let recent = self.recent.back().map(|entry| entry.sequence);
+        recent
+            .or_else(|| self.cold.last())
+            .or_else(|| self.entries.back().map(|entry| entry.sequence))
+    }
+
     /// The limit that another delivery would exceed.
     pub(super) fn full(&self, bytes: usize) -> Option<Limit> {
-        if self.entries.len() - self.sent >= self.limits.messages_max {
+        if self.unsent() >= self.limits.messages_max {
             return Some(Limit::QueueMessages);
         }
         (self.queued_bytes + bytes > self.limits.bytes_max).then_some(Limit::QueueBytes)
@@ -121,21 +158,65 @@ impl State {
         let bytes = entry.bytes as usize;
         self.queued_bytes += bytes;
         if entry.is_durable && matches!(entry.body, Body::Recorded(_) | Body::Loaded(..)) {
-            self.memory_bytes += bytes;
+            self.memory_bytes += entry.body_bytes();
         }
-        let after = self
-            .entries
-            .back()
-            .is_none_or(|last| last.sequence < entry.sequence);
-        if after {
-            self.entries.push_back(entry);
+        let is_last = self
+            .last_sequence()
+            .is_none_or(|last| last < entry.sequence);
+        if !is_last {
+            self.cold_from = self.cold_from.map(|cold| cold.min(entry.sequence));
+        }
+        if self.cold.is_empty() && self.recent.is_empty() {
+            insert_by_sequence(&mut self.entries, self.sent, entry);
             return;
         }
-        self.cold_from = self.cold_from.map(|cold| cold.min(entry.sequence));
-        let index = self
-            .entries
-            .partition_point(|other| other.sequence < entry.sequence);
-        self.entries.insert(index.max(self.sent), entry);
+        let is_recent = match self.cold.last() {
+            Some(last) => last < entry.sequence,
+            None => self
+                .recent
+                .front()
+                .is_some_and(|oldest| oldest.sequence < entry.sequence),
+        };
+        if is_recent {
+            insert_by_sequence(&mut self.recent, 0, entry);
+            return;
+        }
+        // Taken back from a member of a share group, and seldom from between the cold ones.
+        while self
+            .cold
+            .first()
+            .is_some_and(|oldest| oldest < entry.sequence)
+        {
+            let stored = self.cold.pop_first();
+            self.entries.extend(stored.map(Entry::from_stored));
+        }
+        insert_by_sequence(&mut self.entries, self.sent, entry);
+    }
+
+    /// Makes entries of the next cold deliveries, as many as may be read back at once, when no other is unsent.
+    pub(super) fn thaw(&mut self) {
+        if self.entries.len() > self.sent {
+            return;
+        }
+        let mut bytes = 0;
+        while self.entries.len() - self.sent < BACKLOG_CHUNK
+            && (bytes == 0 || bytes < self.limits.memory_bytes)
+            && let Some(stored) = self.cold.pop_first()
+        {
+            bytes += body_bytes(stored.bytes);
+            self.entries.push_back(Entry::from_stored(stored));
+        }
+        if bytes == 0 {
+            self.entries.append(&mut self.recent);
+        }
+    }
+
+    /// Takes the oldest delivery that was never sent.
+    fn pop_unsent(&mut self) -> Option<Entry> {
+        self.entries
+            .remove(self.sent)
+            .or_else(|| self.cold.pop_first().map(Entry::from_stored))
+            .or_else(|| self.recent.pop_front())
     }
 
     pub(super) fn take_volatile(
@@ -204,7 +285,7 @@ impl State {
                 Body::Gone => continue,
                 _ => return,
             }
-            bytes += entry.bytes as usize;
+            bytes += entry.body_bytes();
             if wanted.len() >= BACKLOG_CHUNK || bytes >= bytes_max {
                 return;
             }
@@ -260,11 +341,11 @@ impl State {
         journal: &dyn Journal,
         tally: &mut Tally,
     ) {
-        let Some(entry) = self.entries.remove(self.sent) else {
+        let Some(entry) = self.pop_unsent() else {
             return;
         };
         let ended = Ended::of(&entry, queue);
-        self.queued_bytes = self.queued_bytes.saturating_sub(ended.bytes);
+        self.queued_bytes = self.queued_bytes.saturating_sub(ended.bytes as usize);
         self.forget_memory(&entry.body, ended);
         ended.report(entry.body, outcome, journal, tally);
     }
@@ -302,7 +383,7 @@ impl State {
             Body::Live(_) | Body::Stored(_) | Body::Gone => false,
         };
         if held {
-            self.memory_bytes = self.memory_bytes.saturating_sub(ended.bytes);
+            self.memory_bytes = self.memory_bytes.saturating_sub(body_bytes(ended.bytes));
         }
     }
 
@@ -312,37 +393,82 @@ impl State {
         if self.memory_bytes <= bytes_max {
             return;
         }
-        let last = self.entries.back().map_or(0, |entry| entry.sequence);
+        let last = self.last_sequence().unwrap_or(0);
         let from = *self.cold_from.get_or_insert(last);
-        let start = match self
-            .entries
-            .binary_search_by_key(&from, |entry| entry.sequence)
-        {
-            Ok(index) | Err(index) => index.max(self.sent),
-        };
-        for entry in self.entries.range_mut(start..) {
-            let Body::Recorded(record) = &entry.body else {
-                self.cold_from = Some(entry.sequence + 1);
-                continue;
-            };
-            match record.position() {
-                Some(position) if position != NO_POSITION && entry.is_durable => {
-                    entry.body = Body::Stored(position);
-                    self.memory_bytes = self.memory_bytes.saturating_sub(entry.bytes as usize);
-                    self.cold_from = Some(entry.sequence + 1);
+        let start = place_of(&self.entries, from).max(self.sent);
+        let recent = place_of(&self.recent, from);
+        let entries = self.entries.range_mut(start..);
+        for entry in entries.chain(self.recent.range_mut(recent..)) {
+            if let Body::Recorded(record) = &entry.body {
+                match record.position() {
+                    Some(position) if position != NO_POSITION && entry.is_durable => {
+                        entry.body = Body::Stored(position);
+                        let bytes = entry.body_bytes();
+                        self.memory_bytes = self.memory_bytes.saturating_sub(bytes);
+                    }
+                    _ => break,
                 }
-                _ => return,
             }
+            self.cold_from = Some(entry.sequence + 1);
+        }
+        self.freeze(start);
+    }
+
+    /// Makes cold ones of the stored entries: of those from index `start` on if there is nothing cold yet, else of the
+    /// recent ones.
+    fn freeze(&mut self, start: usize) {
+        // What is asked for must stay an entry.
+        if self.cold.is_empty() && self.recent.is_empty() && !self.is_loading {
+            let first = self.entries.get(start);
+            if first.is_some_and(|entry| entry.as_stored().is_some()) {
+                self.recent = self.entries.split_off(start);
+                self.entries.shrink_to(self.entries.len() * 2);
+            }
+        }
+        self.freeze_recent();
+    }
+
+    fn freeze_recent(&mut self) {
+        while let Some(stored) = self.recent.front().and_then(Entry::as_stored) {
+            self.recent.pop_front();
+            self.cold.insert(stored);
         }
     }
 
     /// Lets bodies that were read back go; the next connection reads them again.
     pub(super) fn unload(&mut self) {
-        for entry in &mut self.entries {
+        for entry in self.entries.iter_mut().chain(&mut self.recent) {
             if let Body::Loaded(loaded) = &entry.body {
                 entry.body = Body::Stored(loaded.position);
-                self.memory_bytes = self.memory_bytes.saturating_sub(entry.bytes as usize);
+                let bytes = entry.body_bytes();
+                self.memory_bytes = self.memory_bytes.saturating_sub(bytes);
             }
+        }
+        while self.entries.len() > self.sent
+            && let Some(stored) = self.entries.back().and_then(Entry::as_stored)
+        {
+            self.entries.pop_back();
+            self.cold.insert(stored);
+        }
+        self.freeze_recent();
+    }
+}
+
+/// The index of the first entry whose sequence is not below `sequence`.
+fn place_of(entries: &VecDeque<Entry>, sequence: u64) -> usize {
+    entries.partition_point(|entry| entry.sequence < sequence)
+}
+
+/// Inserts behind the first `after` entries.
+fn insert_by_sequence(entries: &mut VecDeque<Entry>, after: usize, entry: Entry) {
+    let is_last = entries
+        .back()
+        .is_none_or(|last| last.sequence < entry.sequence);
+    match is_last {
+        true => entries.push_back(entry),
+        false => {
+            let index = place_of(entries, entry.sequence).max(after);
+            entries.insert(index, entry);
         }
     }
 }

@@ -135,6 +135,9 @@ enum Item {
     Action(Action),
 }
 
+/// Sequence and message of each body that a mailbox asked for.
+type Bodies = Vec<(u64, Option<Arc<motemq_core::Message>>)>;
+
 /// When what is free was looked at.
 #[derive(Debug, Default)]
 struct RoomWatch {
@@ -595,24 +598,78 @@ impl Shared {
 
     fn read(&self, requests: &mpsc::Receiver<BacklogRequest>) {
         while let Ok(request) = requests.recv() {
-            let db = self.db.load_full();
-            let mut reader = BodyReader::new(&db, self.key);
-            let mut bodies = Vec::with_capacity(request.wanted.len());
-            for (sequence, position) in request.wanted {
-                let body = match reader.read(position) {
-                    Ok(message) => Some(Arc::new(message)),
-                    Err(error) => {
-                        tracing::error!(%error, position, "a queued message cannot be read back");
-                        None
-                    }
-                };
-                bodies.push((sequence, body));
+            let mut wanted = request.wanted.len();
+            let mut batch = vec![request];
+            while wanted < READ_BATCH
+                && let Ok(request) = requests.try_recv()
+            {
+                wanted += request.wanted.len();
+                batch.push(request);
             }
+            let answers = self.read_batch(&batch);
             self.counters
                 .bodies_read
-                .fetch_add(bodies.len() as u64, Ordering::Relaxed);
-            request.mailbox.handle_backlog(bodies);
+                .fetch_add(wanted as u64, Ordering::Relaxed);
+            for (request, bodies) in batch.into_iter().zip(answers) {
+                request.mailbox.handle_backlog(bodies);
+            }
         }
+    }
+
+    /// Reads what several requests want in the order of the journal: queues that were filled together share its pages.
+    fn read_batch(&self, batch: &[BacklogRequest]) -> Vec<Bodies> {
+        let mut answers: Vec<Bodies> = Vec::with_capacity(batch.len());
+        let mut order = Vec::new();
+        for (number, request) in batch.iter().enumerate() {
+            let wanted = request.wanted.iter();
+            answers.push(
+                wanted
+                    .clone()
+                    .map(|(sequence, _)| (*sequence, None))
+                    .collect(),
+            );
+            let places = wanted.enumerate();
+            order.extend(places.map(|(place, (_, position))| (*position, number, place)));
+        }
+        order.sort_unstable();
+        let mut patience = FULL_PATIENCE;
+        let (db, mut reader) = loop {
+            let db = self.db.load_full();
+            match BodyReader::new(&db, self.key) {
+                Ok(reader) => break (db, reader),
+                // The file is being opened anew because the disk was full.
+                Err(_) if !self.is_ending() && !patience.is_zero() => {
+                    drop(db);
+                    std::thread::sleep(REOPEN_INTERVAL);
+                    patience = patience.saturating_sub(REOPEN_INTERVAL);
+                }
+                Err(error) => {
+                    tracing::error!(%error, "queued messages cannot be read back");
+                    return answers;
+                }
+            }
+        };
+        for (position, number, place) in order {
+            match reader.read(position) {
+                Ok(message) => {
+                    let answer = answers.get_mut(number).and_then(|own| own.get_mut(place));
+                    if let Some((_, body)) = answer {
+                        *body = Some(Arc::new(message));
+                    }
+                }
+                Err(error) => {
+                    tracing::error!(%error, position, "a queued message cannot be read back");
+                }
+            }
+        }
+        // The reader's view ends before the file may be closed.
+        drop(reader);
+        drop(db);
+        answers
+    }
+
+    fn is_ending(&self) -> bool {
+        self.failed.load(Ordering::Acquire) || lock(&self.queue).is_stopping
     }
 }
 
@@ -757,6 +814,8 @@ fn io_error(path: &Path) -> impl FnOnce(std::io::Error) -> StoreError {
 pub(super) const STORE_FILE: &str = "store.redb";
 /// Milliseconds that a stop waits for views of the store.
 const STOP_PATIENCE: u32 = 2000;
+/// Bodies that are read in the order of the journal, whoever wants them; the first one waits for the others, some milliseconds.
+const READ_BATCH: usize = 8192;
 /// What a record without its message counts with.
 const RECORD_BYTES: usize = 64;
 /// A commit takes at most so many bytes of records.

@@ -174,8 +174,8 @@ pub fn read_action(bytes: &[u8]) -> Result<Action, LayoutError> {
         MOVE => Action::Move {
             from: (reader.queue()?, reader.varint()?),
             to: reader.queue_ref()?,
-            position: reader.varint()?,
-            bytes: reader.narrow("size")?,
+            position: reader.position()?,
+            bytes: reader.size()?,
         },
         RELEASE => Action::Release {
             queue: reader.queue()?,
@@ -329,7 +329,7 @@ pub fn read_subscription(filter: &str, bytes: &[u8]) -> Result<StoredSubscriptio
 
 /// Appends a chunk of a queue: version, varint count, then per delivery the ref without its queue, the varint position
 /// of its body and its varint size.
-pub fn write_chunk<'a>(refs: impl ExactSizeIterator<Item = &'a StoredRef>, out: &mut Vec<u8>) {
+pub fn write_chunk(refs: &[StoredRef], out: &mut Vec<u8>) {
     out.push(VERSION);
     write_varint(refs.len() as u64, out);
     for stored in refs {
@@ -359,8 +359,8 @@ pub fn read_chunk(bytes: &[u8]) -> Result<Vec<StoredRef>, LayoutError> {
             retain: flags.retain,
             is_released: flags.is_released,
             subscription_ids: flags.subscription_ids,
-            position: reader.varint()?,
-            bytes: reader.narrow("size")?,
+            position: reader.position()?,
+            bytes: reader.size()?,
         });
     }
     reader.end(refs)
@@ -432,6 +432,22 @@ impl<'a> Reader<'a> {
 
     fn narrow<T: TryFrom<u64>>(&mut self, what: &'static str) -> Result<T, LayoutError> {
         T::try_from(self.varint()?).map_err(|_| LayoutError::Value(what))
+    }
+
+    fn position(&mut self) -> Result<u64, LayoutError> {
+        let position = self.varint()?;
+        let is_possible = position <= StoredRef::POSITION_MAX;
+        is_possible
+            .then_some(position)
+            .ok_or(LayoutError::Value("position"))
+    }
+
+    fn size(&mut self) -> Result<u32, LayoutError> {
+        let size = self.narrow("size")?;
+        let is_possible = size <= StoredRef::BYTES_MAX;
+        is_possible
+            .then_some(size)
+            .ok_or(LayoutError::Value("size"))
     }
 
     fn bytes(&mut self) -> Result<&'a [u8], LayoutError> {
@@ -672,7 +688,7 @@ mod tests {
             stored(7, 1 << 40, Some([1, 268_435_455].into())),
         ];
         let mut bytes = Vec::new();
-        write_chunk(refs.iter(), &mut bytes);
+        write_chunk(&refs, &mut bytes);
         assert_eq!(read_chunk(&bytes), Ok(refs.to_vec()));
     }
 

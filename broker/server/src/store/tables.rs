@@ -1,7 +1,8 @@
 //! The tables, and the keyed tags on every value.
 //!
 //! redb does not check its checksums on ordinary reads, so every value ends with a 64-bit tag over table, key and value,
-//! under a random key of this store; journal pages are chained. A flipped bit is an error that names table and key.
+//! under a random key of this store. In the journal each action has half of such a tag, and the tag of a page covers those of its
+//! actions, whole, and the page before. A flipped bit is an error that names table and key.
 
 use super::StoreError;
 use redb::TableDefinition;
@@ -10,7 +11,7 @@ use std::hash::Hasher;
 
 /// Facts about the store: `format`, `key`, `boot`, `folded`, `next_queue`.
 pub const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
-/// Pages of actions by the position of the first: tag, count, then length and bytes of each action.
+/// Pages of actions by the position of the first: tag, then varint length, half a tag and bytes of each action.
 pub const JOURNAL: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("journal");
 /// Messages that left the journal and are still in a queue, by position.
 pub const BODIES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("bodies");
@@ -83,13 +84,38 @@ impl StoreKey {
         hasher.finish()
     }
 
-    /// The tag of a journal page that follows the page tagged `previous`.
+    /// The tag of the action at `position` of the journal.
     #[must_use]
-    pub fn chain(self, previous: u64, position: u64, page: &[u8]) -> u64 {
+    pub fn action_tag(self, position: u64, action: &[u8]) -> u64 {
+        let mut hasher = SipHasher13::new_with_keys(self.0[0], self.0[1]);
+        hasher.write_u64(position);
+        hasher.write(action);
+        hasher.finish()
+    }
+
+    /// Begins the tag of a journal page that follows the page tagged `previous`.
+    #[must_use]
+    pub fn chain(self, previous: u64, position: u64) -> PageTag {
         let mut hasher = SipHasher13::new_with_keys(self.0[0], self.0[1]);
         hasher.write_u64(previous);
         hasher.write_u64(position);
-        hasher.write(page);
-        hasher.finish()
+        PageTag(hasher)
+    }
+}
+
+/// The tag of a journal page, over the whole tags of its actions. (Beside each action is only half of its own.)
+#[derive(Clone, Debug)]
+pub struct PageTag(SipHasher13);
+
+impl PageTag {
+    /// Adds the next action's tag.
+    pub fn add(&mut self, action_tag: u64) {
+        self.0.write_u64(action_tag);
+    }
+
+    /// The tag.
+    #[must_use]
+    pub fn finish(&self) -> u64 {
+        self.0.finish()
     }
 }

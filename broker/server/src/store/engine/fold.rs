@@ -1,6 +1,8 @@
 //! Folding: old actions leave the journal, the present state of what they touched goes to the tables.
 
-use super::{CHUNK, Engine, at, broken_chain, filter_key, page_actions, pair_key, sealed_meta};
+use super::{
+    CHUNK, Engine, at, broken_chain, filter_key, page_records, page_tag, pair_key, sealed_meta,
+};
 use crate::store::StoreError;
 use crate::store::layout::{
     read_action, write_chunk, write_message, write_session, write_subscription,
@@ -62,13 +64,13 @@ impl Engine {
                 })?;
                 // What is folded gets a new tag, so it must be what was written.
                 let actions = removed.value().get(8..).unwrap_or_default();
-                if self.key.chain(chain, page.first, actions) != page.tag {
+                if page_tag(self.key, chain, page.first, actions) != Some(page.tag) {
                     return Err(broken_chain(page.first));
                 }
                 chain = page.tag;
-                for (position, bytes) in (page.first..).zip(page_actions(actions)) {
-                    let action =
-                        read_action(bytes.unwrap_or_default()).map_err(at("journal", position))?;
+                for (position, record) in (page.first..).zip(page_records(actions)) {
+                    let bytes = record.map_or(&[][..], |record| record.action);
+                    let action = read_action(bytes).map_err(at("journal", position))?;
                     self.fold_action(position, action, &mut fold);
                     rows += 1;
                 }
@@ -210,7 +212,7 @@ impl Engine {
                 continue;
             }
             let mut value = Vec::new();
-            write_chunk(refs.into_iter(), &mut value);
+            write_chunk(&refs, &mut value);
             self.key
                 .seal("queues", &pair_key(*queue, *chunk), &mut value);
             queues.insert((*queue, *chunk), value.as_slice())?;

@@ -1,7 +1,7 @@
 //! Making and opening a store: tables, then the journal after them. Whatever is not what was written ends the start.
 
 use super::{
-    Engine, EngineOptions, FORMAT, at, broken_chain, filter_key, page_actions, pair_key,
+    Engine, EngineOptions, FORMAT, at, broken_chain, filter_key, page_records, page_tag, pair_key,
     sealed_meta,
 };
 use crate::store::StoreError;
@@ -201,13 +201,13 @@ impl Engine {
                 .split_first_chunk()
                 .ok_or_else(|| corrupt("too short"))?;
             let tag = u64::from_le_bytes(*tag);
-            if tag != self.key.chain(self.chain, first, page) {
+            if Some(tag) != page_tag(self.key, self.chain, first, page) {
                 return Err(broken_chain(first));
             }
             let mut count = 0;
-            for bytes in page_actions(page) {
-                let bytes = bytes.ok_or_else(|| corrupt("the page ends within an action"))?;
-                let action = read_action(bytes).map_err(at("journal", first))?;
+            for record in page_records(page) {
+                let record = record.ok_or_else(|| corrupt("the page ends within an action"))?;
+                let action = read_action(record.action).map_err(at("journal", first))?;
                 self.note_move(&action);
                 self.image.apply(first + count, &action, &mut |_| ());
                 count += 1;
@@ -224,7 +224,7 @@ impl Engine {
             .image
             .queues
             .values()
-            .flat_map(|queue| queue.refs.values().map(|stored| stored.position))
+            .flat_map(|queue| queue.refs.positions())
             .filter(|position| *position <= folded)
             .collect();
         positions.sort_unstable();

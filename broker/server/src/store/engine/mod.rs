@@ -13,13 +13,16 @@
 mod body;
 mod fold;
 mod load;
+mod page;
 
 pub use body::{BodyReader, read_body};
+pub(in crate::store) use page::{page_records, page_tag};
 
 use super::StoreError;
 use super::layout::write_action;
 use super::tables::{JOURNAL, StoreKey};
 use motemq_core::{Action, Image, QueueId};
+use page::{NewPage, PageWriter};
 use redb::{Database, WriteTransaction};
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::time::Duration;
@@ -119,10 +122,7 @@ impl Engine {
     #[must_use]
     pub fn queued_bytes(&self) -> u64 {
         let queues = self.image.queues.values();
-        queues
-            .flat_map(|queue| queue.refs.values())
-            .map(|stored| u64::from(stored.bytes))
-            .sum()
+        queues.map(|queue| queue.refs.bytes()).sum()
     }
 
     /// Whether commits fold whatever is in the journal: what was settled there gives its space back.
@@ -201,36 +201,30 @@ impl Engine {
     fn append(&self, txn: &WriteTransaction, actions: &[Action]) -> Result<Vec<Page>, StoreError> {
         let mut journal = txn.open_table(JOURNAL)?;
         let mut pages = Vec::new();
-        let mut chain = self.chain;
-        let mut first = self.last + 1;
-        let mut rest = actions;
-        let mut value = Vec::new();
-        while !rest.is_empty() {
-            value.clear();
-            value.extend([0; 8]);
-            let mut count = 0;
-            while let Some((action, others)) = rest.split_first()
-                && (count == 0 || value.len() < PAGE_BYTES)
-            {
-                let start = value.len();
-                value.extend([0; 4]);
-                write_action(action, &mut value);
-                let length = (value.len() - start - 4) as u32;
-                value[start..start + 4].copy_from_slice(&length.to_le_bytes());
-                count += 1;
-                rest = others;
-            }
-            let tag = self.key.chain(chain, first, &value[8..]);
-            value[..8].copy_from_slice(&tag.to_le_bytes());
-            journal.insert(first, value.as_slice())?;
+        let mut writer = PageWriter::new(self.key, self.chain, self.last + 1);
+        let mut insert = |page: NewPage<'_>| {
+            journal.insert(page.first, page.value)?;
             pages.push(Page {
-                first,
-                count,
-                bytes: value.len() as u64,
-                tag,
+                first: page.first,
+                count: page.count,
+                bytes: page.value.len() as u64,
+                tag: page.tag,
             });
-            chain = tag;
-            first += count;
+            Ok::<_, StoreError>(())
+        };
+        let mut bytes = Vec::new();
+        for action in actions {
+            bytes.clear();
+            write_action(action, &mut bytes);
+            if !writer.has_room(bytes.len()) {
+                while let Some(page) = writer.next_page() {
+                    insert(page)?;
+                }
+            }
+            writer.add(&bytes);
+        }
+        while let Some(page) = writer.next_page() {
+            insert(page)?;
         }
         Ok(pages)
     }
@@ -246,21 +240,6 @@ pub fn free_bytes(db: &Database, file_bytes: u64) -> Result<u64, StoreError> {
     let used = stats.allocated_pages() * stats.page_size() as u64;
     txn.abort()?;
     Ok(file_bytes.saturating_sub(used))
-}
-
-/// The actions of a page (without its tag); `None` for one that the page cuts off.
-pub(in crate::store) fn page_actions(mut page: &[u8]) -> impl Iterator<Item = Option<&[u8]>> {
-    std::iter::from_fn(move || {
-        if page.is_empty() {
-            return None;
-        }
-        let action = page.split_first_chunk().and_then(|(length, rest)| {
-            let length = usize::try_from(u32::from_le_bytes(*length)).ok()?;
-            rest.split_at_checked(length)
-        });
-        page = action.map_or(&[], |(_, rest)| rest);
-        Some(action.map(|(action, _)| action))
-    })
 }
 
 fn at<E: std::fmt::Display>(
@@ -299,8 +278,6 @@ pub(in crate::store) fn filter_key(queue: u64, filter: &str) -> Vec<u8> {
 }
 
 /// The format that this release writes.
-pub(in crate::store) const FORMAT: u32 = 1;
+pub(in crate::store) const FORMAT: u32 = 2;
 /// Deliveries per chunk of a queue.
 pub(in crate::store) const CHUNK: u64 = 512;
-/// A journal page is closed when it holds this many bytes.
-const PAGE_BYTES: usize = 64 << 10;

@@ -11,7 +11,7 @@ use super::survey::{
     SUBSCRIPTION_ROWS,
 };
 use crate::store::StoreError;
-use crate::store::engine::{broken_chain, filter_key, pair_key};
+use crate::store::engine::{broken_chain, filter_key, page_tag, pair_key};
 use crate::store::tables::{META, StoreKey};
 use redb::backends::FileBackend;
 use redb::{Database, Key, ReadableTable, TableHandle};
@@ -170,7 +170,7 @@ pub(super) fn copy(snapshot: &Snapshot, to: &NewFile) -> Result<Copied, ToolErro
             .split_first_chunk()
             .ok_or_else(|| broken_chain(*first))?;
         let tag = u64::from_le_bytes(*tag);
-        if key.chain(chain, *first, page) != tag {
+        if page_tag(key, chain, *first, page) != Some(tag) {
             return Err(broken_chain(*first));
         }
         chain = tag;

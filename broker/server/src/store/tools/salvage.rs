@@ -10,7 +10,7 @@ use super::snapshot::Snapshot;
 use super::survey::{BODY_ROWS, JOURNAL_ROWS, Payloads, Survey};
 use super::{Report, ToolError};
 use crate::store::StoreError;
-use crate::store::engine::{CHUNK, Engine, filter_key, page_actions, pair_key, sealed_meta};
+use crate::store::engine::{CHUNK, Engine, filter_key, page_records, pair_key, sealed_meta};
 use crate::store::layout::{
     read_action_message, write_chunk, write_message, write_session, write_subscription,
 };
@@ -136,7 +136,7 @@ impl Writer<'_> {
             }
             for (chunk, refs) in chunks {
                 let mut value = Vec::new();
-                write_chunk(refs.into_iter(), &mut value);
+                write_chunk(&refs, &mut value);
                 self.put(QUEUES, (queue, chunk), &pair_key(queue, chunk), value)?;
             }
         }
@@ -157,9 +157,7 @@ impl Writer<'_> {
         image: &Image,
     ) -> Result<(), ToolError> {
         let queues = image.queues.values();
-        let mut needed: BTreeSet<u64> = queues
-            .flat_map(|queue| queue.refs.values().map(|stored| stored.position))
-            .collect();
+        let mut needed: BTreeSet<u64> = queues.flat_map(|queue| queue.refs.positions()).collect();
         let mut result = Ok(());
         BODY_ROWS.read(snapshot, &mut |position, sealed| {
             let bytes = match survey.key {
@@ -175,8 +173,8 @@ impl Writer<'_> {
                 return;
             }
             let page = value.get(8..).unwrap_or_default();
-            for (position, bytes) in (first..).zip(page_actions(page)) {
-                let message = bytes.and_then(|bytes| read_action_message(bytes).ok()?);
+            for (position, record) in (first..).zip(page_records(page)) {
+                let message = record.and_then(|record| read_action_message(record.action).ok()?);
                 if let Some(message) =
                     message.filter(|_| result.is_ok() && needed.remove(&position))
                 {

@@ -10,7 +10,7 @@ use super::report::{Damage, Report, TableCount};
 use super::rows::{Read, Table};
 use super::snapshot::Snapshot;
 use crate::store::StoreError;
-use crate::store::engine::{FORMAT, filter_key, page_actions, pair_key};
+use crate::store::engine::{FORMAT, filter_key, page_records, page_tag, pair_key};
 use crate::store::layout::{
     read_action, read_chunk, read_message, read_session, read_subscription,
 };
@@ -18,7 +18,7 @@ use crate::store::tables::{
     BODIES, INBOUND, JOURNAL, META, QUEUES, RETAINED, SESSIONS, SUBSCRIPTIONS, StoreKey,
 };
 use motemq_codec::PacketId;
-use motemq_core::{Action, Image, Message, QueueId};
+use motemq_core::{Action, Image, Message, QueueId, StoredRef};
 use redb::TableHandle as _;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -273,6 +273,10 @@ impl Survey {
             self.add(name, first.to_string(), "too short");
             return;
         };
+        if first > StoredRef::POSITION_MAX - page.len() as u64 {
+            self.add(name, first.to_string(), "no journal comes so far");
+            return;
+        }
         let tag = u64::from_le_bytes(*tag);
         if let Some((_, _, should_be)) = self.chain.doubtful
             && self.is_link(should_be, first, page, tag)
@@ -310,8 +314,8 @@ impl Survey {
         } else {
             let should_be = self.chain.previous.first().zip(self.key);
             let should_be =
-                should_be.map_or(0, |(previous, key)| key.chain(*previous, first, page));
-            self.chain.doubtful = Some((first, page.to_vec(), should_be));
+                should_be.and_then(|(previous, key)| page_tag(key, *previous, first, page));
+            self.chain.doubtful = Some((first, page.to_vec(), should_be.unwrap_or(0)));
             self.chain.next = None;
         }
         self.chain.previous = vec![tag];
@@ -319,7 +323,7 @@ impl Survey {
 
     fn is_link(&self, previous: u64, first: u64, page: &[u8], tag: u64) -> bool {
         self.key
-            .is_some_and(|key| key.chain(previous, first, page) == tag)
+            .is_some_and(|key| page_tag(key, previous, first, page) == Some(tag))
     }
 
     fn give_up_doubtful(&mut self) {
@@ -332,8 +336,8 @@ impl Survey {
     /// Applies a page.
     fn replay(&mut self, first: u64, page: &[u8]) {
         let mut position = first;
-        for bytes in page_actions(page) {
-            let action = bytes.map(read_action);
+        for record in page_records(page) {
+            let action = record.map(|record| read_action(record.action));
             let Some(Ok(action)) = action else {
                 let why = match action {
                     Some(Err(error)) => error.to_string(),
