@@ -1,8 +1,8 @@
 //! Making and opening a store: tables, then the journal after them. Whatever is not what was written ends the start.
 
 use super::{
-    Engine, EngineOptions, FORMAT, at, broken_chain, filter_key, page_records, page_tag, pair_key,
-    sealed_meta,
+    Engine, EngineOptions, FORMAT, Round, at, broken_chain, filter_key, page_records, page_tag,
+    pair_key, sealed_meta,
 };
 use crate::store::StoreError;
 use crate::store::layout::{
@@ -97,6 +97,7 @@ impl Engine {
             dead_bodies: Vec::new(),
             chunks: HashSet::new(),
             moved: HashMap::new(),
+            round: Round::default(),
             is_eager: false,
         };
         engine.image.next_queue = u64::from_le_bytes(meta_open(db, key, "next_queue")?);

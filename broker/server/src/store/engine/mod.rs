@@ -21,6 +21,7 @@ pub(in crate::store) use page::{page_records, page_tag};
 use super::StoreError;
 use super::layout::write_action;
 use super::tables::{JOURNAL, StoreKey};
+use fold::Round;
 use motemq_core::{Action, Image, QueueId};
 use page::{NewPage, PageWriter};
 use redb::{Database, WriteTransaction};
@@ -71,6 +72,8 @@ pub struct Engine {
     dead_bodies: Vec<u64>,
     /// Chunks in `queues`.
     chunks: HashSet<(u64, u64)>,
+    /// What is being folded.
+    round: Round,
     /// Folds what there is, a little at a time, and not only what is beyond an eighth of the limit.
     is_eager: bool,
     /// Where deliveries of a body that is still in the journal have gone since it was written.
@@ -110,7 +113,7 @@ impl Engine {
         if let Action::Move {
             from, to, position, ..
         } = action
-            && *position > self.folded.0
+            && *position > self.bodies_to()
         {
             let places = self.moved.entry(*position).or_default();
             places.remove(from);
@@ -159,7 +162,7 @@ impl Engine {
     /// `elapsed` says how long the commit has taken so far.
     ///
     /// # Errors
-    /// When redb fails; then nothing was changed here, and whether it was on disk is unknown.
+    /// When redb fails; then what is on disk is unknown, and the engine must be loaded anew.
     pub fn commit(
         &mut self,
         db: &Database,
@@ -172,18 +175,17 @@ impl Engine {
         }
         let first = self.last + 1;
         let written = self.append(&txn, actions)?;
-        let fold = self.fold(&txn, elapsed)?;
+        self.fold(&txn, elapsed)?;
         txn.commit()?;
         for page in written {
             self.push_page(page.first, page.count, page.bytes, page.tag);
         }
-        self.finish_fold(fold);
-        let folded = self.folded.0;
+        let bodies_to = self.bodies_to();
         for (position, action) in (first..).zip(actions) {
             self.note_move(action);
             let (shared_bodies, dead_bodies) = (&mut self.shared_bodies, &mut self.dead_bodies);
             self.image.apply(position, action, &mut |freed| {
-                if freed > folded {
+                if freed > bodies_to {
                     return;
                 }
                 match shared_bodies.get_mut(&freed) {
