@@ -58,7 +58,8 @@ pub struct Limits {
     pub queue_bytes_max: usize,
     /// What happens when a queue is full.
     pub queue_full: QueueFull,
-    /// Bytes of durable queued message bodies that a session keeps in memory; the rest is read from disk when its turn comes.
+    /// Memory for a session's durable queued messages, counted with what each costs beside topic and payload; the rest is read
+    /// from disk when its turn comes.
     pub mailbox_memory_bytes: usize,
     /// Longest session expiry, in seconds; longer wishes are lowered to it.
     pub session_expiry_max_s: u32,

@@ -456,7 +456,12 @@ impl State {
 
 /// The index of the first entry whose sequence is not below `sequence`.
 fn place_of(entries: &VecDeque<Entry>, sequence: u64) -> usize {
-    entries.partition_point(|entry| entry.sequence < sequence)
+    // Seldom within.
+    match (entries.front(), entries.back()) {
+        (Some(first), _) if first.sequence >= sequence => 0,
+        (_, Some(last)) if last.sequence < sequence => entries.len(),
+        _ => entries.partition_point(|entry| entry.sequence < sequence),
+    }
 }
 
 /// Inserts behind the first `after` entries.

@@ -239,8 +239,8 @@ pub struct LimitsConfig {
     pub connect_timeout_s: u32,
     /// Time that a stop gives connections to take what they are owed, in seconds. Default 5.
     pub stop_timeout_s: u32,
-    /// Bytes of queued message bodies that one session keeps in memory; the rest is read from disk when its turn
-    /// comes. Default 64 KiB.
+    /// Memory for the queued messages of one session, in bytes, some 400 more each than topic and payload; the rest is read
+    /// from disk when its turn comes. Default 64 KiB.
     pub mailbox_memory_bytes: u64,
     /// TLS sessions that clients may resume, over all listeners; 0 is none. Default 100,000.
     pub tls_sessions_max: u32,
@@ -357,7 +357,7 @@ pub struct PersistenceConfig {
     pub reserve_bytes: u64,
     /// Bytes of the store on disk; 0 is the whole disk. Default 0.
     pub store_bytes_max: u64,
-    /// Memory for pages of the store, in bytes. Default 32 MiB.
+    /// Memory for pages of the store, in bytes. Default 4 MiB.
     pub cache_bytes: u64,
     /// Journal rows folded into the tables within one commit. Default 2000.
     pub fold_rows_max: u32,
@@ -376,7 +376,7 @@ impl Default for PersistenceConfig {
             journal_bytes_max: 268_435_456,
             reserve_bytes: 16_777_216,
             store_bytes_max: 0,
-            cache_bytes: 33_554_432,
+            cache_bytes: 4_194_304,
             fold_rows_max: 2_000,
             fold_ms_max: 5,
             journal_queue_bytes_max: 16_777_216,

@@ -4,10 +4,11 @@
 //! and the bytes. Every value starts with a version byte; a reader refuses a version it does not know.
 //!
 //! ```text
-//! message   1, flags (bits 0-1 QoS, 2 retain, 3 expires), origin, hops, urgency, varint attempts, text topic,
-//!           text publisher, bytes forwarded, varint received_ms, [varint expires_ms], varint connection,
-//!           varint sequence, bytes payload
+//! message   1, flags (bits 0-1 QoS, 2 retain, 3 expires, 4 routed, 5 has properties),
+//!           [origin, hops, urgency, varint attempts], text topic, text publisher, [bytes forwarded], varint received_ms,
+//!           [varint expires_ms], varint connection, varint sequence, bytes payload
 //! ref       varint queue, varint sequence, flags (bits 0-1 QoS, 2 retain, 3 has ids, 4 released), [varint n, n x varint id]
+//! page      u64 tag, n x (varint length, u32 half of the action's tag, action)
 //! action    kind, then by kind:
 //!   1 publish         effects (bits 0 retained set, 1 retained clear, 2 inbound, 3 will), message,
 //!                     [varint queue, u16 packet id], [varint will queue], varint n, n x ref
@@ -231,20 +232,26 @@ pub fn read_action_message(bytes: &[u8]) -> Result<Option<Message>, LayoutError>
 
 /// Appends a message.
 pub fn write_message(message: &Message, out: &mut Vec<u8>) {
+    // What a client publishes has none of it but by default, and a queue may hold millions.
+    let is_routed = message.origin != Origin::Client
+        || message.hops != 0
+        || message.urgency != Urgency::default()
+        || message.attempts != 0;
     let flags = message.qos as u8
         | u8::from(message.retain) << 2
-        | u8::from(message.expires_at.is_some()) << 3;
-    out.extend([
-        VERSION,
-        flags,
-        message.origin as u8,
-        message.hops,
-        message.urgency.0,
-    ]);
-    write_varint(u64::from(message.attempts), out);
+        | u8::from(message.expires_at.is_some()) << 3
+        | u8::from(is_routed) << 4
+        | u8::from(!message.forwarded.is_empty()) << 5;
+    out.extend([VERSION, flags]);
+    if is_routed {
+        out.extend([message.origin as u8, message.hops, message.urgency.0]);
+        write_varint(u64::from(message.attempts), out);
+    }
     write_bytes(message.topic.as_str().as_bytes(), out);
     write_bytes(message.publisher.as_str().as_bytes(), out);
-    write_bytes(&message.forwarded, out);
+    if !message.forwarded.is_empty() {
+        write_bytes(&message.forwarded, out);
+    }
     write_varint(message.received_at.as_ms(), out);
     if let Some(at) = message.expires_at {
         write_varint(at.as_ms(), out);
@@ -551,19 +558,28 @@ impl<'a> Reader<'a> {
     fn message(&mut self) -> Result<Message, LayoutError> {
         self.version()?;
         let flags = self.byte()?;
-        let origin = Origin::from_u8(self.byte()?).ok_or(LayoutError::Value("origin"))?;
-        let hops = self.byte()?;
-        let urgency = Urgency(self.byte()?);
+        let (origin, hops, urgency, attempts) = match flags & 16 {
+            0 => (Origin::Client, 0, Urgency::default(), 0),
+            _ => (
+                Origin::from_u8(self.byte()?).ok_or(LayoutError::Value("origin"))?,
+                self.byte()?,
+                Urgency(self.byte()?),
+                self.narrow("attempts")?,
+            ),
+        };
         Ok(Message {
             qos: self.qos(flags)?,
             retain: flags & 4 != 0,
             origin,
             hops,
             urgency,
-            attempts: self.narrow("attempts")?,
+            attempts,
             topic: TopicName::new(self.text()?),
             publisher: ClientId::new(self.text()?),
-            forwarded: self.bytes()?.into(),
+            forwarded: match flags & 32 {
+                0 => [].into(),
+                _ => self.bytes()?.into(),
+            },
             received_at: Timestamp::from_ms(self.varint()?),
             expires_at: match flags & 8 {
                 0 => None,
@@ -733,6 +749,18 @@ mod tests {
         }
     }
 
+    /// As most are.
+    fn plain_message() -> Message {
+        Message {
+            forwarded: [].into(),
+            hops: 0,
+            expires_at: None,
+            urgency: Urgency::default(),
+            attempts: 0,
+            ..message()
+        }
+    }
+
     fn samples() -> Vec<Action> {
         let queue = QueueId::session(300);
         let packet_id = PacketId::new(65_535).unwrap();
@@ -770,6 +798,10 @@ mod tests {
             retain_handling: RetainHandling::DoNotSend,
         };
         vec![
+            Action::Publish(PublishAction {
+                message: Arc::new(plain_message()),
+                ..publish.clone()
+            }),
             Action::Publish(publish),
             Action::Settle { queue, sequence: 1 },
             Action::Release { queue, sequence: 2 },
