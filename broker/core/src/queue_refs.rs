@@ -318,9 +318,9 @@ mod tests {
                 0 => QoS::AtLeastOnce,
                 _ => QoS::ExactlyOnce,
             },
-            retain: step % 3 == 0,
-            is_released: step % 7 == 0,
-            subscription_ids: (step % 4 == 0).then(|| [1, 2].into()),
+            retain: step.is_multiple_of(3),
+            is_released: step.is_multiple_of(7),
+            subscription_ids: step.is_multiple_of(4).then(|| [1, 2].into()),
             bytes: match step % 6 {
                 0 => StoredRef::BYTES_MAX,
                 other => u32::try_from(other).unwrap(),
