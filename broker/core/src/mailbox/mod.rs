@@ -14,6 +14,8 @@
 mod entry;
 mod shared;
 mod state;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use shared::{GivingUp, Offer, Place, Returned, Unplaced};
 
