@@ -450,6 +450,7 @@ impl Shared {
         loop {
             let started = (self.clock)();
             let elapsed = || (self.clock)().saturating_sub(started);
+            engine.set_tight(!self.room.has_disk());
             let result = engine.commit(&self.db.load(), actions, &elapsed);
             match result {
                 Ok(committed) => {

@@ -12,13 +12,14 @@ use super::{
 };
 use crate::store::StoreError;
 use crate::store::layout::{
-    read_action, write_chunk, write_message, write_session, write_subscription,
+    StoredPublish, read_action, read_stored_publish, write_chunk, write_message, write_session,
+    write_subscription,
 };
 use crate::store::tables::{
     BODIES, INBOUND, JOURNAL, META, QUEUES, RETAINED, SESSIONS, SUBSCRIPTIONS,
 };
 use motemq_codec::PacketId;
-use motemq_core::{Action, PublishAction, QueueId, RetainedEffect, TopicName};
+use motemq_core::{Action, QueueId, RetainedEffect, TopicName};
 use redb::{ReadableTable, Table, WriteTransaction};
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -163,15 +164,18 @@ impl Engine {
             }
             for (position, record) in (page.first..).zip(page_records(actions)) {
                 let bytes = record.map_or(&[][..], |record| record.action);
-                let action = read_action(bytes).map_err(at("journal", position))?;
-                self.read_folding(position, action, &mut bodies)?;
+                match read_stored_publish(bytes).map_err(at("journal", position))? {
+                    Some(publish) => self.read_publish(position, publish, &mut bodies)?,
+                    None => self.read_other(read_action(bytes).map_err(at("journal", position))?),
+                }
                 budget.rows = budget.rows.saturating_sub(1);
             }
             let round = &mut self.round;
             round.last = Some((page.first + page.count - 1, page.tag));
             round.pages += 1;
             round.bytes += page.bytes;
-            let is_enough = self.journal_bytes - round.bytes <= self.fold_to();
+            let is_enough = self.journal_bytes - self.round.bytes <= self.fold_to()
+                || self.is_tight && self.round.bytes >= TIGHT_ROUND_BYTES;
             if is_enough || self.round.keys.len() >= ROUND_KEYS_MAX {
                 break;
             }
@@ -185,15 +189,11 @@ impl Engine {
         Ok(())
     }
 
-    fn read_folding(
-        &mut self,
-        position: u64,
-        action: Action,
-        bodies: &mut Table<'_, u64, &'static [u8]>,
-    ) -> Result<(), StoreError> {
+    fn read_other(&mut self, action: Action) {
         let keys = &mut self.round.keys;
         match action {
-            Action::Publish(publish) => return self.read_publish(position, &publish, bodies),
+            // It was read without its message.
+            Action::Publish(_) => {}
             Action::Settle { queue, sequence } | Action::Release { queue, sequence } => {
                 keys.chunks.insert((queue.as_u64(), sequence / CHUNK));
             }
@@ -225,13 +225,12 @@ impl Engine {
                     .extend(filters.into_iter().map(|filter| (queue, filter)));
             }
         }
-        Ok(())
     }
 
     fn read_publish(
         &mut self,
         position: u64,
-        publish: &PublishAction,
+        publish: StoredPublish<'_>,
         bodies: &mut Table<'_, u64, &'static [u8]>,
     ) -> Result<(), StoreError> {
         let keys = &mut self.round.keys;
@@ -253,13 +252,12 @@ impl Engine {
             }
         }
         if publish.retained != RetainedEffect::None {
-            keys.retained.insert(publish.message.topic.clone());
+            keys.retained.insert(TopicName::new(publish.topic));
         }
         keys.inbound.extend(publish.inbound);
         keys.sessions.extend(publish.will_of);
         if live > 0 {
-            let mut value = Vec::new();
-            write_message(&publish.message, &mut value);
+            let mut value = publish.message.to_vec();
             self.key.seal("bodies", &position.to_be_bytes(), &mut value);
             bodies.insert(position, value.as_slice())?;
         }
@@ -509,5 +507,7 @@ fn missing(first: u64) -> StoreError {
 
 /// Keys that a round brings up to date, about; a queue counts for each of its chunks. Costs memory.
 const ROUND_KEYS_MAX: usize = 16_384;
+/// Bytes of journal in a round while the disk is full: the bodies in them find room in the reserve before the pages go.
+const TIGHT_ROUND_BYTES: u64 = 1 << 20;
 /// Actions folded per eager commit: what is still queued moves within the disk space kept in reserve.
 const EAGER_ROWS_MAX: usize = 256;

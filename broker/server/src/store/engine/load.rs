@@ -98,6 +98,7 @@ impl Engine {
             chunks: HashSet::new(),
             moved: HashMap::new(),
             round: Round::default(),
+            is_tight: false,
             is_eager: false,
         };
         engine.image.next_queue = u64::from_le_bytes(meta_open(db, key, "next_queue")?);

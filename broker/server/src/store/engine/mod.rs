@@ -74,6 +74,8 @@ pub struct Engine {
     chunks: HashSet<(u64, u64)>,
     /// What is being folded.
     round: Round,
+    /// Rounds are small, because the disk is full.
+    is_tight: bool,
     /// Folds what there is, a little at a time, and not only what is beyond an eighth of the limit.
     is_eager: bool,
     /// Where deliveries of a body that is still in the journal have gone since it was written.
@@ -131,6 +133,11 @@ impl Engine {
     /// Whether commits fold whatever is in the journal: what was settled there gives its space back.
     pub fn set_eager(&mut self, is_eager: bool) {
         self.is_eager = is_eager;
+    }
+
+    /// Whether the disk has little room: what a round of folding moves is there twice until it ends.
+    pub fn set_tight(&mut self, is_tight: bool) {
+        self.is_tight = is_tight;
     }
 
     /// Everything that is durable.
