@@ -57,7 +57,7 @@ impl Bench {
             record: Some(&record),
             qos: QoS::AtLeastOnce,
             retain: false,
-            subscription_ids: (self.pushed % 5 == 0).then(|| [7].into()),
+            subscription_ids: self.pushed.is_multiple_of(5).then(|| [7].into()),
             group: None,
         };
         self.mailbox
@@ -96,7 +96,7 @@ impl Bench {
                 panic!("nothing is QoS 2 here")
             };
             let number = message.id.sequence;
-            assert_eq!(subscription_ids.is_some(), (number + 1) % 5 == 0);
+            assert_eq!(subscription_ids.is_some(), (number + 1).is_multiple_of(5));
             let id = packet_id.unwrap();
             if dup {
                 assert!(self.in_flight.contains(&(number, id)));
