@@ -172,12 +172,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 
     /// Whether what is to be written waits until the receivers of what the client has just published have run. It is
     /// acknowledgements, mostly, and a write takes as long as all the rest: they get their messages sooner, and nobody is later
-    /// than by one round of the thread.
+    /// than by one round of the thread. In a batch the write is a small part, and another run of the task would cost more.
     fn gives_way(&mut self, cx: &mut Context<'_>, output: &[u8]) -> bool {
         self.is_courteous = !self.is_courteous
             && !output.is_empty()
             && self.connection.closed().is_none()
-            && self.connection.has_delivered()
+            && (1..=COURTESY_MAX).contains(&self.connection.delivered())
             && runtime::give_way(cx.waker());
         self.is_courteous
     }
@@ -482,6 +482,8 @@ const INPUT_BYTES: usize = 64 << 10;
 const OUTPUT_CHUNK: usize = 64 << 10;
 /// With so many bytes that the socket did not take, nothing more is read or encoded.
 const OUTPUT_HIGH: usize = 256 << 10;
+/// So many messages in one run are no batch.
+const COURTESY_MAX: u64 = 2;
 /// So little is kept by copying it, and leaves the thread its buffer.
 const OUTPUT_SMALL: usize = 1 << 10;
 /// A thread's output buffer is given back to the system above this capacity.

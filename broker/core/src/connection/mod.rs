@@ -471,10 +471,10 @@ impl Connection {
         }
     }
 
-    /// Whether messages that the client published since [`flush_tally`](Self::flush_tally) went to anybody.
+    /// How many messages the client has published since [`flush_tally`](Self::flush_tally) that went to anybody.
     #[must_use]
-    pub fn has_delivered(&self) -> bool {
-        self.tally.publish_in > self.tally.unrouted
+    pub fn delivered(&self) -> u64 {
+        self.tally.publish_in.saturating_sub(self.tally.unrouted)
     }
 
     /// Shares what was counted since the last call.
