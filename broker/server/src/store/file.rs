@@ -10,8 +10,8 @@ use redb::StorageBackend;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// How much the file may grow.
 #[derive(Copy, Clone, Debug)]
@@ -30,6 +30,8 @@ pub struct FileRoom {
     allocated: AtomicU64,
     /// The highest byte written.
     written: AtomicU64,
+    /// Between here and `allocated` nothing was ever written. Locked while the two above change.
+    filled: Mutex<u64>,
     /// The reserve is allocated on the disk.
     has_disk: AtomicBool,
     /// Enough is free inside the file.
@@ -44,6 +46,7 @@ impl FileRoom {
             limits,
             allocated: AtomicU64::new(0),
             written: AtomicU64::new(0),
+            filled: Mutex::new(0),
             has_disk: AtomicBool::new(true),
             has_inside: AtomicBool::new(false),
         })
@@ -72,6 +75,11 @@ impl FileRoom {
         let is_enough =
             disk_bytes >= reserve + ALLOCATION_STEP || free_bytes >= reserve.max(pieces);
         self.has_inside.store(is_enough, Ordering::Release);
+    }
+
+    fn lock_filled(&self) -> MutexGuard<'_, u64> {
+        // Nothing that can panic runs under this lock.
+        self.filled.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Marks the store as full, after the disk refused a write.
@@ -104,12 +112,12 @@ impl StoreFile {
         room.written.store(length, Ordering::Release);
         room.allocated.store(0, Ordering::Release);
         let store = Self { file, room };
-        store.reserve();
+        store.reserve(&mut store.room.lock_filled());
         Ok(store)
     }
 
     /// Tries to have the reserve allocated beyond what is written; notes whether the store is full.
-    pub fn reserve(&self) {
+    fn reserve(&self, filled: &mut u64) {
         let written = self.room.written.load(Ordering::Acquire);
         let wanted = (written + self.room.limits.reserve_bytes).next_multiple_of(ALLOCATION_STEP);
         if self.room.allocated.load(Ordering::Acquire) >= wanted {
@@ -119,6 +127,7 @@ impl StoreFile {
         let is_allowed = maximum == 0 || written + self.room.limits.reserve_bytes <= maximum;
         let is_allocated = is_allowed && allocate(&self.file, wanted).is_ok();
         if is_allocated {
+            *filled = written.min(wanted);
             self.room.allocated.store(wanted, Ordering::Release);
         }
         let had_disk = self.room.has_disk.swap(is_allocated, Ordering::AcqRel);
@@ -129,6 +138,23 @@ impl StoreFile {
                 "the disk (or persistence.store_bytes_max) has no room for the reserve: publishes that must be stored are refused with 0x97 unless the store has room inside"
             );
         }
+    }
+
+    /// Gives the reserve back: a write beyond it (redb lengthens the file by leaps) finds no block while the reserve has the last
+    /// ones. `false` when there was none.
+    fn release(&self) -> bool {
+        let filled = self.room.lock_filled();
+        let allocated = self.room.allocated.swap(0, Ordering::AcqRel);
+        self.room.has_disk.store(false, Ordering::Release);
+        if allocated <= *filled {
+            return false;
+        }
+        let is_released = deallocate(&self.file, *filled, allocated).is_ok();
+        tracing::warn!(
+            is_released,
+            "a write found no room: the store gives its reserve up for it"
+        );
+        is_released
     }
 }
 
@@ -142,10 +168,12 @@ impl StorageBackend for StoreFile {
     }
 
     fn set_len(&self, len: u64) -> Result<(), io::Error> {
+        let mut filled = self.room.lock_filled();
         self.file.set_len(len)?;
         if len < self.room.written.load(Ordering::Acquire) {
             self.room.written.store(len, Ordering::Release);
             self.room.allocated.store(len, Ordering::Release);
+            *filled = len;
         }
         Ok(())
     }
@@ -156,10 +184,21 @@ impl StorageBackend for StoreFile {
 
     fn write(&self, offset: u64, data: &[u8]) -> Result<(), io::Error> {
         let end = offset + data.len() as u64;
-        if end > self.room.written.fetch_max(end, Ordering::AcqRel) {
-            self.reserve();
+        let mut filled = self.room.lock_filled();
+        let allocated = self.room.allocated.load(Ordering::Acquire);
+        if offset < allocated {
+            *filled = end.min(allocated).max(*filled);
         }
-        self.file.write_all_at(data, offset)
+        if end > self.room.written.fetch_max(end, Ordering::AcqRel) {
+            self.reserve(&mut filled);
+        }
+        drop(filled);
+        match self.file.write_all_at(data, offset) {
+            Err(error) if error.kind() == io::ErrorKind::StorageFull && self.release() => {
+                self.file.write_all_at(data, offset)
+            }
+            result => result,
+        }
     }
 }
 
@@ -178,7 +217,27 @@ fn allocate(_: &File, _: u64) -> io::Result<()> {
     Ok(())
 }
 
+/// Gives the blocks from `start` to `end` back, in which nothing was ever written.
+#[cfg(target_os = "linux")]
+fn deallocate(file: &File, start: u64, end: u64) -> io::Result<()> {
+    use rustix::fs::{FallocateFlags, fallocate};
+    let flags = FallocateFlags::KEEP_SIZE | FallocateFlags::PUNCH_HOLE;
+    let start = start.next_multiple_of(BLOCK_BYTES);
+    if start < end {
+        fallocate(file, flags, start, end - start)?;
+    }
+    // Some file systems give blocks behind the end back only so.
+    file.set_len(file.metadata()?.len())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn deallocate(_: &File, _: u64, _: u64) -> io::Result<()> {
+    Ok(())
+}
+
 /// Free bytes inside the file in which a commit finds its place, however they are scattered.
 const INSIDE_BYTES: u64 = 1 << 30;
+/// The largest usual block of a file system: what a write has touched of it stays.
+const BLOCK_BYTES: u64 = 64 << 10;
 /// Blocks are allocated in steps of this many bytes.
 const ALLOCATION_STEP: u64 = 4 << 20;
