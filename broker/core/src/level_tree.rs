@@ -8,7 +8,7 @@
 //! Does not know: wildcards, what the values mean. Nothing here recurses, so depth costs no stack.
 
 use crate::short_text::ShortText;
-use crate::slab::Slab;
+use crate::slab::{PlaceId, Slab};
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 use std::hash::BuildHasher;
@@ -18,7 +18,7 @@ pub(crate) use crate::slab::PlaceId as NodeId;
 
 /// Number of a level name.
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
-pub(crate) struct LevelId(u32);
+pub(crate) struct LevelId(PlaceId);
 
 /// The node above all first levels.
 pub(crate) const ROOT: NodeId = NodeId::FIRST;
@@ -64,7 +64,8 @@ pub(crate) trait Keeps {
 impl<V: Default + Keeps> LevelTree<V> {
     pub(crate) fn new() -> Self {
         let mut nodes = Slab::default();
-        nodes.insert(Node::new(ROOT, LevelId(u32::MAX)));
+        // Nobody asks for the root's name.
+        nodes.insert(Node::new(ROOT, LevelId(PlaceId::FIRST)));
         Self {
             nodes,
             children: HashTable::new(),
@@ -190,58 +191,43 @@ impl<V: Default + Keeps> LevelTree<V> {
 #[derive(Debug, Default)]
 struct Levels {
     /// Names, and how many nodes use them.
-    names: Vec<(ShortText, u32)>,
-    free: Vec<u32>,
-    index: HashTable<u32>,
+    names: Slab<(ShortText, u32)>,
+    index: HashTable<PlaceId>,
     hasher: RandomState,
 }
 
 impl Levels {
     fn find(&self, name: &[u8]) -> Option<LevelId> {
         let hash = self.hasher.hash_one(name);
-        let same = |id: &u32| self.name(LevelId(*id)) == name;
+        let same = |id: &PlaceId| self.name(LevelId(*id)) == name;
         self.index.find(hash, same).map(|id| LevelId(*id))
     }
 
     fn name(&self, id: LevelId) -> &[u8] {
-        self.names
-            .get(id.0 as usize)
-            .map_or(&[], |(name, _)| name.as_bytes())
+        let name = self.names.get(id.0);
+        name.map_or(&[], |(name, _)| name.as_bytes())
     }
 
     fn acquire(&mut self, name: &[u8]) -> LevelId {
         if let Some(id) = self.find(name) {
-            if let Some((_, uses)) = self.names.get_mut(id.0 as usize) {
+            if let Some((_, uses)) = self.names.get_mut(id.0) {
                 *uses += 1;
             }
             return id;
         }
-        let id = if let Some(id) = self.free.pop() {
-            if let Some(place) = self.names.get_mut(id as usize) {
-                *place = (ShortText::new(name), 1);
-            }
-            id
-        } else {
-            self.names.push((ShortText::new(name), 1));
-            #[expect(clippy::expect_used, reason = "there are no more names than nodes")]
-            u32::try_from(self.names.len() - 1).expect("fewer than 2^32 level names")
+        let id = self.names.insert((ShortText::new(name), 1));
+        let hash_of = |id: &PlaceId| {
+            let name = self.names.get(*id);
+            self.hasher
+                .hash_one(name.map_or(&[][..], |(name, _)| name.as_bytes()))
         };
-        let Self {
-            names,
-            index,
-            hasher,
-            ..
-        } = self;
-        let hash_of = |id: &u32| {
-            let name = names.get(*id as usize);
-            hasher.hash_one(name.map_or(&[][..], |(name, _)| name.as_bytes()))
-        };
-        index.insert_unique(hasher.hash_one(name), id, hash_of);
+        self.index
+            .insert_unique(self.hasher.hash_one(name), id, hash_of);
         LevelId(id)
     }
 
     fn release(&mut self, id: LevelId) {
-        let Some((name, uses)) = self.names.get_mut(id.0 as usize) else {
+        let Some((name, uses)) = self.names.get_mut(id.0) else {
             return;
         };
         *uses -= 1;
@@ -252,7 +238,6 @@ impl Levels {
         if let Ok(entry) = self.index.find_entry(hash, |known| *known == id.0) {
             entry.remove();
         }
-        *name = ShortText::default();
-        self.free.push(id.0);
+        self.names.remove(id.0, (ShortText::default(), 0));
     }
 }

@@ -212,3 +212,25 @@ impl Message {
         self.topic.as_str().len() + self.forwarded.len() + self.payload.len()
     }
 }
+
+#[cfg(test)]
+impl Message {
+    /// A small message of QoS 1 to `topic`, for unit tests to change.
+    pub(crate) fn sample(topic: &str) -> Self {
+        Self {
+            topic: TopicName::new(topic),
+            payload: [].into(),
+            forwarded: [].into(),
+            qos: QoS::AtLeastOnce,
+            retain: false,
+            publisher: ClientId::new("p"),
+            origin: Origin::Client,
+            hops: 0,
+            received_at: Timestamp::default(),
+            expires_at: None,
+            urgency: Urgency::default(),
+            id: MessageId::default(),
+            attempts: 0,
+        }
+    }
+}

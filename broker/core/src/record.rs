@@ -254,8 +254,6 @@ const UNAVAILABLE: u8 = 6;
 mod tests {
     use super::*;
     use crate::action::RetainedEffect;
-    use crate::message::{ClientId, MessageId, TopicName, Urgency};
-    use crate::time::Timestamp;
 
     #[test]
     fn a_pending_record_is_elided_when_every_receiver_has_acknowledged() {
@@ -298,21 +296,7 @@ mod tests {
     }
 
     fn with_refs(elidable: Elidable, queues: &[u64]) -> Arc<Record> {
-        let message = Arc::new(Message {
-            topic: TopicName::new("t"),
-            payload: [].into(),
-            forwarded: [].into(),
-            qos: QoS::AtLeastOnce,
-            retain: false,
-            publisher: ClientId::new("p"),
-            origin: Origin::Client,
-            hops: 0,
-            received_at: Timestamp::default(),
-            expires_at: None,
-            urgency: Urgency::default(),
-            id: MessageId::default(),
-            attempts: 0,
-        });
+        let message = Arc::new(Message::sample("t"));
         let record = Record::open(
             PublishAction {
                 message,

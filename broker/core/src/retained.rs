@@ -151,7 +151,6 @@ enum Step<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::{ClientId, MessageId, Origin, TopicName, Urgency};
     use motemq_codec::{QoS, TopicFilter};
     use proptest::prelude::*;
 
@@ -215,19 +214,10 @@ mod tests {
 
     fn message(topic: &str) -> Arc<Message> {
         Arc::new(Message {
-            topic: TopicName::new(topic),
             payload: [1].into(),
-            forwarded: [].into(),
             qos: QoS::AtMostOnce,
             retain: true,
-            publisher: ClientId::new("p"),
-            origin: Origin::Client,
-            hops: 0,
-            received_at: Timestamp::default(),
-            expires_at: None,
-            urgency: Urgency::default(),
-            id: MessageId::default(),
-            attempts: 0,
+            ..Message::sample(topic)
         })
     }
 }

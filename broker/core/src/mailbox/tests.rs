@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::action::{PublishAction, RetainedEffect};
-use crate::message::{ClientId, MessageId, Origin, TopicName, Urgency};
+use crate::message::MessageId;
 use crate::record::Elidable;
 use crate::sim_journal::{SimDisk, SimJournal, SimJournalRules};
 use proptest::prelude::*;
@@ -211,22 +211,12 @@ fn what_is_beyond_the_memory_limit_is_cold_and_the_oldest_is_dropped_first() {
 
 fn numbered(number: u64) -> Message {
     Message {
-        topic: TopicName::new("t"),
         payload: [0; 9].into(),
-        forwarded: [].into(),
-        qos: QoS::AtLeastOnce,
-        retain: false,
-        publisher: ClientId::new("p"),
-        origin: Origin::Client,
-        hops: 0,
-        received_at: Timestamp::default(),
-        expires_at: None,
-        urgency: Urgency::default(),
         id: MessageId {
             connection: 1,
             sequence: number,
         },
-        attempts: 0,
+        ..Message::sample("t")
     }
 }
 
