@@ -63,6 +63,13 @@ pub(crate) struct Deadlines {
     pub(crate) connect_by: Timestamp,
 }
 
+impl Deadlines {
+    fn next(self) -> Timestamp {
+        self.silent_by
+            .map_or(self.connect_by, |by| by.min(self.connect_by))
+    }
+}
+
 impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// A driver for a socket that is ready for MQTT, and counted as open and without a session.
     pub(crate) fn new(
@@ -369,11 +376,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             return;
         }
         self.connection.handle_timeout(now, output);
-        let connect_by = self.deadlines.connect_by;
-        let connect_by = self
-            .deadlines
-            .silent_by
-            .map_or(connect_by, |silent_by| silent_by.min(connect_by));
+        let connect_by = self.deadlines.next();
         if !self.is_counted && now >= connect_by {
             self.connection.close(Close::Lost, output);
         }

@@ -98,7 +98,8 @@ pub fn set_user(path: &Path, user: &str, password: &[u8]) -> Result<(), Password
         .map_err(|error| PasswordFileError::Hashing(error.to_string()))?;
     let entry = format!("{user}:{hash}");
     edit(path, |lines| {
-        refuse_others(path, lines, user, "$argon2", "an argon2id password")?;
+        let is_ours = |line: &str| credential(line).starts_with("$argon2");
+        refuse_others(path, lines, user, is_ours, "an argon2id password")?;
         set_line(lines, user, entry);
         Ok(())
     })
@@ -109,16 +110,12 @@ pub(crate) fn refuse_others(
     path: &Path,
     lines: &[String],
     user: &str,
-    starts_with: &str,
+    is_ours: impl Fn(&str) -> bool,
     expected: &'static str,
 ) -> Result<(), PasswordFileError> {
-    let is_other = |line: &&String| {
-        let credential = line
-            .split_once(':')
-            .map_or("", |(_, credential)| credential);
-        !is_comment(line) && !is_of(line, user) && !credential.starts_with(starts_with)
-    };
-    match lines.iter().position(|line| is_other(&line)) {
+    let is_other =
+        |line: &String| !is_comment(line) && !is_of(line, user) && !is_ours(line.as_str());
+    match lines.iter().position(is_other) {
         None => Ok(()),
         Some(index) => Err(PasswordFileError::OtherKind {
             path: path.to_owned(),
@@ -126,6 +123,12 @@ pub(crate) fn refuse_others(
             expected,
         }),
     }
+}
+
+/// What a line has behind the user's name.
+pub(crate) fn credential(line: &str) -> &str {
+    line.split_once(':')
+        .map_or("", |(_, credential)| credential)
 }
 
 /// Puts `entry` in the place of the user's line, or at the end.

@@ -10,6 +10,7 @@
 use crate::auth::Authenticator;
 use crate::config::{self, Config, ConfigErrors, Setting, Sources};
 use crate::server::{Server, core_limits};
+use crate::tls;
 use motemq_core::Limits;
 use rustls::ServerConfig;
 use std::path::PathBuf;
@@ -89,11 +90,7 @@ impl Reloader {
         let mut tls = Vec::new();
         for listener in server.listeners() {
             let config = listener.config();
-            let read = config
-                .tls
-                .as_ref()
-                .map(|tls| server.tls_config(&config.name, tls));
-            let read = read.transpose();
+            let read = tls::server_config(config, server.tls_sessions());
             tls.push(read.unwrap_or_else(|error| {
                 mistakes.push(format!("listener {}: {error}", config.name));
                 None

@@ -8,8 +8,8 @@
 //! Does not know: exchanges, sessions. Adding a user blocks for the time of its iterations.
 
 use crate::password::{
-    BadLine, LineFault, PasswordFileError, UserNameFault, check_user, edit, is_comment, numbered,
-    read_private, refuse_others, set_line,
+    BadLine, LineFault, PasswordFileError, UserNameFault, check_user, credential, edit, is_comment,
+    numbered, read_private, refuse_others, set_line,
 };
 use crate::scram::{Prepared, StoredKeys, Users};
 use aws_lc_rs::rand;
@@ -82,15 +82,10 @@ pub fn set_user(
     let keys = StoredKeys::derive(&password, random::<SALT_BYTES>()?.to_vec(), iterations);
     let decoy = format!("{DECOY}{}", BASE64.encode(random::<DECOY_BYTES>()?));
     edit(path, |lines| {
-        let is_decoy = |line: &String| line.starts_with(DECOY) && !line.contains(':');
-        let has_decoy = lines.iter().any(is_decoy);
-        let users: Vec<String> = lines
-            .iter()
-            .filter(|line| !is_decoy(line))
-            .cloned()
-            .collect();
-        refuse_others(path, &users, user, "SCRAM-SHA-256$", "a SCRAM key")?;
-        if !has_decoy {
+        let is_decoy = |line: &str| line.starts_with(DECOY) && !line.contains(':');
+        let is_ours = |line: &str| is_decoy(line) || credential(line).starts_with("SCRAM-SHA-256$");
+        refuse_others(path, lines, user, is_ours, "a SCRAM key")?;
+        if !lines.iter().any(|line| is_decoy(line)) {
             lines.insert(0, decoy);
         }
         set_line(lines, user, format!("{user}:{}", keys.to_line()));

@@ -6,7 +6,7 @@ use crate::accept::accept;
 use crate::admin::{self, AdminSocket};
 use crate::auth::Authenticator;
 use crate::clock;
-use crate::config::{self, Bind, Config, ListenerConfig, TlsConfig};
+use crate::config::{self, Bind, Config, ListenerConfig};
 use crate::http;
 use crate::socket::ListeningSocket;
 use crate::store::StoreError;
@@ -429,13 +429,9 @@ impl Server {
         self.is_reloaded.load(Ordering::Relaxed)
     }
 
-    /// What a listener's TLS section and the files that it names say.
-    pub(crate) fn tls_config(
-        &self,
-        listener: &str,
-        config: &TlsConfig,
-    ) -> Result<Arc<rustls::ServerConfig>, tls::TlsError> {
-        tls::server_config(listener, config, &self.tls_sessions)
+    /// The sessions that TLS clients may resume.
+    pub(crate) fn tls_sessions(&self) -> &Arc<TlsSessions> {
+        &self.tls_sessions
     }
 
     /// The listeners.
@@ -648,9 +644,7 @@ fn read_tls(
     listener: &ListenerConfig,
     sessions: &Arc<TlsSessions>,
 ) -> Result<Option<Arc<rustls::ServerConfig>>, StartError> {
-    let tls = listener.tls.as_ref();
-    let config = tls.map(|tls| tls::server_config(&listener.name, tls, sessions));
-    config.transpose().map_err(|source| StartError::Tls {
+    tls::server_config(listener, sessions).map_err(|source| StartError::Tls {
         listener: listener.name.clone(),
         source,
     })

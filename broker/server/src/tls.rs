@@ -4,7 +4,7 @@
 //! `tls_sessions.rs`), no list of accepted authorities in the handshake. Only this module and `accept` know
 //! rustls.
 
-use crate::config::{ClientCert, Identity, TlsConfig};
+use crate::config::{ClientCert, Identity, ListenerConfig, TlsConfig};
 use crate::tls_sessions::TlsSessions;
 use rustls::crypto::aws_lc_rs::{self, kx_group};
 use rustls::pki_types::pem::PemObject;
@@ -38,15 +38,18 @@ pub enum TlsError {
     },
 }
 
-/// Builds the configuration of the listener `name`; clients resume what is in `sessions`, if they were verified by the same rules.
+/// Builds the configuration of a listener, if it has TLS; clients resume what is in `sessions`, if they were verified by the same
+/// rules.
 ///
 /// # Errors
 /// When a file is missing or wrong; the error names it.
 pub fn server_config(
-    name: &str,
-    config: &TlsConfig,
+    listener: &ListenerConfig,
     sessions: &Arc<TlsSessions>,
-) -> Result<Arc<ServerConfig>, TlsError> {
+) -> Result<Option<Arc<ServerConfig>>, TlsError> {
+    let Some(config) = &listener.tls else {
+        return Ok(None);
+    };
     let certificates = read_certificates("cert", &config.cert)?;
     let key = PrivateKeyDer::from_pem_file(&config.key).map_err(file_error("key", &config.key))?;
     let unusable = |source| TlsError::Unusable {
@@ -65,7 +68,7 @@ pub fn server_config(
     let builder = ServerConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
         .map_err(unusable)?;
-    let mut rules = Rules::of(name, config);
+    let mut rules = Rules::of(&listener.name, config);
     let builder = match (config.client_cert, &config.client_ca) {
         (ClientCert::None, _) | (_, None) => builder.with_no_client_auth(),
         (wish, Some(path)) => {
@@ -99,7 +102,7 @@ pub fn server_config(
     tls.session_storage = sessions.of_listener(&rules.0);
     tls.send_tls13_tickets = 1;
     tls.max_fragment_size = Some(usize::from(config.record_bytes_max));
-    Ok(Arc::new(tls))
+    Ok(Some(Arc::new(tls)))
 }
 
 /// What the clients of a listener are verified by, as bytes: a session made under other rules is not resumed.
