@@ -11,6 +11,8 @@ TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release"
 BIN = os.environ.get("MOTEMQ_BIN", str(TARGET / "motemq"))
 LOAD = os.environ.get("LOAD_BIN", str(TARGET / "load"))
 TICKS = os.sysconf("SC_CLK_TCK")
+# A listener for anybody, to go into Broker's `conf`.
+LISTENER = '[[listeners]]\nname = "bench"\nbind = "127.0.0.1:PORT"\nanonymous = true\n'
 
 
 def free_port():

@@ -6,11 +6,8 @@
 
 MOTEMQ_BIN names the binary (default target/release/motemq). Loopback only; ends what it starts.
 """
-import os, shutil, socket, subprocess, sys, tempfile, time
-from pathlib import Path
-
-ROOT = Path(__file__).resolve().parent.parent
-BIN = os.environ.get("MOTEMQ_BIN", str(ROOT / "target/release/motemq"))
+import os, socket, sys, tempfile, time
+from broker import LISTENER, Broker, accepts
 
 
 def varint(n):
@@ -58,38 +55,14 @@ class Client:
         self.read(5)
 
 
-class Broker:
-    def __init__(self, sync_ms=0):
-        self.dir = tempfile.mkdtemp(prefix="motemq-durable-", dir=os.environ.get("TMPDIR", "/tmp"))
-        with socket.socket() as s:
-            s.bind(("127.0.0.1", 0))
-            self.port = s.getsockname()[1]
-        conf = Path(self.dir) / "motemq.toml"
-        conf.write_text(f'data_dir = "data"\n[log]\nlevel = "warn"\n[http]\nbind = ""\n'
-                        f'[[listeners]]\nname = "m"\nbind = "127.0.0.1:{self.port}"\nanonymous = true\n')
-        env = dict(os.environ, MOTEMQ_INJECT_SYNC_MS=str(sync_ms))
-        env.pop("MOTEMQ_BIN", None)
-        self.p = subprocess.Popen([BIN, "run", "-c", str(conf)], env=env)
-        for _ in range(200):
-            try:
-                socket.create_connection(("127.0.0.1", self.port)).close()
-                return
-            except OSError:
-                time.sleep(0.02)
-        sys.exit("the broker did not start")
-
-    def written(self):
-        io = Path(f"/proc/{self.p.pid}/io").read_text()
-        return {k: int(v) for k, v in (line.split(": ") for line in io.splitlines())}["write_bytes"]
-
-    def stop(self):
-        self.p.terminate()
-        self.p.wait(20)
-        shutil.rmtree(self.dir, ignore_errors=True)
+def broker(sync_ms=0):
+    b = Broker(conf=LISTENER, env={"MOTEMQ_INJECT_SYNC_MS": str(sync_ms)})
+    b.start(ready=accepts)
+    return b
 
 
 def quiet():
-    b = Broker()
+    b = broker()
     time.sleep(0.5)
     base = b.written()
     idle = [Client(b.port, f"idle{i}") for i in range(1000)]
@@ -111,7 +84,7 @@ def quiet():
     time.sleep(1)
     print(f"5,000 QoS 1 messages between clean sessions: {b.written() - base} bytes written")
     del idle
-    b.stop()
+    b.close()
 
 
 def fsync_us(n=300):
@@ -132,7 +105,7 @@ def fsync_us(n=300):
 def sequential():
     for sync_ms in (0, 5, 20, 50):
         p50, p99 = fsync_us()
-        b = Broker(sync_ms)
+        b = broker(sync_ms)
         Client(b.port, "sleeper", clean=False).subscribe("t/#", 1)
         pub = Client(b.port, "pub")
         time.sleep(0.3)
@@ -148,7 +121,7 @@ def sequential():
         lat.sort()
         print(f"injected sync {sync_ms:2} ms: {n / took:7.0f} acknowledgements/s, p50 {lat[n // 2]:.0f} us, p99 {lat[n * 99 // 100]:.0f} us, "
               f"{(b.written() - base) / n:.0f} bytes written each (the disk alone: write 4 KiB + fdatasync p50 {p50:.0f} us, p99 {p99:.0f} us)")
-        b.stop()
+        b.close()
 
 
 if __name__ == "__main__":

@@ -11,11 +11,11 @@ sockets. The configuration is the default but for one listener with client certi
 limits=unauthenticated_max=20000. Last line: JSON.
 """
 import json, resource, signal, subprocess, sys, time
-from broker import LOAD, Broker, accepts, arguments, certificates
+from broker import LISTENER, LOAD, Broker, accepts, arguments, certificates
 
 
 def run(o, resume):
-    listener = f"[limits]\n{o['limits']}\n[[listeners]]\nname = \"bench\"\nbind = \"127.0.0.1:PORT\"\nanonymous = true\n"
+    listener = f"[limits]\n{o['limits']}\n{LISTENER}"
     with Broker(conf="") as b:
         (ca, cert, key), device = certificates(b.dir)
         config = b.dir / "own.toml"

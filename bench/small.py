@@ -7,7 +7,7 @@ at QoS 1 once a second to its own topic; every tenth subscribes to one).
 The store is on; the configuration is the default but for one TLS listener. Last line: JSON.
 """
 import json, time
-from broker import Broker, accepts, arguments, certificates
+from broker import LISTENER, Broker, accepts, arguments, certificates
 
 
 def run(o):
@@ -15,8 +15,8 @@ def run(o):
         (ca, cert, key), device = certificates(b.dir)
         config = b.dir / "own.toml"
         mutual = f'client_ca = "{ca}"\nclient_cert = "required"\nidentity = "none"\n' if o["mtls"] else ""
-        config.write_text(config.read_text() + f'[[listeners]]\nname = "bench"\nbind = "127.0.0.1:{b.port}"\nanonymous = true\n'
-                          f'[listeners.tls]\ncert = "{cert}"\nkey = "{key}"\n{mutual}')
+        config.write_text(config.read_text() + LISTENER.replace("PORT", str(b.port))
+                          + f'[listeners.tls]\ncert = "{cert}"\nkey = "{key}"\n{mutual}')
         b.start(ready=accepts)
         time.sleep(1)
         at_start, cpu = b.rss_kib(), sum(b.cpu_s())

@@ -10,7 +10,7 @@ anonymous listener; queue limits are the default. Last line: JSON.
 """
 import json, signal, subprocess, sys, time
 from pathlib import Path
-from broker import Broker, LOAD, arguments
+from broker import Broker, LISTENER, LOAD, arguments
 
 
 def start(b, what):
@@ -34,10 +34,9 @@ def kill_under_load(b):
 if __name__ == "__main__":
     o = arguments(dir="/tmp/motemq-filled", retained=1_000_000, sessions=100_000, backlogs=20, backlog=1000, payload=64, rounds=3)
     fill = {k: o[k] for k in ("retained", "sessions", "backlogs", "backlog", "payload")}
-    listener = '[[listeners]]\nname = "bench"\nbind = "127.0.0.1:PORT"\nanonymous = true\n'
     mark = Path(o["dir"]) / "filled.json"
     results = []
-    with Broker(conf=listener, dir=o["dir"]) as b:
+    with Broker(conf=LISTENER, dir=o["dir"]) as b:
         if not mark.exists() or json.loads(mark.read_text()) != fill:
             if (b.dir / "store").exists():
                 sys.exit(f"{b.dir} holds a store that was filled otherwise: remove it, or name another dir")
