@@ -26,7 +26,7 @@ external:
 
 # Time of decode, encode and routing, then instruction counts against bench/instructions.json (needs valgrind).
 bench:
-    cargo bench -p motemq-codec -p motemq-core -p motemq --bench codec --bench routing --bench journal
+    cargo bench -p motemq-codec -p motemq-tests --bench codec --bench routing --bench journal
     scripts/instructions.py check
 
 # Everything that CI runs.

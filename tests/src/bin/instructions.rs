@@ -3,22 +3,15 @@
 //! `scripts/instructions.py` runs it under callgrind with two iteration counts; the difference is what the iterations
 //! cost, start-up cancels out. Each scenario is one thread without sockets, clock or disk. Does not know: callgrind.
 
-use motemq::store::engine::{Engine, EngineOptions};
-use motemq_codec::{
-    Connect, ConnectProperties, Packet, PacketId, ProtocolVersion, Publish, PublishProperties, QoS,
-    RetainHandling, Subscribe, SubscribeFilter, SubscribeFilters, SubscribeOptions, UserProperties,
+use motemq_codec::QoS;
+use motemq_core::{Broker, Limits};
+use motemq_tests::measured::{
+    Client, JOURNAL_BYTES_MAX, PAYLOAD, VERSION, add_queue, batch_of, encoded, must, open_engine,
+    publish,
 };
-use motemq_core::{
-    Action, Broker, ClientId, Connection, ConnectionRules, Event, Expiry, Identity, Limits,
-    Message, MessageId, Origin, PublishAction, QueueId, QueueRef, RetainedEffect, SessionRow,
-    Timestamp, TopicName, Urgency, Verdict,
-};
-use redb::Database;
-use redb::backends::InMemoryBackend;
 use std::hint::black_box;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::task::Waker;
 use std::time::Duration;
 
 fn main() -> ExitCode {
@@ -110,198 +103,21 @@ fn deliver(iterations: u64, qos: QoS) {
 
 /// Commits of 100 messages for one queue each, and of the acknowledgements of the 100 before, folding included.
 fn commit(iterations: u64) {
-    let backend = Database::builder().create_with_backend(InMemoryBackend::new());
-    let db = must(backend);
-    must(Engine::create(&db, [7; 16]));
-    let options = EngineOptions {
-        journal_bytes_max: 1 << 20,
-        ..EngineOptions::default()
-    };
-    let (mut engine, _) = must(Engine::open(&db, options));
-    let queue = QueueId::session(1);
-    let session = Action::SessionPut(Box::new(session_row(queue)));
-    must(engine.commit(&db, &[session], &|| Duration::ZERO));
+    let (db, mut engine) = open_engine();
+    let queue = add_queue(&db, &mut engine);
     // Beyond the start of folding, so that every later commit does the same work.
     for batch in 0..WARM_UP_BATCHES + iterations {
-        let actions = batch_of(queue, batch);
+        let actions = batch_of(queue, batch * BATCH, BATCH);
         must(engine.commit(&db, black_box(&actions), &|| Duration::ZERO));
     }
-    assert!(engine.journal_bytes() < options.journal_bytes_max / 2);
-}
-
-fn batch_of(queue: QueueId, batch: u64) -> Vec<Action> {
-    let sequences = batch * BATCH..(batch + 1) * BATCH;
-    let publishes = sequences.clone().map(|sequence| {
-        Action::Publish(PublishAction {
-            message: Arc::new(message(sequence)),
-            refs: vec![QueueRef {
-                queue,
-                sequence,
-                qos: QoS::AtLeastOnce,
-                retain: false,
-                subscription_ids: None,
-            }],
-            retained: RetainedEffect::None,
-            inbound: None,
-            will_of: None,
-        })
-    });
-    let settled = sequences.filter_map(|sequence| sequence.checked_sub(BATCH));
-    publishes
-        .chain(settled.map(|sequence| Action::Settle { queue, sequence }))
-        .collect()
-}
-
-fn message(sequence: u64) -> Message {
-    Message {
-        topic: TopicName::new(TOPIC),
-        payload: PAYLOAD.into(),
-        forwarded: [].into(),
-        qos: QoS::AtLeastOnce,
-        retain: false,
-        publisher: ClientId::new("publisher"),
-        origin: Origin::Client,
-        hops: 0,
-        received_at: NOW,
-        expires_at: None,
-        urgency: Urgency::default(),
-        id: MessageId {
-            connection: 1,
-            sequence,
-        },
-        attempts: 0,
-    }
-}
-
-fn session_row(queue: QueueId) -> SessionRow {
-    SessionRow {
-        queue,
-        client_id: ClientId::new("subscriber"),
-        identity: Identity::Anonymous,
-        epoch: 1,
-        expiry: Expiry::Never,
-        disconnected_at: None,
-        sent_below: 0,
-        will: None,
-    }
-}
-
-/// A connected client; its socket is a buffer.
-struct Client {
-    connection: Connection,
-    output: Vec<u8>,
-}
-
-impl Client {
-    fn connect(broker: &Broker, client_id: &str) -> Self {
-        let rules = ConnectionRules {
-            qos_max: QoS::ExactlyOnce,
-        };
-        let mut client = Self {
-            connection: Connection::new(rules, broker, NOW),
-            output: Vec::new(),
-        };
-        let connect = Packet::Connect(Box::new(Connect {
-            version: VERSION,
-            client_id,
-            clean_start: true,
-            keep_alive_s: 60,
-            username: None,
-            password: None,
-            will: None,
-            properties: ConnectProperties::default(),
-        }));
-        let connect = encoded(&connect);
-        let (connection, output) = (&mut client.connection, &mut client.output);
-        let (_, event) = connection.handle_bytes(&connect, broker, NOW, output);
-        assert!(matches!(event, Some(Event::Authenticate(_))));
-        let verdict = Verdict::Accepted {
-            identity: Identity::Anonymous,
-            entropy: 0,
-        };
-        connection.handle_verdict(verdict, broker, NOW, output);
-        client.handle(broker, &[]);
-        assert_eq!(client.output, [0x20, 2, 0, 0], "CONNACK");
-        client
-    }
-
-    fn subscribe(&mut self, broker: &Broker, filters: &[String], qos: QoS) {
-        let filters: Vec<SubscribeFilter<'_>> = filters
-            .iter()
-            .map(|filter| SubscribeFilter {
-                filter,
-                options: SubscribeOptions {
-                    qos,
-                    no_local: false,
-                    retain_as_published: false,
-                    retain_handling: RetainHandling::SendAlways,
-                },
-            })
-            .collect();
-        let subscribe = Packet::Subscribe(Subscribe {
-            packet_id: PACKET_ID,
-            subscription_id: None,
-            user_properties: UserProperties::default(),
-            filters: SubscribeFilters::from_list(&filters),
-        });
-        self.handle(broker, &encoded(&subscribe));
-        assert_eq!(self.output.first(), Some(&0x90), "SUBACK");
-    }
-
-    /// One run of the server's driver: bytes in, bytes out.
-    fn handle(&mut self, broker: &Broker, bytes: &[u8]) {
-        self.output.clear();
-        self.connection.begin(Waker::noop(), &mut self.output);
-        if !bytes.is_empty() {
-            let (progress, _) = self
-                .connection
-                .handle_bytes(bytes, broker, NOW, &mut self.output);
-            assert_eq!(progress.consumed, bytes.len());
-        }
-        while self
-            .connection
-            .poll_output(broker, NOW, usize::MAX, &mut self.output)
-        {}
-        self.connection.flush_tally(broker);
-    }
-}
-
-fn publish(qos: QoS) -> Packet<'static> {
-    Packet::Publish(Publish {
-        dup: false,
-        qos,
-        retain: false,
-        topic: TOPIC,
-        packet_id: (qos != QoS::AtMostOnce).then_some(PACKET_ID),
-        properties: PublishProperties::default(),
-        payload: PAYLOAD,
-    })
-}
-
-fn encoded(packet: &Packet<'_>) -> Vec<u8> {
-    let mut wire = Vec::new();
-    must(packet.encode(VERSION, &mut wire));
-    wire
+    assert!(engine.journal_bytes() < JOURNAL_BYTES_MAX / 2);
 }
 
 fn count(iterations: u64) -> usize {
     must(usize::try_from(iterations))
 }
 
-#[expect(
-    clippy::panic,
-    reason = "a measurement that did not do its work is worthless"
-)]
-fn must<T, E: std::fmt::Debug>(result: Result<T, E>) -> T {
-    result.unwrap_or_else(|error| panic!("{error:?}"))
-}
-
-const VERSION: ProtocolVersion = ProtocolVersion::V3_1_1;
-const TOPIC: &str = "site/17/meter/42/power";
-const PAYLOAD: &[u8] = &[b'x'; 32];
-const PACKET_ID: PacketId = const { PacketId::new(1).unwrap() };
 const PACKET_BYTES_MAX: usize = 1 << 20;
-const NOW: Timestamp = Timestamp::from_ms(1_800_000_000_000);
 /// Topics looked up in turn, so that the layout of one look-up does not decide.
 const TOPICS: u64 = 1_000;
 /// The sessions that receive each topic.

@@ -4,17 +4,13 @@
 #![expect(clippy::unwrap_used, reason = "a benchmark may fail loudly")]
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
-use motemq_codec::{
-    Connect, ConnectProperties, Packet, PacketId, ProtocolVersion, Publish, PublishProperties, QoS,
-    RetainHandling, Subscribe, SubscribeFilter, SubscribeFilters, SubscribeOptions, UserProperties,
-};
+use motemq_codec::{QoS, RetainHandling, SubscribeOptions};
 use motemq_core::{
-    Broker, ClientId, Connection, ConnectionRules, Identity, Limits, Mailbox, Message, MessageId,
-    Origin, Retained, Router, Subscription, Timestamp, TopicName, TopicTrie, Urgency, Verdict,
+    Broker, Limits, Mailbox, Message, Retained, Router, Subscription, TopicName, TopicTrie,
 };
+use motemq_tests::measured::{Client, NOW, PAYLOAD, encoded, message, publish};
 use std::hint::black_box;
 use std::sync::Arc;
-use std::task::Waker;
 use std::time::Duration;
 
 criterion_group! {
@@ -65,10 +61,22 @@ fn trie(criterion: &mut Criterion) {
 /// A fleet that subscribes to one topic and leaves it again, and a look-up of that topic.
 fn router(criterion: &mut Criterion) {
     let broker = Broker::without_store(Arc::new(Limits::default()));
-    let clients: Vec<Client> = (0..10_000)
-        .map(|number| Client::connect(&broker, &format!("client-{number}")))
+    let ids: Vec<String> = (0..10_000)
+        .map(|number| format!("client-{number}"))
         .collect();
-    let subscriptions: Vec<Subscription> = clients.iter().map(Client::subscription).collect();
+    let _clients: Vec<Client> = ids.iter().map(|id| Client::connect(&broker, id)).collect();
+    let mailboxes: Vec<Arc<Mailbox>> = ids
+        .iter()
+        .map(|id| broker.session(id).unwrap().mailbox().clone())
+        .collect();
+    let subscriptions: Vec<Subscription> = mailboxes
+        .iter()
+        .map(|mailbox| Subscription {
+            mailbox: mailbox.clone(),
+            options: OPTIONS,
+            subscription_id: None,
+        })
+        .collect();
     criterion.bench_function("router, 10000 on and off one filter", |bencher| {
         bencher.iter_batched_ref(
             || (Router::default(), subscriptions.clone()),
@@ -76,8 +84,8 @@ fn router(criterion: &mut Criterion) {
                 for subscription in subscriptions.drain(..) {
                     router.subscribe("fleet/news", subscription);
                 }
-                for client in &clients {
-                    router.unsubscribe("fleet/news", client.mailbox.queue());
+                for mailbox in &mailboxes {
+                    router.unsubscribe("fleet/news", mailbox.queue());
                 }
                 assert!(router.is_empty());
             },
@@ -100,7 +108,7 @@ fn retained(criterion: &mut Criterion) {
     let mut retained = Retained::default();
     for number in 0..200_000 {
         let topic = format!("site/{}/meter/{}", number / 100, number % 100);
-        retained.set(message(&topic), &limits).unwrap();
+        retained.set(retained_message(&topic), &limits).unwrap();
     }
     let filters: Vec<String> = (0..2_000)
         .map(|number| format!("site/{}/meter/+", number * 7_919 % 2_000))
@@ -120,16 +128,9 @@ fn mailbox(criterion: &mut Criterion) {
     let broker = Broker::without_store(Arc::new(Limits::default()));
     let mut publisher = Client::connect(&broker, "publisher");
     let mut subscriber = Client::connect(&broker, "subscriber");
-    subscriber.subscribe(&broker, "site/+/meter/+");
-    let publish = encoded(&Packet::Publish(Publish {
-        dup: false,
-        qos: QoS::AtLeastOnce,
-        retain: false,
-        topic: "site/17/meter/42",
-        packet_id: Some(PACKET_ID),
-        properties: PublishProperties::default(),
-        payload: PAYLOAD,
-    }));
+    let filters = ["site/+/meter/+/power".to_owned()];
+    subscriber.subscribe(&broker, &filters, QoS::AtLeastOnce);
+    let publish = encoded(&publish(QoS::AtLeastOnce));
     criterion.bench_function("mailbox, push, take and settle", |bencher| {
         bencher.iter(|| {
             publisher.handle(&broker, &publish);
@@ -156,114 +157,15 @@ fn topic(number: u32) -> String {
     format!("site/{}/n{number}/t/v", number % 97)
 }
 
-fn message(topic: &str) -> Arc<Message> {
+fn retained_message(topic: &str) -> Arc<Message> {
     Arc::new(Message {
         topic: TopicName::new(topic),
-        payload: PAYLOAD.into(),
-        forwarded: [].into(),
         qos: QoS::AtMostOnce,
         retain: true,
-        publisher: ClientId::new("publisher"),
-        origin: Origin::Client,
-        hops: 0,
-        received_at: NOW,
-        expires_at: None,
-        urgency: Urgency::default(),
-        id: MessageId::default(),
-        attempts: 0,
+        ..message(0)
     })
 }
 
-/// A connected client; its socket is a buffer.
-struct Client {
-    connection: Connection,
-    mailbox: Arc<Mailbox>,
-    output: Vec<u8>,
-}
-
-impl Client {
-    fn connect(broker: &Broker, client_id: &str) -> Self {
-        let rules = ConnectionRules {
-            qos_max: QoS::ExactlyOnce,
-        };
-        let mut connection = Connection::new(rules, broker, NOW);
-        let mut output = Vec::new();
-        let connect = encoded(&Packet::Connect(Box::new(Connect {
-            version: VERSION,
-            client_id,
-            clean_start: true,
-            keep_alive_s: 60,
-            username: None,
-            password: None,
-            will: None,
-            properties: ConnectProperties::default(),
-        })));
-        connection.handle_bytes(&connect, broker, NOW, &mut output);
-        let verdict = Verdict::Accepted {
-            identity: Identity::Anonymous,
-            entropy: 0,
-        };
-        connection.handle_verdict(verdict, broker, NOW, &mut output);
-        let mailbox = broker.session(client_id).unwrap().mailbox().clone();
-        let mut client = Self {
-            connection,
-            mailbox,
-            output,
-        };
-        client.handle(broker, &[]);
-        assert_eq!(client.output, [0x20, 2, 0, 0], "CONNACK");
-        client
-    }
-
-    fn subscription(&self) -> Subscription {
-        Subscription {
-            mailbox: self.mailbox.clone(),
-            options: OPTIONS,
-            subscription_id: None,
-        }
-    }
-
-    fn subscribe(&mut self, broker: &Broker, filter: &str) {
-        let filter = SubscribeFilter {
-            filter,
-            options: OPTIONS,
-        };
-        let subscribe = encoded(&Packet::Subscribe(Subscribe {
-            packet_id: PACKET_ID,
-            subscription_id: None,
-            user_properties: UserProperties::default(),
-            filters: SubscribeFilters::from_list(&[filter]),
-        }));
-        self.handle(broker, &subscribe);
-        assert_eq!(self.output, [0x90, 3, 0, 1, 1], "SUBACK");
-    }
-
-    /// One run of the server's driver: bytes in, bytes out.
-    fn handle(&mut self, broker: &Broker, bytes: &[u8]) {
-        self.output.clear();
-        self.connection.begin(Waker::noop(), &mut self.output);
-        if !bytes.is_empty() {
-            self.connection
-                .handle_bytes(bytes, broker, NOW, &mut self.output);
-        }
-        while self
-            .connection
-            .poll_output(broker, NOW, usize::MAX, &mut self.output)
-        {}
-        self.connection.flush_tally(broker);
-    }
-}
-
-fn encoded(packet: &Packet<'_>) -> Vec<u8> {
-    let mut wire = Vec::new();
-    packet.encode(VERSION, &mut wire).unwrap();
-    wire
-}
-
-const VERSION: ProtocolVersion = ProtocolVersion::V3_1_1;
-const PAYLOAD: &[u8] = &[b'x'; 32];
-const PACKET_ID: PacketId = const { PacketId::new(1).unwrap() };
-const NOW: Timestamp = Timestamp::from_ms(1_800_000_000_000);
 const OPTIONS: SubscribeOptions = SubscribeOptions {
     qos: QoS::AtLeastOnce,
     no_local: false,
