@@ -143,7 +143,7 @@ impl Client {
         let (_, event) = connection.handle_bytes(&connect, broker, NOW, output);
         assert!(matches!(event, Some(Event::Authenticate(_))));
         let verdict = Verdict::Accepted {
-            identity: Identity::Anonymous,
+            login: Identity::Anonymous.into(),
             entropy: 0,
         };
         connection.handle_verdict(verdict, broker, NOW, output);

@@ -237,7 +237,7 @@ impl Bench {
             holds_commits: false,
             qos_max: QoS::ExactlyOnce,
             verdict: Verdict::Accepted {
-                identity: Identity::Anonymous,
+                login: Identity::Anonymous.into(),
                 entropy: 7,
             },
             limits,
@@ -625,7 +625,7 @@ fn method_answer(step: &ExchangeStep) -> Option<ExchangeAnswer> {
 #[must_use]
 pub fn accepted(user: &str) -> ExchangeAnswer {
     ExchangeAnswer::Accepted {
-        identity: Identity::User(user.into()),
+        login: Identity::User(user.into()).into(),
         entropy: 7,
         data: b"bye".to_vec(),
     }

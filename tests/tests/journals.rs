@@ -395,7 +395,7 @@ impl Client {
         assert_eq!(progress.consumed, bytes.len());
         if let Some(Event::Authenticate(_)) = event {
             let verdict = Verdict::Accepted {
-                identity: Identity::Anonymous,
+                login: Identity::Anonymous.into(),
                 entropy: 0,
             };
             self.connection

@@ -214,7 +214,7 @@ impl Stage {
             line.up.extend_from_slice(&shown[done.consumed..]);
             if let Some(Event::Authenticate(_)) = event {
                 let verdict = Verdict::Accepted {
-                    identity: Identity::Anonymous,
+                    login: Identity::Anonymous.into(),
                     entropy: 7,
                 };
                 line.machine

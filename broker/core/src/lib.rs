@@ -8,6 +8,7 @@
 //! stripe, router, retained, share group, mailbox, record, journal, wake-up.
 #![deny(clippy::indexing_slicing, clippy::cast_possible_truncation)]
 
+mod acl;
 mod action;
 mod broker;
 mod connection;
@@ -17,6 +18,7 @@ mod image;
 mod journal;
 mod level_tree;
 mod limits;
+mod login;
 mod mailbox;
 mod message;
 mod queue_refs;
@@ -34,6 +36,7 @@ mod time;
 mod trie;
 mod wakeup;
 
+pub use acl::{Acl, Grant, PublishRights, Rights};
 pub use action::{
     Action, PublishAction, QueueId, QueueRef, RetainedEffect, SessionRow, StoredSubscription, Will,
 };
@@ -46,6 +49,7 @@ pub use counters::{Counters, DropReason, Limit, Tally};
 pub use image::{Image, QueueImage, StoredRef};
 pub use journal::{BacklogRequest, Journal, JournalFailure, NO_POSITION, NoJournal, Room};
 pub use limits::{Limits, QueueFull, ShareRedispatch, ShareStrategy};
+pub use login::{Attributes, Login, Principal};
 pub use mailbox::{Mailbox, Outgoing};
 pub use message::{ClientId, Expiry, Identity, Message, MessageId, Origin, TopicName, Urgency};
 pub use queue_refs::QueueRefs;

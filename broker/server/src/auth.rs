@@ -189,7 +189,7 @@ impl Authenticator {
         let user = exchange.scram.user();
         match exchange.scram.finish(data) {
             Ok(message) => ExchangeAnswer::Accepted {
-                identity: Identity::User(user.into()),
+                login: Identity::User(user.into()).into(),
                 entropy: rand::rng().random(),
                 data: message.into_bytes(),
             },
@@ -368,7 +368,7 @@ fn admits_anonymous(listener: &ListenerConfig, peer: &Peer) -> bool {
 
 fn accepted(identity: Identity) -> Verdict {
     Verdict::Accepted {
-        identity,
+        login: identity.into(),
         entropy: rand::rng().random(),
     }
 }

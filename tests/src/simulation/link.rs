@@ -188,7 +188,7 @@ impl Link {
                 progress = done.consumed;
                 if let Some(Event::Authenticate(_)) = event {
                     let verdict = Verdict::Accepted {
-                        identity: Identity::Anonymous,
+                        login: Identity::Anonymous.into(),
                         entropy: around.dice.below(usize::MAX) as u128,
                     };
                     self.machine

@@ -232,7 +232,7 @@ fn client_ids_of_letters_and_digits_are_allowed() {
 #[test]
 fn a_client_that_is_not_let_in_is_told_and_closed() {
     let user = |name: &str| Verdict::Accepted {
-        identity: Identity::User(name.into()),
+        login: Identity::User(name.into()).into(),
         entropy: 7,
     };
     let refused = Verdict::Refused {
@@ -367,7 +367,7 @@ fn the_reason_of_a_refused_connect_fits_the_client() {
         let refuse = |packet_bytes_max| {
             let mut bench = Bench::default();
             let user = |name: &str| Verdict::Accepted {
-                identity: Identity::User(name.into()),
+                login: Identity::User(name.into()).into(),
                 entropy: 7,
             };
             bench.verdict = user("owner");

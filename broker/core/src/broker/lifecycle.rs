@@ -7,8 +7,9 @@ use super::{Broker, Keeps, PublishSource};
 use crate::action::{Action, QueueId, Will};
 use crate::counters::{Limit, Tally};
 use crate::journal::Room;
+use crate::login::Login;
 use crate::mailbox::Mailbox;
-use crate::message::{ClientId, Expiry, Identity, Origin};
+use crate::message::{ClientId, Expiry, Origin};
 use crate::record::{Record, RecordState};
 use crate::session::{Session, SessionState};
 use crate::share_group::ShareGroup;
@@ -42,7 +43,7 @@ pub(crate) struct Attached {
 #[derive(Debug)]
 pub(crate) struct AttachRequest {
     pub(crate) client_id: ClientId,
-    pub(crate) identity: Identity,
+    pub(crate) login: Login,
     pub(crate) clean_start: bool,
     pub(crate) expiry: Expiry,
     /// Unacknowledged QoS 1 and 2 messages that the client may have.
@@ -89,7 +90,7 @@ impl Broker {
         }
         if let Some(old) = registry.sessions.get(&request.client_id).cloned() {
             let mut state = old.lock();
-            if state.identity != request.identity {
+            if state.identity != request.login.identity {
                 return Err(ReasonCode::NotAuthorized);
             }
             let has_ended = due_times(&state).1.is_some_and(|at| at <= now);
@@ -140,7 +141,7 @@ impl Broker {
     fn create(&self, request: &AttachRequest) -> Arc<Session> {
         let queue = QueueId::session(self.next_queue.fetch_add(1, Ordering::Relaxed));
         let mailbox = Mailbox::new(queue, &self.limits());
-        let state = SessionState::new(request.identity.clone(), request.expiry);
+        let state = SessionState::new(request.login.identity.clone(), request.expiry);
         Session::new(request.client_id.clone(), mailbox, state)
     }
 

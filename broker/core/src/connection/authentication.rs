@@ -12,7 +12,7 @@
 use super::handshake::ConnectRequest;
 use super::{Close, Connection, Event, Phase, Violation};
 use crate::broker::Broker;
-use crate::message::Identity;
+use crate::login::Login;
 use crate::time::Timestamp;
 use motemq_codec::{Auth, ReasonCode, UserProperties};
 use std::fmt;
@@ -60,7 +60,7 @@ pub enum ExchangeAnswer {
     /// The client is who it says.
     Accepted {
         /// Who that is.
-        identity: Identity,
+        login: Login,
         /// Random bits for an assigned client identifier.
         entropy: u128,
         /// The method's last data; empty for none.
@@ -79,7 +79,7 @@ impl fmt::Debug for ExchangeAnswer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Continue(_) => f.write_str("Continue"),
-            Self::Accepted { identity, .. } => write!(f, "Accepted({identity})"),
+            Self::Accepted { login, .. } => write!(f, "Accepted({})", login.identity),
             Self::Refused { code, .. } => write!(f, "Refused({code:?})"),
         }
     }
@@ -150,12 +150,12 @@ impl Connection {
             }
             ExchangeAnswer::Refused { code, reason } => self.end_exchange(code, reason, out),
             ExchangeAnswer::Accepted {
-                identity,
+                login,
                 entropy,
                 data,
             } => match &mut self.phase {
                 Phase::Active(active) => {
-                    if active.session.lock().identity != identity {
+                    if active.session.lock().identity != login.identity {
                         let reason = "re-authentication as another user: connect anew";
                         return self.end_exchange(ReasonCode::NotAuthorized, reason, out);
                     }
@@ -163,7 +163,7 @@ impl Connection {
                 }
                 Phase::Authenticating(hello) => {
                     hello.authentication_data = Some(data).filter(|data| !data.is_empty());
-                    self.accept_waiting(identity, entropy, broker, now, out);
+                    self.accept_waiting(login, entropy, broker, now, out);
                 }
                 Phase::AwaitConnect => {}
             },

@@ -10,7 +10,8 @@ use super::{Active, Close, Connection, Event, Pending, Phase, Reply};
 use crate::action::Will;
 use crate::broker::{AttachRequest, Broker};
 use crate::counters::Limit;
-use crate::message::{ClientId, Expiry, Identity, Message, MessageId, Origin, TopicName, Urgency};
+use crate::login::Login;
+use crate::message::{ClientId, Expiry, Message, MessageId, Origin, TopicName, Urgency};
 use crate::time::Timestamp;
 use motemq_codec::{
     ConnAck, ConnAckProperties, Connect, DecodeError, Packet, ProtocolVersion, QoS, ReasonCode,
@@ -45,7 +46,7 @@ pub enum Verdict {
     /// The client is who it says.
     Accepted {
         /// Who that is.
-        identity: Identity,
+        login: Login,
         /// Random bits for an assigned client identifier.
         entropy: u128,
     },
@@ -196,8 +197,8 @@ impl Connection {
         out: &mut Vec<u8>,
     ) {
         match verdict {
-            Verdict::Accepted { identity, entropy } => {
-                self.accept_waiting(identity, entropy, broker, now, out);
+            Verdict::Accepted { login, entropy } => {
+                self.accept_waiting(login, entropy, broker, now, out);
             }
             Verdict::Refused { code, reason } => {
                 if matches!(self.phase, Phase::Authenticating(_)) {
@@ -210,7 +211,7 @@ impl Connection {
     /// Lets the client in that waits for it.
     pub(super) fn accept_waiting(
         &mut self,
-        identity: Identity,
+        login: Login,
         entropy: u128,
         broker: &Broker,
         now: Timestamp,
@@ -219,7 +220,7 @@ impl Connection {
         self.last_received = now;
         match std::mem::replace(&mut self.phase, Phase::AwaitConnect) {
             Phase::Authenticating(hello) => {
-                self.accept(*hello, identity, entropy, broker, now, out);
+                self.accept(*hello, login, entropy, broker, now, out);
             }
             other => self.phase = other,
         }
@@ -228,7 +229,7 @@ impl Connection {
     fn accept(
         &mut self,
         hello: Hello,
-        identity: Identity,
+        login: Login,
         entropy: u128,
         broker: &Broker,
         now: Timestamp,
@@ -279,7 +280,7 @@ impl Connection {
         }
         let request = AttachRequest {
             client_id: client_id.clone(),
-            identity,
+            login,
             clean_start: hello.clean_start,
             expiry: hello.expiry,
             inflight_max,
