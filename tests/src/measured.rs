@@ -8,9 +8,9 @@ use motemq_codec::{
     RetainHandling, Subscribe, SubscribeFilter, SubscribeFilters, SubscribeOptions, UserProperties,
 };
 use motemq_core::{
-    Action, Broker, ClientId, Connection, ConnectionRules, Event, Expiry, Identity, Message,
-    MessageId, Origin, PublishAction, QueueId, QueueRef, RetainedEffect, SessionRow, Timestamp,
-    TopicName, Urgency, Verdict,
+    Action, Attributes, Broker, ClientId, Connection, ConnectionRules, Event, Expiry, Identity,
+    Message, MessageId, Origin, PublishAction, QueueId, QueueRef, RetainedEffect, SessionRow,
+    Timestamp, TopicName, Urgency, Verdict,
 };
 use redb::Database;
 use redb::backends::InMemoryBackend;
@@ -98,6 +98,7 @@ fn session_row(queue: QueueId) -> SessionRow {
         queue,
         client_id: ClientId::new("subscriber"),
         identity: Identity::Anonymous,
+        attributes: Attributes::none(),
         epoch: 1,
         expiry: Expiry::Never,
         disconnected_at: None,

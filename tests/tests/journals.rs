@@ -18,10 +18,10 @@ use motemq_codec::{
     SubscribeOptions, UserProperties, decode,
 };
 use motemq_core::{
-    Action, Broker, ClientId, Connection, ConnectionRules, Event, Expiry, Identity, Image, Journal,
-    Limits, Message, MessageId, Origin, PublishAction, QueueId, QueueRef, Record, RecordState,
-    RetainedEffect, Room, SessionRow, SimDisk, SimJournal, SimJournalRules, Timestamp, TopicName,
-    Urgency, Verdict,
+    Action, Attributes, Broker, ClientId, Connection, ConnectionRules, Event, Expiry, Identity,
+    Image, Journal, Limits, Message, MessageId, Origin, PublishAction, QueueId, QueueRef, Record,
+    RecordState, RetainedEffect, Room, SessionRow, SimDisk, SimJournal, SimJournalRules, Timestamp,
+    TopicName, Urgency, Verdict,
 };
 use redb::ReadableDatabase;
 use std::os::unix::fs::MetadataExt;
@@ -505,6 +505,7 @@ fn session(number: u64) -> Action {
         queue: QueueId::session(number),
         client_id: ClientId::new("client"),
         identity: Identity::Anonymous,
+        attributes: Attributes::none(),
         epoch: 1,
         expiry: Expiry::Never,
         disconnected_at: None,

@@ -7,6 +7,7 @@
 //!
 //! Does not know: how actions are laid out on disk, which of them are still pending.
 
+use crate::login::Attributes;
 use crate::message::{ClientId, Expiry, Identity, Message};
 use crate::time::Timestamp;
 use motemq_codec::{PacketId, QoS, SubscribeOptions};
@@ -105,6 +106,8 @@ pub struct SessionRow {
     pub client_id: ClientId,
     /// Who owns the session.
     pub identity: Identity,
+    /// What its last login said besides.
+    pub attributes: Arc<Attributes>,
     /// Counts the connections of this session; a lower one is fenced.
     pub epoch: u64,
     /// How long it outlives its connection.

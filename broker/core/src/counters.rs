@@ -20,17 +20,20 @@ pub enum DropReason {
     Rejected,
     /// The body could not be read back from the store.
     Unreadable,
+    /// The ACL does not let the receiver have it.
+    NotAuthorized,
 }
 
 impl DropReason {
     /// All reasons.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::QueueFull,
         Self::Expired,
         Self::TooLarge,
         Self::OfflineQoS0,
         Self::Rejected,
         Self::Unreadable,
+        Self::NotAuthorized,
     ];
 
     /// The value of the metric's `reason` label.
@@ -43,6 +46,7 @@ impl DropReason {
             Self::OfflineQoS0 => "qos0_offline",
             Self::Rejected => "rejected",
             Self::Unreadable => "unreadable",
+            Self::NotAuthorized => "not_authorized",
         }
     }
 }
@@ -191,6 +195,14 @@ counters! {
     publish_refused,
     /// Wills published.
     wills_published,
+    /// Wills not published because the ACL did not allow it any more.
+    wills_denied,
+    /// PUBLISH packets that the ACL did not allow.
+    publish_denied,
+    /// Filters of SUBSCRIBE packets that the ACL did not allow.
+    subscribe_denied,
+    /// CONNECT packets whose will the ACL did not allow.
+    connect_denied,
     /// Sessions taken over by a newer connection.
     takeovers,
     /// Connections ended for silence.

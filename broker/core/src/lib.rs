@@ -42,8 +42,8 @@ pub use action::{
 };
 pub use broker::{Broker, PublishSource, Receipt, SessionTotals};
 pub use connection::{
-    Close, ConnectRequest, Connection, ConnectionRules, Event, ExchangeAnswer, ExchangeStage,
-    ExchangeStep, Progress, Verdict, Violation,
+    Close, ConnectRequest, Connection, ConnectionRules, Denial, DeniedAction, Event,
+    ExchangeAnswer, ExchangeStage, ExchangeStep, Progress, Verdict, Violation,
 };
 pub use counters::{Counters, DropReason, Limit, Tally};
 pub use image::{Image, QueueImage, StoredRef};

@@ -4,7 +4,7 @@
 
 use crate::message::{ClientId, Identity};
 use crate::time::Timestamp;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 /// What a login proved.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -21,7 +21,7 @@ impl From<Identity> for Login {
     fn from(identity: Identity) -> Self {
         Self {
             identity,
-            attributes: Arc::default(),
+            attributes: Attributes::none(),
             expires_at: None,
         }
     }
@@ -40,6 +40,13 @@ pub struct Attributes {
 }
 
 impl Attributes {
+    /// Of a login that says nothing more; one for all of them.
+    #[must_use]
+    pub fn none() -> Arc<Self> {
+        static NONE: LazyLock<Arc<Attributes>> = LazyLock::new(Arc::default);
+        NONE.clone()
+    }
+
     /// Whether the login says nothing more.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -5,6 +5,7 @@
 
 use crate::action::{QueueId, SessionRow, Will};
 use crate::connection::Hints;
+use crate::login::{Attributes, Principal};
 use crate::mailbox::Mailbox;
 use crate::message::{ClientId, Expiry, Identity};
 use crate::record::Record;
@@ -29,6 +30,8 @@ pub struct Session {
 #[derive(Debug)]
 pub(crate) struct SessionState {
     pub(crate) identity: Identity,
+    /// As of its last login.
+    pub(crate) attributes: Arc<Attributes>,
     /// Counts connections; the newest owns the session.
     pub(crate) epoch: u64,
     pub(crate) expiry: Expiry,
@@ -94,9 +97,10 @@ impl Session {
 }
 
 impl SessionState {
-    pub(crate) fn new(identity: Identity, expiry: Expiry) -> Self {
+    pub(crate) fn new(identity: Identity, attributes: Arc<Attributes>, expiry: Expiry) -> Self {
         Self {
             identity,
+            attributes,
             epoch: 0,
             expiry,
             is_stored: false,
@@ -119,11 +123,21 @@ impl SessionState {
         }
     }
 
+    /// Whom the ACL judges.
+    pub(crate) fn principal(&self, session: &Session) -> Arc<Principal> {
+        Arc::new(Principal {
+            client_id: session.client_id.clone(),
+            identity: self.identity.clone(),
+            attributes: self.attributes.clone(),
+        })
+    }
+
     pub(crate) fn row(&self, session: &Session) -> Box<SessionRow> {
         Box::new(SessionRow {
             queue: session.queue(),
             client_id: session.client_id.clone(),
             identity: self.identity.clone(),
+            attributes: self.attributes.clone(),
             epoch: self.epoch,
             expiry: self.expiry,
             disconnected_at: self.disconnected_at,

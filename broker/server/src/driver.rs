@@ -117,6 +117,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let others = runtime::Waiting::take();
         let result = self.run(cx, &mut output);
         drop(others);
+        self.report_denial();
         self.connection.flush_tally(self.server.broker());
         if output.len() > OUTPUT_SMALL {
             std::mem::swap(&mut output, &mut self.output);
@@ -129,6 +130,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             SCRATCH.with_borrow_mut(|scratch| scratch.output = output);
         }
         result
+    }
+
+    /// Says in the log what the ACL has denied in this run, the first of it.
+    fn report_denial(&mut self) {
+        let Some(denial) = self.connection.take_denial() else {
+            return;
+        };
+        if let Some(suppressed) = DENIALS.admit() {
+            tracing::warn!(
+                target: "audit",
+                client = self.connection.client_id().map(ClientId::as_str),
+                peer = %self.peer.address,
+                action = denial.action.label(),
+                topic = &*denial.topic,
+                suppressed,
+                "denied by the ACL: no rule of auth.acl_file allows it, or one denies it"
+            );
+        }
     }
 
     fn run(&mut self, cx: &mut Context<'_>, output: &mut Vec<u8>) -> Poll<()> {
@@ -479,6 +498,8 @@ thread_local! {
 
 /// Clients that were thrown out, in the log.
 static REFUSALS: AuditLimit = AuditLimit::new();
+/// What the ACL denied, in the log.
+static DENIALS: AuditLimit = AuditLimit::new();
 /// Bytes read in one go.
 const INPUT_BYTES: usize = 64 << 10;
 /// Deliveries are encoded up to this many bytes before they are written.

@@ -106,6 +106,10 @@ fn describe() {
         "mqtt_broker_acknowledgements_total",
         "PUBACK, PUBREC and PUBCOMP sent, by what they rest on: fsynced, elided (every durable receiver had acknowledged) or volatile (nothing durable was promised)."
     );
+    describe_counter!(
+        "mqtt_broker_acl_denied_total",
+        "What the ACL denied, by action: publish, subscribe (filters), connect (its will), will (when it was due). Deliveries are among mqtt_broker_messages_dropped_total."
+    );
     describe_counter!("mqtt_broker_wills_published_total", "Wills published.");
     describe_counter!(
         "mqtt_broker_session_takeovers_total",
@@ -232,6 +236,15 @@ fn messages(counters: &Counters) {
     ];
     for (name, count) in plain {
         counter!(name).absolute(of(count));
+    }
+    let denied = [
+        ("publish", &counters.publish_denied),
+        ("subscribe", &counters.subscribe_denied),
+        ("connect", &counters.connect_denied),
+        ("will", &counters.wills_denied),
+    ];
+    for (action, count) in denied {
+        counter!("mqtt_broker_acl_denied_total", "action" => action).absolute(of(count));
     }
     let acknowledgements = [
         ("fsynced", &counters.acks_fsynced),

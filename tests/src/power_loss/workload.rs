@@ -7,8 +7,9 @@
 use super::Chance;
 use motemq_codec::{PacketId, QoS, RetainHandling, SubscribeOptions};
 use motemq_core::{
-    Action, ClientId, Expiry, Identity, Image, Message, MessageId, Origin, PublishAction, QueueId,
-    QueueRef, RetainedEffect, SessionRow, StoredSubscription, Timestamp, TopicName, Urgency, Will,
+    Action, Attributes, ClientId, Expiry, Identity, Image, Message, MessageId, Origin,
+    PublishAction, QueueId, QueueRef, RetainedEffect, SessionRow, StoredSubscription, Timestamp,
+    TopicName, Urgency, Will,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -192,6 +193,7 @@ impl Workload {
             queue,
             client_id: ClientId::new(&format!("device-{}", queue.as_u64())),
             identity,
+            attributes: self.attributes(),
             epoch: 1,
             expiry: self
                 .chance
@@ -200,6 +202,17 @@ impl Workload {
             sent_below: 0,
             will: self.will(),
         }))
+    }
+
+    fn attributes(&mut self) -> Arc<Attributes> {
+        match self.chance.below(2) {
+            0 => Attributes::none(),
+            _ => Arc::new(Attributes {
+                groups: ["meters".into()].into(),
+                fields: [("ou".into(), "hall".into())].into(),
+                rules: [].into(),
+            }),
+        }
     }
 
     fn will(&mut self) -> Option<Arc<Will>> {

@@ -111,6 +111,10 @@ impl Broker {
         let mut state = session.lock();
         state.epoch += 1;
         state.expiry = request.expiry;
+        if state.attributes != request.login.attributes {
+            state.attributes = request.login.attributes;
+            self.leave_forbidden_groups(&session, &mut state, tally);
+        }
         state.is_connected = true;
         state.disconnected_at = None;
         state.will = request.will;
@@ -141,7 +145,11 @@ impl Broker {
     fn create(&self, request: &AttachRequest) -> Arc<Session> {
         let queue = QueueId::session(self.next_queue.fetch_add(1, Ordering::Relaxed));
         let mailbox = Mailbox::new(queue, &self.limits());
-        let state = SessionState::new(request.login.identity.clone(), request.expiry);
+        let state = SessionState::new(
+            request.login.identity.clone(),
+            request.login.attributes.clone(),
+            request.expiry,
+        );
         Session::new(request.client_id.clone(), mailbox, state)
     }
 
@@ -264,7 +272,17 @@ impl Broker {
         message.origin = Origin::Will;
         message.received_at = now;
         message.expires_at = will.message_expiry_s.map(|seconds| now.plus_s(seconds));
-        let receivers = self.receivers(message.topic.as_str(), Some(session.queue()));
+        let topic = message.topic.as_str();
+        let rights = self.rights(session, state);
+        if rights.is_some_and(|rights| !rights.publish(topic).allows(message.qos, message.retain)) {
+            tally.wills_denied += 1;
+            if state.is_stored {
+                // The row must not keep it for the next start.
+                self.submit(Action::SessionPut(state.row(session)));
+            }
+            return;
+        }
+        let receivers = self.receivers(topic, Some(session.queue()));
         let source = PublishSource {
             inbound: None,
             will_of: state.is_stored.then(|| session.queue()),

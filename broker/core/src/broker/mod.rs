@@ -8,6 +8,7 @@
 //!
 //! Does not know: packets, sockets, clocks.
 
+mod access;
 mod lifecycle;
 mod publish;
 mod shared;
@@ -16,6 +17,7 @@ mod subscribe;
 pub(crate) use lifecycle::{AttachRequest, Ending};
 pub(crate) use subscribe::{Replay, Wish};
 
+use crate::acl::Acl;
 use crate::action::{Action, QueueId};
 use crate::counters::Counters;
 use crate::deadline::Deadlines;
@@ -42,6 +44,9 @@ use std::sync::{Arc, Mutex, RwLock};
 pub struct Broker {
     /// Taken for a moment, under any other lock.
     limits: RwLock<Arc<Limits>>,
+    /// Taken for a moment, under any other lock.
+    acl: RwLock<Arc<Acl>>,
+    acl_generation: AtomicU64,
     journal: Arc<dyn Journal>,
     keeps: Keeps,
     counters: Counters,
@@ -120,6 +125,8 @@ impl Broker {
     fn build(limits: Arc<Limits>, journal: Arc<dyn Journal>, keeps: Keeps, boot: u32) -> Self {
         Self {
             limits: RwLock::new(limits),
+            acl: RwLock::default(),
+            acl_generation: AtomicU64::new(1),
             journal,
             keeps,
             counters: Counters::default(),
@@ -160,7 +167,7 @@ impl Broker {
             let next_sequence = queue.next_sequence.max(row.sent_below);
             let mailbox =
                 Mailbox::restored(row.queue, &limits, queue.refs, next_sequence, sent_below);
-            let mut state = SessionState::new(row.identity, row.expiry);
+            let mut state = SessionState::new(row.identity, row.attributes, row.expiry);
             state.epoch = row.epoch;
             state.is_stored = true;
             // A session connected at the crash counts as disconnected now (contracts section 5).

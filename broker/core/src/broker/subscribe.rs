@@ -1,8 +1,9 @@
 //! SUBSCRIBE and UNSUBSCRIBE: the router, the session's own list and the journal, in that order, under the session's lock.
 
 use super::Broker;
+use crate::acl::Rights;
 use crate::action::{Action, StoredSubscription};
-use crate::counters::{Limit, Tally};
+use crate::counters::{DropReason, Limit, Tally};
 use crate::journal::Room;
 use crate::limits::Limits;
 use crate::mailbox::Fenced;
@@ -14,7 +15,8 @@ use crate::short_text::ShortText;
 use crate::sync::{read, write};
 use crate::time::Timestamp;
 use motemq_codec::{
-    QoS, ReasonCode, RetainHandling, SubscribeOptions, is_shared, parse_subscription,
+    QoS, ReasonCode, RetainHandling, SubscribeOptions, SubscriptionFilter, is_shared,
+    parse_subscription,
 };
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -72,13 +74,24 @@ impl Broker {
         let mut stored = Vec::new();
         let mut replays = Vec::new();
         let limits = self.limits();
+        // Under the session's lock: a change of the ACL takes it too.
+        let rights = self.rights(session, &state);
         for wish in wishes {
-            if let Err(code) = self.check_wish(wish, &state, &limits, tally) {
-                result.codes.push(code);
-                continue;
-            }
+            let checked = self
+                .check_wish(wish, &state, &limits, tally)
+                .and_then(|parsed| allowed_qos(rights.as_ref(), &parsed, wish.options.qos));
+            let allowed_qos = match checked {
+                Ok(qos) => qos,
+                Err(code) => {
+                    if code == ReasonCode::NotAuthorized {
+                        tally.subscribe_denied += 1;
+                    }
+                    result.codes.push(code);
+                    continue;
+                }
+            };
             let mut options = wish.options;
-            options.qos = options.qos.min(qos_max);
+            options.qos = allowed_qos.min(qos_max);
             self.route(session, &mut state, Wish { options, ..*wish });
             let filter = ShortText::new(wish.filter.as_bytes());
             let is_new = state.filters.insert(filter);
@@ -115,7 +128,13 @@ impl Broker {
         drop(state);
         let retained = read(&self.retained);
         for (filter, qos, subscription_id) in replays {
+            let may_receive =
+                |topic: &str| rights.as_ref().is_none_or(|rights| rights.receive(topic));
             for message in retained.matching(filter, now) {
+                if !may_receive(message.topic.as_str()) {
+                    tally.drop_message(DropReason::NotAuthorized);
+                    continue;
+                }
                 result.replay.push(Replay {
                     qos: message.qos.min(qos),
                     message,
@@ -126,13 +145,13 @@ impl Broker {
         Ok(result)
     }
 
-    fn check_wish(
+    fn check_wish<'a>(
         &self,
-        wish: &Wish<'_>,
+        wish: &Wish<'a>,
         state: &SessionState,
         limits: &Limits,
         tally: &mut Tally,
-    ) -> Result<(), ReasonCode> {
+    ) -> Result<SubscriptionFilter<'a>, ReasonCode> {
         let parsed = parse_subscription(wish.filter).map_err(|_| ReasonCode::TopicFilterInvalid)?;
         let filter = parsed.filter.as_str();
         if filter.split('/').count() > limits.topic_levels_max {
@@ -151,7 +170,7 @@ impl Broker {
             tally.reach(Limit::Store);
             return Err(ReasonCode::QuotaExceeded);
         }
-        Ok(())
+        Ok(parsed)
     }
 
     /// Removes subscriptions; a code per filter, in order [MQTT5-3.11.3-1].
@@ -194,6 +213,21 @@ impl Broker {
         result.groups.clone_from(&state.groups);
         Ok(result)
     }
+}
+
+/// The quality of service that the ACL allows a subscription.
+fn allowed_qos(
+    rights: Option<&Rights>,
+    wish: &SubscriptionFilter<'_>,
+    qos: QoS,
+) -> Result<QoS, ReasonCode> {
+    let Some(rights) = rights else {
+        return Ok(qos);
+    };
+    let grant = rights.subscribe(wish.filter.as_str(), wish.share, qos);
+    grant
+        .map(|grant| grant.qos)
+        .ok_or(ReasonCode::NotAuthorized)
 }
 
 fn granted(qos: QoS) -> ReasonCode {

@@ -159,6 +159,9 @@ impl Connection {
                         let reason = "re-authentication as another user: connect anew";
                         return self.end_exchange(ReasonCode::NotAuthorized, reason, out);
                     }
+                    active.login_ends_at = login.expires_at;
+                    active.session.lock().attributes = login.attributes;
+                    active.access.forget();
                     self.send_auth(ReasonCode::Success, Turn::Nobody, &data, out);
                 }
                 Phase::Authenticating(hello) => {

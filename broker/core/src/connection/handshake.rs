@@ -4,13 +4,14 @@
 //! become one form at once: 3.1.1 clean session 1 is clean start with expiry 0, clean session 0 is resume without expiry
 //! (capped by `session_expiry_max_s`).
 
+use super::access::{Access, DeniedAction};
 use super::aliases::OutboundAliases;
 use super::authentication::{Enhanced, ExchangeStage, ExchangeStep, Turn};
 use super::{Active, Close, Connection, Event, Pending, Phase, Reply};
 use crate::action::Will;
 use crate::broker::{AttachRequest, Broker};
 use crate::counters::Limit;
-use crate::login::Login;
+use crate::login::{Login, Principal};
 use crate::message::{ClientId, Expiry, Message, MessageId, Origin, TopicName, Urgency};
 use crate::time::Timestamp;
 use motemq_codec::{
@@ -249,6 +250,14 @@ impl Connection {
             };
             Arc::new(will)
         });
+        if let Some(will) = &will
+            && !self.may_leave(&login, &client_id, will, broker)
+        {
+            let reason = "the ACL does not allow the will";
+            let code = ReasonCode::NotAuthorized;
+            return self.refuse_within(hello.packet_bytes_max, code, Some(reason), out);
+        }
+        let login_ends_at = login.expires_at;
         let inflight_max = hello.receive_maximum.min(self.limits.inflight_messages_max);
         let lowered_s = self.lowered_keep_alive_s(hello.keep_alive_s);
         let keep_alive_s = lowered_s.unwrap_or(hello.keep_alive_s);
@@ -318,6 +327,8 @@ impl Connection {
             aliases: Vec::new(),
             outbound_aliases,
             messages: 0,
+            login_ends_at,
+            access: Access::default(),
             routes: super::Routes::default(),
             replies: VecDeque::from([Pending {
                 reply: Reply::ConnAck(Box::new(welcome)),
@@ -329,6 +340,29 @@ impl Connection {
             groups: attached.groups,
             outgoing: Vec::new(),
         }));
+    }
+
+    /// Whether the client may publish its will; asked again when it is due.
+    fn may_leave(
+        &mut self,
+        login: &Login,
+        client_id: &ClientId,
+        will: &Will,
+        broker: &Broker,
+    ) -> bool {
+        let rights = broker.acl().rights(&Arc::new(Principal {
+            client_id: client_id.clone(),
+            identity: login.identity.clone(),
+            attributes: login.attributes.clone(),
+        }));
+        let (topic, qos, retain) = (&will.message.topic, will.message.qos, will.message.retain);
+        let is_allowed =
+            rights.is_none_or(|rights| rights.publish(topic.as_str()).allows(qos, retain));
+        if !is_allowed {
+            self.tally.connect_denied += 1;
+            self.note_denial(DeniedAction::Will, topic.as_str());
+        }
+        is_allowed
     }
 
     /// The Server Keep Alive, where the client's own is above the limit; only MQTT 5 can say so.

@@ -4,7 +4,9 @@
 //! [MQTT5-4.3.3-10]; PUBCOMP promises that the id is free on disk too, so a PUBREL that repeats one still being removed
 //! waits for the same record. Does not know: who receives, what a record contains.
 
-use super::{Active, Answer, Close, Connection, Pending, Phase, Reply, Violation};
+use super::access::DeniedAction;
+use super::routes::Route;
+use super::{Active, Answer, Close, Connection, Denial, Pending, Phase, Reply, Violation};
 use crate::action::Action;
 use crate::broker::{Broker, PublishSource, Receipt, Wish};
 use crate::counters::{DropReason, Limit};
@@ -175,7 +177,15 @@ impl Connection {
         let Phase::Active(active) = &mut self.phase else {
             return Receipt::Unavailable;
         };
-        let receivers = active.routes.find(topic, active.session.queue(), broker);
+        if active.access.refresh(&active.session, broker) {
+            active.routes.forget();
+        }
+        let queue = active.session.queue();
+        let rights = active.access.rights();
+        let Route { receivers, rights } = active.routes.find(topic, queue, broker, rights);
+        if !rights.allows(publish.qos, publish.retain) {
+            return self.deny_publish(topic);
+        }
         active.messages += 1;
         let mut forwarded = Vec::new();
         if !publish.properties.forwarded.is_empty() {
@@ -202,6 +212,17 @@ impl Connection {
             attempts: 0,
         });
         broker.publish(&message, &receivers, source, &mut self.tally)
+    }
+
+    fn deny_publish(&mut self, topic: &str) -> Receipt {
+        self.tally.publish_denied += 1;
+        self.note_denial(DeniedAction::Publish, topic);
+        Receipt::Refused(ReasonCode::NotAuthorized)
+    }
+
+    pub(super) fn note_denial(&mut self, action: DeniedAction, topic: &str) {
+        self.denial
+            .get_or_insert_with(|| Denial::new(action, topic));
     }
 
     fn answer_receipt(
@@ -394,6 +415,10 @@ impl Connection {
             return Ok(());
         };
         self.set_groups(subscribed.groups);
+        let results = subscribed.codes.iter().zip(&wishes);
+        for (_, wish) in results.filter(|(code, _)| **code == ReasonCode::NotAuthorized) {
+            self.note_denial(DeniedAction::Subscribe, wish.filter);
+        }
         let codes = subscribed
             .codes
             .iter()

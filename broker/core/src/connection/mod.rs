@@ -13,6 +13,7 @@
 //!
 //! Does not know: who receives what it publishes, sockets, TLS, how credentials are checked.
 
+mod access;
 mod aliases;
 mod authentication;
 mod handshake;
@@ -21,6 +22,7 @@ mod outbound;
 mod routes;
 mod violation;
 
+pub use access::{Denial, DeniedAction};
 pub(crate) use aliases::Hints;
 pub use authentication::{ExchangeAnswer, ExchangeStage, ExchangeStep};
 pub use handshake::{ConnectRequest, Verdict};
@@ -35,6 +37,7 @@ use crate::record::Record;
 use crate::session::Session;
 use crate::share_group::ShareGroup;
 use crate::time::Timestamp;
+use access::Access;
 use aliases::OutboundAliases;
 use authentication::Enhanced;
 use handshake::Hello;
@@ -69,6 +72,8 @@ pub struct Connection {
     /// Set once: nothing is taken or sent any more.
     closed: Option<Close>,
     tally: Tally,
+    /// The first thing that was denied since it was asked for last.
+    denial: Option<Box<Denial>>,
 }
 
 #[derive(Debug)]
@@ -103,6 +108,9 @@ struct Active {
     /// Aliases towards the client, if it takes any.
     outbound_aliases: Option<Box<OutboundAliases>>,
     messages: u64,
+    /// When the login ends.
+    login_ends_at: Option<Timestamp>,
+    access: Access,
     routes: Routes,
     replies: VecDeque<Pending>,
     /// QoS 1 messages received and not yet acknowledged.
@@ -184,6 +192,7 @@ impl Connection {
             phase: Phase::AwaitConnect,
             closed: None,
             tally: Tally::default(),
+            denial: None,
         }
     }
 
@@ -344,6 +353,7 @@ impl Connection {
         let code = match &close {
             Close::Violation(violation) => Some(violation.reason_code()),
             Close::ReauthenticationFailed(code, _) => Some(*code),
+            Close::LoginEnded(_) => Some(ReasonCode::NotAuthorized),
             Close::TakenOver => Some(ReasonCode::SessionTakenOver),
             Close::QueueOverflow => Some(ReasonCode::QuotaExceeded),
             Close::StoreFailed => Some(ReasonCode::ImplementationSpecificError),
@@ -356,7 +366,9 @@ impl Connection {
         {
             let reason = match &close {
                 Close::Violation(violation) => Some(violation.to_string()),
-                Close::ReauthenticationFailed(_, reason) => Some((*reason).to_owned()),
+                Close::ReauthenticationFailed(_, reason) | Close::LoginEnded(reason) => {
+                    Some((*reason).to_owned())
+                }
                 Close::QueueOverflow => Some("the queue is full: limits.queue_full".to_owned()),
                 _ => None,
             };
@@ -438,19 +450,34 @@ impl Connection {
     /// When [`handle_timeout`](Self::handle_timeout) must be called.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Timestamp> {
-        match &self.phase {
-            Phase::Active(active) if active.keep_alive_ms > 0 => {
-                Some(self.last_received + Duration::from_millis(active.keep_alive_ms))
-            }
-            _ => None,
+        let Phase::Active(active) = &self.phase else {
+            return None;
+        };
+        let silent_at = self.silent_at(active);
+        silent_at.into_iter().chain(active.login_ends_at).min()
+    }
+
+    /// When silence becomes too long.
+    fn silent_at(&self, active: &Active) -> Option<Timestamp> {
+        let keep_alive = Duration::from_millis(active.keep_alive_ms);
+        (active.keep_alive_ms > 0).then(|| self.last_received + keep_alive)
+    }
+
+    /// Ends the connection when its client was silent for too long [MQTT5-3.1.2-22] [MQTT3-3.1.2-24], or its login has ended.
+    pub fn handle_timeout(&mut self, now: Timestamp, out: &mut Vec<u8>) {
+        let Phase::Active(active) = &self.phase else {
+            return;
+        };
+        if active.login_ends_at.is_some_and(|at| at <= now) {
+            self.close(Close::LoginEnded("the token has expired"), out);
+        } else if self.silent_at(active).is_some_and(|at| at <= now) {
+            self.violate(Violation::KeepAliveTimeout, out);
         }
     }
 
-    /// Ends the connection when its client was silent for too long [MQTT5-3.1.2-22] [MQTT3-3.1.2-24].
-    pub fn handle_timeout(&mut self, now: Timestamp, out: &mut Vec<u8>) {
-        if self.poll_timeout().is_some_and(|at| at <= now) {
-            self.violate(Violation::KeepAliveTimeout, out);
-        }
+    /// What was denied to the client since the last call, the first of it; all of it is counted.
+    pub fn take_denial(&mut self) -> Option<Box<Denial>> {
+        self.denial.take()
     }
 
     /// Starts a run of the driver: news that arrive from here on wake `waker`. Notices a take-over.

@@ -213,6 +213,9 @@ impl Connection {
             bytes_max: BYTES_CHUNK,
             now,
         };
+        if active.access.refresh(&active.session, broker) {
+            active.groups.clone_from(&active.session.lock().groups);
+        }
         let mut outgoing = std::mem::take(&mut active.outgoing);
         let session = active.session.clone();
         let mailbox = session.mailbox();
@@ -241,6 +244,10 @@ impl Connection {
                     retain,
                     subscription_ids,
                 } => {
+                    if !self.may_receive(&message.topic) {
+                        self.give_up(packet_id, qos, DropReason::NotAuthorized, broker);
+                        continue;
+                    }
                     let choice = self.choose_alias(&message.topic);
                     let (topic, topic_alias) = match choice {
                         Choice::Name => (message.topic.as_str(), None),
@@ -266,7 +273,7 @@ impl Connection {
                     if self.send_publish(&publish, &message, out) {
                         self.note_alias(choice, &message.topic);
                     } else {
-                        self.give_up(packet_id, qos, broker);
+                        self.give_up(packet_id, qos, DropReason::TooLarge, broker);
                     }
                 }
             }
@@ -278,6 +285,11 @@ impl Connection {
             active.outgoing = outgoing;
         }
         is_full || is_fed && is_any
+    }
+
+    fn may_receive(&mut self, topic: &TopicName) -> bool {
+        self.active()
+            .is_some_and(|active| active.access.may_receive(topic))
     }
 
     fn choose_alias(&mut self, topic: &TopicName) -> Choice {
@@ -327,16 +339,22 @@ impl Connection {
         true
     }
 
-    fn give_up(&mut self, packet_id: Option<PacketId>, qos: QoS, broker: &Broker) {
+    fn give_up(
+        &mut self,
+        packet_id: Option<PacketId>,
+        qos: QoS,
+        reason: DropReason,
+        broker: &Broker,
+    ) {
         let Phase::Active(active) = &self.phase else {
             return;
         };
         match packet_id {
             Some(packet_id) => {
                 let mailbox = active.session.mailbox();
-                mailbox.give_up(packet_id, qos, broker.journal(), &mut self.tally);
+                mailbox.give_up(packet_id, qos, reason, broker.journal(), &mut self.tally);
             }
-            None => self.tally.drop_message(DropReason::TooLarge),
+            None => self.tally.drop_message(reason),
         }
     }
 

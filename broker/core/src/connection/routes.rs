@@ -1,8 +1,10 @@
-//! Where one publisher's recent topics go, so that a repeated topic skips the trie.
+//! Where one publisher's recent topics go and whether it may use them, so that a repeated topic skips the trie and the ACL.
 //!
-//! Invariants: what is returned was looked up in the router's present generation. At most [`TOPICS_MAX`] topics; beyond,
+//! Invariants: what is returned was looked up in the router's present generation; after a change of the ACL the owner has it
+//! [forgotten](Routes::forget). At most [`TOPICS_MAX`] topics; beyond,
 //! a new one takes the place of an old one, going round, so that a publisher with some more topics still finds most.
 
+use crate::acl::{PublishRights, Rights};
 use crate::action::QueueId;
 use crate::broker::Broker;
 use crate::router::Receivers;
@@ -11,12 +13,25 @@ use hashbrown::HashTable;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
+/// Where a topic goes, and whether the publisher may use it.
+#[derive(Clone, Debug)]
+pub(super) struct Route {
+    pub(super) receivers: Arc<Receivers>,
+    pub(super) rights: PublishRights,
+}
+
+impl Route {
+    fn topic(&self) -> &str {
+        self.receivers.topic.as_str()
+    }
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Routes {
     generation: u64,
-    last: Option<Arc<Receivers>>,
+    last: Option<Route>,
     /// By topic.
-    known: HashTable<Arc<Receivers>>,
+    known: HashTable<Route>,
     hasher: RandomState,
     /// The place in the table behind the last one that was taken.
     hand: usize,
@@ -28,41 +43,50 @@ impl Routes {
         topic: &str,
         publisher: QueueId,
         broker: &Broker,
-    ) -> Arc<Receivers> {
+        rights: Option<&Rights>,
+    ) -> Route {
         let generation = broker.generation();
         if generation != self.generation {
             self.generation = generation;
-            self.last = None;
-            self.known.clear();
+            self.forget();
         }
         if let Some(last) = &self.last
-            && last.topic.as_str() == topic
+            && last.topic() == topic
         {
             return last.clone();
         }
         let hash = self.hasher.hash_one(topic);
-        let is_it = |known: &Arc<Receivers>| known.topic.as_str() == topic;
+        let is_it = |known: &Route| known.topic() == topic;
         let found = match self.known.find(hash, is_it) {
             Some(known) => known.clone(),
             None => {
-                let receivers = Arc::new(broker.receivers(topic, Some(publisher)));
-                self.keep(hash, receivers.clone());
-                receivers
+                let route = Route {
+                    receivers: Arc::new(broker.receivers(topic, Some(publisher))),
+                    rights: rights.map_or(PublishRights::ALL, |rights| rights.publish(topic)),
+                };
+                self.keep(hash, route.clone());
+                route
             }
         };
         self.last = Some(found.clone());
         found
     }
 
-    fn keep(&mut self, hash: u64, receivers: Arc<Receivers>) {
+    /// Has everything looked up anew.
+    pub(super) fn forget(&mut self) {
+        self.last = None;
+        self.known.clear();
+    }
+
+    fn keep(&mut self, hash: u64, route: Route) {
         while self.known.len() >= TOPICS_MAX {
             if let Ok(old) = self.known.get_bucket_entry(self.hand) {
                 old.remove();
             }
             self.hand = (self.hand + 1) % self.known.num_buckets();
         }
-        let hash_of = |known: &Arc<Receivers>| self.hasher.hash_one(known.topic.as_str());
-        self.known.insert_unique(hash, receivers, hash_of);
+        let hash_of = |known: &Route| self.hasher.hash_one(known.topic());
+        self.known.insert_unique(hash, route, hash_of);
     }
 }
 
@@ -82,10 +106,10 @@ mod tests {
         let mut hits = 0;
         for topic in topics.iter().cycle().take(10 * topics.len()) {
             let hash = routes.hasher.hash_one(topic.as_str());
-            let is_it = |known: &Arc<Receivers>| known.topic.as_str() == topic;
+            let is_it = |known: &Route| known.topic() == topic;
             hits += usize::from(routes.known.find(hash, is_it).is_some());
-            let found = routes.find(topic, QueueId::session(1), &broker);
-            assert_eq!(found.topic.as_str(), topic);
+            let found = routes.find(topic, QueueId::session(1), &broker, None);
+            assert_eq!(found.topic(), topic);
             assert!(routes.known.len() <= TOPICS_MAX);
         }
         // 8 in 11 looked up again, if the places were taken at random.

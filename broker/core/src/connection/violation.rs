@@ -123,6 +123,8 @@ pub enum Close {
     Refused(ReasonCode),
     /// The client failed to authenticate again [MQTT5-4.12.1-2]; with what it is told.
     ReauthenticationFailed(ReasonCode, &'static str),
+    /// The login that let the client in has ended or is not valid any more; with what it is told.
+    LoginEnded(&'static str),
     /// The client broke a rule.
     Violation(Violation),
     /// A newer connection has the session [MQTT5-3.1.4-3].
@@ -146,7 +148,7 @@ impl Close {
             Self::Refused(_) => "refused",
             Self::Violation(Violation::KeepAliveTimeout) => "keepalive_timeout",
             Self::Violation(_) => "protocol_error",
-            Self::ReauthenticationFailed(..) => "not_authorized",
+            Self::ReauthenticationFailed(..) | Self::LoginEnded(_) => "not_authorized",
             Self::TakenOver => "taken_over",
             Self::QueueOverflow => "slow_consumer",
             Self::StoreFailed => "store_failed",

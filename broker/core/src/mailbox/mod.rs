@@ -605,18 +605,19 @@ impl Mailbox {
         Ok(Handled::Done)
     }
 
-    /// A delivery that was taken but cannot be sent (too large for the receiver) ends as if delivered [MQTT5-3.1.2-25].
+    /// A delivery that was taken but is not sent ends as if delivered: too large for the receiver [MQTT5-3.1.2-25], or not for it.
     pub(crate) fn give_up(
         &self,
         packet_id: PacketId,
         qos: QoS,
+        reason: DropReason,
         journal: &dyn Journal,
         tally: &mut Tally,
     ) {
         let mut state = lock(&self.state);
         if let Some(index) = state.find(packet_id, qos) {
-            let too_large = Settlement::Dropped(DropReason::TooLarge);
-            state.settle(index, self.queue, too_large, journal, tally);
+            let dropped = Settlement::Dropped(reason);
+            state.settle(index, self.queue, dropped, journal, tally);
         }
         drop(state);
         self.wakeup.wake();

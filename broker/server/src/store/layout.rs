@@ -28,9 +28,9 @@
 
 use motemq_codec::{PacketId, QoS, RetainHandling, SubscribeOptions};
 use motemq_core::{
-    Action, ClientId, Expiry, Identity, Message, MessageId, Origin, PublishAction, QueueId,
-    QueueRef, RetainedEffect, SessionRow, StoredRef, StoredSubscription, Timestamp, TopicName,
-    Urgency, Will,
+    Action, Attributes, ClientId, Expiry, Identity, Message, MessageId, Origin, PublishAction,
+    QueueId, QueueRef, RetainedEffect, SessionRow, StoredRef, StoredSubscription, Timestamp,
+    TopicName, Urgency, Will,
 };
 use std::sync::Arc;
 
@@ -333,7 +333,11 @@ pub fn write_session(row: &SessionRow, out: &mut Vec<u8>) {
     }
     write_varint(row.epoch, out);
     out.extend(row.expiry.as_seconds().to_le_bytes());
-    out.push(u8::from(row.disconnected_at.is_some()) | u8::from(row.will.is_some()) << 1);
+    out.push(
+        u8::from(row.disconnected_at.is_some())
+            | u8::from(row.will.is_some()) << 1
+            | u8::from(!row.attributes.is_empty()) << 2,
+    );
     if let Some(at) = row.disconnected_at {
         write_varint(at.as_ms(), out);
         write_varint(row.sent_below, out);
@@ -343,6 +347,28 @@ pub fn write_session(row: &SessionRow, out: &mut Vec<u8>) {
         write_varint(u64::from(will.delay_s), out);
         write_optional(will.message_expiry_s, out);
     }
+    if !row.attributes.is_empty() {
+        write_attributes(&row.attributes, out);
+    }
+}
+
+/// Groups, fields and rules, each behind their number.
+fn write_attributes(attributes: &Attributes, out: &mut Vec<u8>) {
+    let mut write_texts = |texts: &[&str]| {
+        write_varint(texts.len() as u64, out);
+        for text in texts {
+            write_bytes(text.as_bytes(), out);
+        }
+    };
+    let groups: Vec<&str> = attributes.groups.iter().map(|group| &**group).collect();
+    let fields = attributes.fields.iter();
+    let fields: Vec<&str> = fields
+        .flat_map(|(name, value)| [&**name, &**value])
+        .collect();
+    let rules: Vec<&str> = attributes.rules.iter().map(|rule| &**rule).collect();
+    [groups, fields, rules]
+        .iter()
+        .for_each(|texts| write_texts(texts));
 }
 
 /// Reads a session's row that fills `bytes`.
@@ -704,16 +730,46 @@ impl<'a> Reader<'a> {
                 message_expiry_s: self.optional()?,
             })),
         };
+        let attributes = match flags & 4 {
+            0 => Attributes::none(),
+            _ => Arc::new(self.attributes()?),
+        };
         Ok(SessionRow {
             queue,
             client_id,
             identity,
+            attributes,
             epoch,
             expiry,
             disconnected_at,
             sent_below,
             will,
         })
+    }
+
+    fn attributes(&mut self) -> Result<Attributes, LayoutError> {
+        let groups = self.texts()?.into();
+        let mut fields = self.texts()?.into_iter();
+        let mut pairs = Vec::new();
+        while let Some(name) = fields.next() {
+            let value = fields.next().ok_or(LayoutError::Value("field"))?;
+            pairs.push((name, value));
+        }
+        Ok(Attributes {
+            groups,
+            fields: pairs.into(),
+            rules: self.texts()?.into(),
+        })
+    }
+
+    fn texts(&mut self) -> Result<Vec<Box<str>>, LayoutError> {
+        let count = self.varint()?;
+        // Not allocated by a number alone: each text takes a byte at least.
+        let mut texts = Vec::new();
+        for _ in 0..count {
+            texts.push(self.text()?.into());
+        }
+        Ok(texts)
     }
 
     fn subscription(&mut self, filter: Box<str>) -> Result<StoredSubscription, LayoutError> {
@@ -889,6 +945,11 @@ mod tests {
             queue,
             client_id: ClientId::new("meter-7"),
             identity: Identity::Certificate("meter-7".into()),
+            attributes: Arc::new(Attributes {
+                groups: ["meters".into()].into(),
+                fields: [("o".into(), "Example".into()), ("ou".into(), "".into())].into(),
+                rules: ["allow publish a/#".into()].into(),
+            }),
             epoch: 3,
             expiry: Expiry::AfterSeconds(3600),
             disconnected_at: Some(Timestamp::from_ms(5)),

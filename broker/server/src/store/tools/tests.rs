@@ -3,8 +3,9 @@ use crate::store::engine::{Engine, EngineOptions, read_body};
 use crate::store::journal::STORE_FILE;
 use motemq_codec::{PacketId, QoS, SubscribeOptions};
 use motemq_core::{
-    Action, ClientId, Expiry, Identity, Image, Message, MessageId, Origin, PublishAction, QueueId,
-    QueueRef, RetainedEffect, SessionRow, StoredSubscription, Timestamp, TopicName, Urgency,
+    Action, Attributes, ClientId, Expiry, Identity, Image, Message, MessageId, Origin,
+    PublishAction, QueueId, QueueRef, RetainedEffect, SessionRow, StoredSubscription, Timestamp,
+    TopicName, Urgency,
 };
 use redb::Database;
 use redb::backends::FileBackend;
@@ -256,6 +257,7 @@ impl Store {
             queue: queue(),
             client_id: ClientId::new("meter-reader"),
             identity: Identity::Anonymous,
+            attributes: Attributes::none(),
             epoch: 1,
             expiry: Expiry::AfterSeconds(3600),
             disconnected_at: Some(Timestamp::from_ms(5)),

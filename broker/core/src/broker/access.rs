@@ -1,0 +1,97 @@
+//! The ACL in force, and what a change of it ends.
+//!
+//! Invariants: the generation changes after the ACL, so whoever sees the new number asks the new rules. A session leaves the
+//! share groups it may no longer subscribe to, because what it were offered and may not have would be lost to the others; its other
+//! subscriptions stay, and nothing they match is delivered. Does not know: packets.
+
+use super::Broker;
+use crate::acl::{Acl, Rights};
+use crate::action::Action;
+use crate::counters::Tally;
+use crate::session::{Session, SessionState};
+use crate::short_text::ShortText;
+use crate::sync::{lock, read, write};
+use motemq_codec::{QoS, is_shared, parse_subscription};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+impl Broker {
+    /// The ACL in force.
+    #[must_use]
+    pub fn acl(&self) -> Arc<Acl> {
+        read(&self.acl).clone()
+    }
+
+    /// Changes the ACL, for what is published, subscribed and delivered from now on: live, retained, queued and in flight.
+    pub fn set_acl(&self, acl: Arc<Acl>) {
+        *write(&self.acl) = acl;
+        let mut tally = Tally::default();
+        let mut sessions: Vec<_> = lock(&self.registry).sessions.values().cloned().collect();
+        // An order that does not depend on how the map hashes, so that a simulation can be repeated.
+        sessions.sort_unstable_by_key(|session| session.queue());
+        for session in sessions {
+            self.leave_forbidden_groups(&session, &mut session.lock(), &mut tally);
+        }
+        self.acl_generation.fetch_add(1, Ordering::Release);
+        self.counters.add(&mut tally);
+        self.wake_all();
+    }
+
+    /// Counts changes of the ACL; what was looked up before a change is stale.
+    #[inline]
+    pub(crate) fn acl_generation(&self) -> u64 {
+        self.acl_generation.load(Ordering::Acquire)
+    }
+
+    /// What the session's client may do; `None` when everything.
+    pub(crate) fn rights_of(&self, session: &Session) -> Option<Rights> {
+        let principal = session.lock().principal(session);
+        self.acl().rights(&principal)
+    }
+
+    /// As [`rights_of`](Self::rights_of), under the session's lock.
+    pub(super) fn rights(&self, session: &Session, state: &SessionState) -> Option<Rights> {
+        self.acl().rights(&state.principal(session))
+    }
+
+    /// Ends the shared subscriptions that the session would not be granted now.
+    pub(super) fn leave_forbidden_groups(
+        &self,
+        session: &Arc<Session>,
+        state: &mut SessionState,
+        tally: &mut Tally,
+    ) {
+        if state.groups.is_empty() {
+            return;
+        }
+        let Some(rights) = self.rights(session, state) else {
+            return;
+        };
+        let is_forbidden = |filter: &str| {
+            parse_subscription(filter).is_ok_and(|parsed| {
+                let (filter, share) = (parsed.filter.as_str(), parsed.share);
+                rights.subscribe(filter, share, QoS::ExactlyOnce).is_none()
+            })
+        };
+        let filters = state.filters.iter().map(ShortText::as_str);
+        let mut forbidden: Vec<Box<str>> = filters
+            .filter(|filter| is_shared(filter) && is_forbidden(filter))
+            .map(Box::from)
+            .collect();
+        forbidden.sort_unstable();
+        for filter in &forbidden {
+            state.filters.remove(filter.as_bytes());
+            self.leave(session, state, filter, tally);
+        }
+        if forbidden.is_empty() {
+            return;
+        }
+        self.generation.fetch_add(1, Ordering::Release);
+        if state.is_stored {
+            self.submit(Action::Unsubscribed {
+                queue: session.queue(),
+                filters: forbidden,
+            });
+        }
+    }
+}
