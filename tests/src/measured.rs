@@ -124,6 +124,7 @@ impl Client {
     pub fn connect(broker: &Broker, client_id: &str) -> Self {
         let rules = ConnectionRules {
             qos_max: QoS::ExactlyOnce,
+            publish_rate: None,
         };
         let mut client = Self {
             connection: Connection::new(rules, broker, NOW),

@@ -16,7 +16,7 @@ use motemq_codec::{
 };
 use motemq_core::{
     Broker, Close, Connection, ConnectionRules, Event, ExchangeAnswer, ExchangeStage, ExchangeStep,
-    Identity, Image, Limits, SimDisk, SimJournal, SimJournalRules, Timestamp, Verdict,
+    Identity, Image, Limits, SharedRate, SimDisk, SimJournal, SimJournalRules, Timestamp, Verdict,
 };
 use std::collections::VecDeque;
 use std::num::{NonZeroU16, NonZeroU32};
@@ -195,6 +195,8 @@ pub struct Bench {
     pub holds_commits: bool,
     /// The listener's `qos_max`.
     pub qos_max: QoS,
+    /// What all clients of the listener together may publish.
+    pub publish_rate: Option<Arc<SharedRate>>,
     /// What the check of every client's credentials finds.
     pub verdict: Verdict,
     limits: Arc<Limits>,
@@ -236,6 +238,7 @@ impl Bench {
             now,
             holds_commits: false,
             qos_max: QoS::ExactlyOnce,
+            publish_rate: None,
             verdict: Verdict::Accepted {
                 login: Identity::Anonymous.into(),
                 entropy: 7,
@@ -250,6 +253,7 @@ impl Bench {
     pub fn open(&mut self, version: ProtocolVersion) -> Peer {
         let rules = ConnectionRules {
             qos_max: self.qos_max,
+            publish_rate: self.publish_rate.clone(),
         };
         self.lines.push(Line {
             machine: Connection::new(rules, &self.broker, self.now),

@@ -6,7 +6,9 @@ use motemq_codec::{
     AckKind, Decoded, Disconnect, Forwarded, Packet, ProtocolVersion, Publish, PublishProperties,
     QoS, ReasonCode, RetainHandling, SubscribeOptions, SubscriptionIds, Will, decode,
 };
-use motemq_core::{Close, Image, Limit, Limits, QueueFull, Room, Violation};
+use motemq_core::{
+    Close, Identity, Image, Limit, Limits, PressureLevel, QueueFull, Room, Verdict, Violation,
+};
 use motemq_tests::peer::{Bench, Got, Hello, encoded, options, publish, subscribe};
 use std::num::NonZeroU16;
 
@@ -1662,13 +1664,24 @@ fn every_limit_is_counted_when_it_is_reached() {
         topic_levels_max: 3,
         topic_alias_max: 1,
         subscriptions_max: 2,
+        subscription_bytes_max: 20,
         retained_messages_max: 2,
         retained_bytes_max: 150,
+        sessions_max: 5,
+        identity_sessions_max: 3,
+        identity_connections_max: 2,
         ..Limits::default()
     };
     let x = |length: usize| "x".repeat(length);
     let attempt = |limit: Limit| {
-        let mut bench = Bench::new(limits.clone());
+        let mut limits = limits.clone();
+        match limit {
+            Limit::PublishRate => limits.publish_rate.messages = 1,
+            Limit::ClientRetainedMessages => limits.client_retained_messages_max = 1,
+            Limit::ClientRetainedBytes => limits.client_retained_bytes_max = 10,
+            _ => {}
+        }
+        let mut bench = Bench::new(limits);
         let peer = bench.connect(&Hello::clean("a"));
         match limit {
             Limit::PacketBytes => bench.send_bytes(peer, &[0x30, 0xff, 0x02]),
@@ -1716,6 +1729,48 @@ fn every_limit_is_counted_when_it_is_reached() {
             Limit::Subscriptions => {
                 let filters = ["a", "b", "c"].map(|filter| (filter, options(0)));
                 bench.send(peer, &subscribe(1, &filters, None));
+            }
+            Limit::SubscriptionBytes => {
+                bench.send(peer, &subscribe(1, &[(&x(21), options(0))], None));
+            }
+            Limit::PublishRate => {
+                for _ in 0..2 {
+                    bench.publish(peer, "t", "x", 0, 0);
+                }
+            }
+            Limit::Memory => {
+                let pressure = bench.broker.pressure();
+                pressure.set(PressureLevel::SlowPublishers, 0);
+                bench.publish(peer, "t", "x", 0, 0);
+            }
+            Limit::Sessions => {
+                for id in ["b", "c", "d", "e", "f"] {
+                    let new = bench.open(V5);
+                    bench.send_bytes(new, &Hello::clean(id).bytes());
+                }
+            }
+            Limit::IdentitySessions | Limit::IdentityConnections => {
+                bench.verdict = Verdict::Accepted {
+                    login: Identity::User("u".into()).into(),
+                    entropy: 1,
+                };
+                for id in ["b", "c", "d", "e"] {
+                    let new = bench.open(V5);
+                    bench.send_bytes(new, &Hello::durable(id).bytes());
+                    if limit == Limit::IdentitySessions {
+                        bench.cut(new);
+                    }
+                }
+            }
+            Limit::ClientRetainedMessages | Limit::ClientRetainedBytes => {
+                let length = if limit == Limit::ClientRetainedBytes {
+                    9
+                } else {
+                    1
+                };
+                for topic in ["a", "b"] {
+                    bench.retain(peer, topic, &x(length), 0, 0);
+                }
             }
             Limit::RetainedMessages => {
                 for topic in ["a", "b", "c"] {

@@ -22,11 +22,15 @@ pub enum DropReason {
     Unreadable,
     /// The ACL does not let the receiver have it.
     NotAuthorized,
+    /// QoS 0, and the publisher is faster than it may be.
+    RateExceeded,
+    /// QoS 0, and the memory is nearly used up.
+    MemoryFull,
 }
 
 impl DropReason {
     /// All reasons.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::QueueFull,
         Self::Expired,
         Self::TooLarge,
@@ -34,6 +38,8 @@ impl DropReason {
         Self::Rejected,
         Self::Unreadable,
         Self::NotAuthorized,
+        Self::RateExceeded,
+        Self::MemoryFull,
     ];
 
     /// The value of the metric's `reason` label.
@@ -47,6 +53,8 @@ impl DropReason {
             Self::Rejected => "rejected",
             Self::Unreadable => "unreadable",
             Self::NotAuthorized => "not_authorized",
+            Self::RateExceeded => "rate_exceeded",
+            Self::MemoryFull => "memory_full",
         }
     }
 }
@@ -80,13 +88,29 @@ pub enum Limit {
     RetainedMessages,
     /// `retained_bytes_max`: a publish was refused.
     RetainedBytes,
+    /// `subscription_bytes_max`: a subscription was refused.
+    SubscriptionBytes,
+    /// `publish_rate_max`: `publish_rate_full` decided; also for `publish_bytes_rate_max` and what a listener or identity may.
+    PublishRate,
+    /// `memory_bytes_max`: a publisher was not read for a moment, a CONNECT refused or QoS 0 dropped.
+    Memory,
+    /// `sessions_max`: a CONNECT was refused.
+    Sessions,
+    /// `identity_sessions_max`: a CONNECT was refused.
+    IdentitySessions,
+    /// `identity_connections_max`: a CONNECT was refused.
+    IdentityConnections,
+    /// `client_retained_messages_max`: a publish was refused.
+    ClientRetainedMessages,
+    /// `client_retained_bytes_max`: a publish was refused.
+    ClientRetainedBytes,
     /// `store_bytes_max` or the disk: a publish, subscription or CONNECT was refused.
     Store,
 }
 
 impl Limit {
     /// All limits.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 22] = [
         Self::PacketBytes,
         Self::ConnectPacketBytes,
         Self::PayloadBytes,
@@ -100,6 +124,14 @@ impl Limit {
         Self::Subscriptions,
         Self::RetainedMessages,
         Self::RetainedBytes,
+        Self::SubscriptionBytes,
+        Self::PublishRate,
+        Self::Memory,
+        Self::Sessions,
+        Self::IdentitySessions,
+        Self::IdentityConnections,
+        Self::ClientRetainedMessages,
+        Self::ClientRetainedBytes,
         Self::Store,
     ];
 
@@ -120,6 +152,14 @@ impl Limit {
             Self::Subscriptions => "subscriptions_max",
             Self::RetainedMessages => "retained_messages_max",
             Self::RetainedBytes => "retained_bytes_max",
+            Self::SubscriptionBytes => "subscription_bytes_max",
+            Self::PublishRate => "publish_rate_max",
+            Self::Memory => "memory_bytes_max",
+            Self::Sessions => "sessions_max",
+            Self::IdentitySessions => "identity_sessions_max",
+            Self::IdentityConnections => "identity_connections_max",
+            Self::ClientRetainedMessages => "client_retained_messages_max",
+            Self::ClientRetainedBytes => "client_retained_bytes_max",
             Self::Store => "store_bytes_max",
         }
     }

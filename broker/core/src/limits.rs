@@ -1,5 +1,6 @@
 //! The limits that the core enforces; each has a key of the same name in the configuration.
 
+use crate::rate::RateLimit;
 use std::num::NonZeroU16;
 
 /// What happens to a delivery when its queue is full.
@@ -12,6 +13,17 @@ pub enum QueueFull {
     /// The publisher is refused with 0x97; a 3.1.1 publisher is disconnected.
     Refuse,
     /// The receiver is disconnected with 0x97 and the new delivery is dropped.
+    Disconnect,
+}
+
+/// What happens to what a client publishes faster than it may.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum RateFull {
+    /// The client is not read until it may go on.
+    Delay,
+    /// QoS 0 messages are dropped; for the others the client is not read until it may go on.
+    DropQoS0,
+    /// The client is disconnected with 0x96.
     Disconnect,
 }
 
@@ -71,10 +83,30 @@ pub struct Limits {
     pub topic_alias_max: u16,
     /// Subscriptions per client. Above: 0x97 in SUBACK.
     pub subscriptions_max: usize,
+    /// Bytes of the filters of one client's subscriptions. Above: 0x97 in SUBACK.
+    pub subscription_bytes_max: usize,
+    /// What one client may publish in a second. Above: `publish_rate_full`.
+    pub publish_rate: RateLimit,
+    /// What all clients of one identity together may publish in a second; anonymous ones have none. Above: `publish_rate_full`.
+    pub identity_publish_rate: RateLimit,
+    /// What happens to what a client publishes faster than it may.
+    pub publish_rate_full: RateFull,
+    /// Sessions in the broker. At the limit a new one is refused with 0x97.
+    pub sessions_max: usize,
+    /// Sessions of one identity, 0 for no limit; anonymous clients have none. At the limit a new one is refused with 0x97.
+    pub identity_sessions_max: usize,
+    /// Connections of one identity, 0 for no limit; anonymous clients have none. At the limit a new one is refused with 0x97.
+    pub identity_connections_max: usize,
     /// Retained messages. At the limit a new topic is refused with 0x97.
     pub retained_messages_max: usize,
     /// Bytes of retained messages. At the limit a new topic is refused with 0x97.
     pub retained_bytes_max: usize,
+    /// Retained messages that one client published last, 0 for no limit. At the limit a new topic is refused with 0x97.
+    pub client_retained_messages_max: usize,
+    /// Bytes of them, 0 for no limit. At the limit a new topic or a larger message is refused with 0x97.
+    pub client_retained_bytes_max: usize,
+    /// Bytes for one client that its socket has not taken; above, nothing more is encoded for it, nor read from it.
+    pub output_bytes_max: usize,
     /// Which member of a share group gets a message.
     pub share_strategy: ShareStrategy,
     /// When a member's unacknowledged QoS 1 deliveries go to the other members.
@@ -127,8 +159,18 @@ impl Default for Limits {
             topic_levels_max: 128,
             topic_alias_max: 64,
             subscriptions_max: 10_000,
+            subscription_bytes_max: 1 << 20,
+            publish_rate: RateLimit::default(),
+            identity_publish_rate: RateLimit::default(),
+            publish_rate_full: RateFull::Delay,
+            sessions_max: 1_000_000,
+            identity_sessions_max: 0,
+            identity_connections_max: 0,
             retained_messages_max: 1_000_000,
             retained_bytes_max: 1 << 30,
+            client_retained_messages_max: 0,
+            client_retained_bytes_max: 0,
+            output_bytes_max: 256 << 10,
             share_strategy: ShareStrategy::RoundRobin,
             share_redispatch: ShareRedispatch::AtDisconnect,
             response_information: Box::default(),

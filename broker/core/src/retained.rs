@@ -7,8 +7,10 @@
 use crate::counters::Limit;
 use crate::level_tree::{Keeps, LevelTree, NodeId, ROOT};
 use crate::limits::Limits;
-use crate::message::Message;
+use crate::message::{ClientId, Message};
 use crate::time::Timestamp;
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
 use std::sync::Arc;
 
 /// The retained messages.
@@ -17,6 +19,8 @@ pub struct Retained {
     tree: LevelTree<Slot>,
     messages: usize,
     bytes: usize,
+    /// What each client published last, messages and bytes; only while that is limited.
+    owners: Option<HashMap<ClientId, (usize, usize), RandomState>>,
 }
 
 #[derive(Debug, Default)]
@@ -34,6 +38,7 @@ impl Default for Retained {
             tree: LevelTree::new(),
             messages: 0,
             bytes: 0,
+            owners: None,
         }
     }
 }
@@ -55,22 +60,93 @@ impl Retained {
         if bytes > before && self.bytes + bytes - before > limits.retained_bytes_max {
             return Err(Limit::RetainedBytes);
         }
+        self.check_owner(&message, limits)?;
         let mut node = ROOT;
         for name in message.topic.as_str().split('/') {
             node = self.tree.child_or_insert(node, name);
         }
         if let Some(slot) = self.tree.value_mut(node) {
-            slot.0 = Some(message);
+            let old = slot.0.replace(message.clone());
+            self.note_owner(old.as_deref(), Some(&message));
         }
         self.messages += usize::from(is_new);
         self.bytes = self.bytes + bytes - before;
         Ok(())
     }
 
+    /// Counts by client from now on, or no more.
+    pub fn set_limits(&mut self, limits: &Limits) {
+        let is_limited =
+            limits.client_retained_messages_max > 0 || limits.client_retained_bytes_max > 0;
+        if self.owners.is_some() == is_limited {
+            return;
+        }
+        self.owners = is_limited.then(HashMap::default);
+        if is_limited {
+            for message in self.all() {
+                self.note_owner(None, Some(&message));
+            }
+        }
+    }
+
+    fn all(&self) -> Vec<Arc<Message>> {
+        let mut found = Vec::with_capacity(self.messages);
+        let mut waiting = vec![ROOT];
+        while let Some(node) = waiting.pop() {
+            found.extend(self.tree.value(node).and_then(|slot| slot.0.clone()));
+            waiting.extend(self.tree.children(node));
+        }
+        found
+    }
+
+    /// Whether the publisher of `message` may have another one like it.
+    fn check_owner(&self, message: &Message, limits: &Limits) -> Result<(), Limit> {
+        let Some(owners) = &self.owners else {
+            return Ok(());
+        };
+        let (mut messages, mut bytes) = owners.get(&message.publisher).copied().unwrap_or((0, 0));
+        if let Some(old) = self.get(message.topic.as_str())
+            && old.publisher == message.publisher
+        {
+            messages -= 1;
+            bytes -= old.size_bytes();
+        }
+        let is_above = |now: usize, max: usize| max > 0 && now > max;
+        if is_above(messages + 1, limits.client_retained_messages_max) {
+            return Err(Limit::ClientRetainedMessages);
+        }
+        match is_above(
+            bytes + message.size_bytes(),
+            limits.client_retained_bytes_max,
+        ) {
+            true => Err(Limit::ClientRetainedBytes),
+            false => Ok(()),
+        }
+    }
+
+    fn note_owner(&mut self, old: Option<&Message>, new: Option<&Message>) {
+        let Some(owners) = &mut self.owners else {
+            return;
+        };
+        if let Some(old) = old
+            && let Some(owned) = owners.get_mut(&old.publisher)
+        {
+            *owned = (owned.0 - 1, owned.1 - old.size_bytes());
+            if owned.0 == 0 {
+                owners.remove(&old.publisher);
+            }
+        }
+        if let Some(new) = new {
+            let owned = owners.entry(new.publisher.clone()).or_default();
+            *owned = (owned.0 + 1, owned.1 + new.size_bytes());
+        }
+    }
+
     /// Removes the message of `topic` [MQTT5-3.3.1-6].
     pub fn clear(&mut self, topic: &str) -> Option<Arc<Message>> {
         let node = self.tree.find(topic.split('/'))?;
         let message = self.tree.value_mut(node)?.0.take()?;
+        self.note_owner(Some(&message), None);
         self.tree.prune(node);
         self.messages -= 1;
         self.bytes -= message.size_bytes();

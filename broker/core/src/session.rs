@@ -43,6 +43,8 @@ pub(crate) struct SessionState {
     pub(crate) sent_below: u64,
     /// The filters it subscribes to, as the client wrote them; the router and the store know the options.
     pub(crate) filters: HashSet<ShortText, RandomState>,
+    /// Bytes of the filters.
+    pub(crate) filter_bytes: usize,
     /// The share groups among them.
     pub(crate) groups: Vec<Arc<ShareGroup>>,
     pub(crate) will: Option<Arc<Will>>,
@@ -108,12 +110,31 @@ impl SessionState {
             disconnected_at: None,
             sent_below: 0,
             filters: HashSet::default(),
+            filter_bytes: 0,
             groups: Vec::new(),
             will: None,
             alias_hints: Hints::default(),
             inbound: BTreeMap::new(),
             deadline: None,
         }
+    }
+
+    /// Notes a filter that it subscribes to; `true` when it is new.
+    pub(crate) fn add_filter(&mut self, filter: &str) -> bool {
+        let is_new = self.filters.insert(ShortText::new(filter.as_bytes()));
+        if is_new {
+            self.filter_bytes += filter.len();
+        }
+        is_new
+    }
+
+    /// Forgets a filter; `false` when it did not subscribe to it.
+    pub(crate) fn remove_filter(&mut self, filter: &str) -> bool {
+        let was_there = self.filters.remove(filter.as_bytes());
+        if was_there {
+            self.filter_bytes -= filter.len();
+        }
+        was_there
     }
 
     /// PUBCOMP leaves: the packet id may name a new exchange from now on [MQTT5-4.3.3-12].

@@ -82,6 +82,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let now = clock::now();
         let rules = ConnectionRules {
             qos_max: listener.qos_max(),
+            publish_rate: listener.publish_rate(),
         };
         let connection = Connection::new(rules, server.broker(), now);
         let stop: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(server.stopped());
@@ -154,6 +155,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         // One look at the clock: it costs a tenth of the work on a message that comes alone.
         let now = clock::now();
         self.connection.begin(cx.waker(), output);
+        self.connection.resume(now);
         self.poll_stop(cx, output);
         self.poll_check(cx, output);
         let mut rounds = 0;
@@ -163,7 +165,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             self.note_connected();
             // Once more: a client that connects while the server stops is not among those it wakes.
             self.poll_stop(cx, output);
-            let more = output.len() < OUTPUT_HIGH
+            let more = output.len() < self.connection.output_bytes_max()
                 && self
                     .connection
                     .poll_output(self.server.broker(), now, OUTPUT_CHUNK, output);
@@ -279,7 +281,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 
     /// Nothing is read while the client does not take what it is owed, or waits for the disk or a verdict.
     fn is_blocked(&self, output: &[u8]) -> bool {
-        output.len() >= OUTPUT_HIGH || self.connection.is_paused()
+        output.len() >= self.connection.output_bytes_max() || self.connection.is_paused()
     }
 
     fn feed(&mut self, cx: &mut Context<'_>, now: Timestamp, bytes: &[u8], output: &mut Vec<u8>) {
@@ -504,8 +506,6 @@ static DENIALS: AuditLimit = AuditLimit::new();
 const INPUT_BYTES: usize = 64 << 10;
 /// Deliveries are encoded up to this many bytes before they are written.
 const OUTPUT_CHUNK: usize = 64 << 10;
-/// With so many bytes that the socket did not take, nothing more is read or encoded.
-const OUTPUT_HIGH: usize = 256 << 10;
 /// So many messages in one run are no batch.
 const COURTESY_MAX: u64 = 2;
 /// So little is kept by copying it, and leaves the thread its buffer.

@@ -12,6 +12,7 @@ pub mod config;
 pub mod dev;
 mod driver;
 mod http;
+pub mod memory;
 pub mod metrics;
 pub mod password;
 mod proxy;

@@ -124,6 +124,20 @@ fn describe() {
         "mqtt_broker_keepalive_timeouts_total",
         "Connections ended because the client was silent."
     );
+    describe_gauge!(
+        "mqtt_broker_memory_bytes",
+        Unit::Bytes,
+        "Resident memory of the process."
+    );
+    describe_gauge!(
+        "mqtt_broker_memory_bytes_max",
+        Unit::Bytes,
+        "The ceiling: limits.memory_bytes_max."
+    );
+    describe_gauge!(
+        "mqtt_broker_memory_pressure",
+        "What is done about it: 0 nothing, 1 the heaviest publishers are not read, 2 and new clients refused, 3 and QoS 0 dropped."
+    );
     describe_gauge!("mqtt_broker_sessions", "Sessions, by state.");
     describe_gauge!(
         "mqtt_broker_session_queue_messages",
@@ -166,6 +180,10 @@ fn connections(server: &Server) {
     gauge!("mqtt_broker_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     let is_reloaded = if server.is_reloaded() { 1.0 } else { 0.0 };
     gauge!("mqtt_broker_config_reload_success").set(is_reloaded);
+    gauge!("mqtt_broker_memory_bytes").set(server.memory().used_bytes() as f64);
+    gauge!("mqtt_broker_memory_bytes_max").set(server.memory().max_bytes() as f64);
+    let pressure = server.broker().pressure().level() as u8;
+    gauge!("mqtt_broker_memory_pressure").set(f64::from(pressure));
     gauge!("mqtt_broker_connections_unauthenticated").set(server.unauthenticated() as f64);
     counter!("mqtt_broker_connection_panics_total").absolute(server.panics());
     for listener in server.listeners() {

@@ -8,6 +8,7 @@ use crate::auth::Authenticator;
 use crate::clock;
 use crate::config::{self, Bind, Config, ListenerConfig};
 use crate::http;
+use crate::memory::{self, Memory};
 use crate::socket::ListeningSocket;
 use crate::store::StoreError;
 use crate::store::engine::EngineOptions;
@@ -18,7 +19,10 @@ use crate::tls_sessions::TlsSessions;
 use crate::websocket::{Violation, ViolationCounters};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use motemq_codec::QoS;
-use motemq_core::{Broker, Close, DropReason, Limits, QueueFull, ShareRedispatch, ShareStrategy};
+use motemq_core::{
+    Broker, Close, DropReason, Limits, QueueFull, RateFull, RateLimit, ShareRedispatch,
+    ShareStrategy, SharedRate,
+};
 use rand::RngExt as _;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -39,6 +43,7 @@ pub struct Server {
     listeners: Vec<Arc<Listener>>,
     tls_sessions: Arc<TlsSessions>,
     unauthenticated: AtomicUsize,
+    memory: Memory,
     websocket_head_bytes_max: usize,
     websocket_frame_bytes_max: u64,
     /// The server's own limits, which can change while it runs.
@@ -85,6 +90,8 @@ pub struct Listener {
     refused: [AtomicU64; Refusal::ALL.len()],
     violations: Arc<ViolationCounters>,
     closed: Mutex<BTreeMap<&'static str, u64>>,
+    /// What all its clients together may publish.
+    publish_rate: Option<Arc<SharedRate>>,
 }
 
 /// Why a listener refused a connection or client.
@@ -273,6 +280,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         listeners,
         tls_sessions,
         unauthenticated: AtomicUsize::new(0),
+        memory: Memory::default(),
         websocket_head_bytes_max: config.limits.websocket_head_bytes_max as usize,
         websocket_frame_bytes_max: match config.limits.websocket_frame_bytes_max {
             0 => config.limits.packet_bytes_max.into(),
@@ -308,6 +316,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     tasks.spawn(watch_deadlines(server.clone()));
     tasks.spawn(server.tls_sessions.clone().write_regularly());
     tasks.spawn(watch_losses(server.clone()));
+    tasks.spawn(memory::watch(server.clone()));
     Ok(Running {
         server,
         tasks,
@@ -416,6 +425,13 @@ impl Server {
         self.connect_timeout_s
             .store(limits.connect_timeout_s, relaxed);
         self.stop_timeout_s.store(limits.stop_timeout_s, relaxed);
+        self.memory.set_max(limits.memory_bytes_max);
+    }
+
+    /// The memory of the process.
+    #[must_use]
+    pub fn memory(&self) -> &Memory {
+        &self.memory
     }
 
     /// Notes how a reload ended.
@@ -525,7 +541,13 @@ impl Server {
 
 impl Listener {
     fn new(config: ListenerConfig) -> Self {
+        let publish_rate = RateLimit {
+            messages: config.publish_rate_max,
+            bytes: config.publish_bytes_rate_max,
+        };
+        let is_limited = !publish_rate.is_unlimited();
         Self {
+            publish_rate: is_limited.then(|| Arc::new(SharedRate::new(publish_rate))),
             config,
             tls: ArcSwapOption::empty(),
             open: AtomicUsize::new(0),
@@ -555,6 +577,11 @@ impl Listener {
 
     pub(crate) fn qos_max(&self) -> QoS {
         QoS::from_bits(self.config.qos_max).unwrap_or(QoS::ExactlyOnce)
+    }
+
+    /// What all its clients together may publish in a second, if that is limited.
+    pub(crate) fn publish_rate(&self) -> Option<Arc<SharedRate>> {
+        self.publish_rate.clone()
     }
 
     pub(crate) fn note_accepted(&self) {
@@ -739,8 +766,28 @@ pub(crate) fn core_limits(config: &Config) -> Limits {
         topic_levels_max: usize::from(limits.topic_levels_max),
         topic_alias_max: limits.topic_alias_max,
         subscriptions_max: limits.subscriptions_max as usize,
+        subscription_bytes_max: size(limits.subscription_bytes_max),
+        publish_rate: RateLimit {
+            messages: limits.publish_rate_max,
+            bytes: limits.publish_bytes_rate_max,
+        },
+        identity_publish_rate: RateLimit {
+            messages: limits.identity_publish_rate_max,
+            bytes: limits.identity_publish_bytes_rate_max,
+        },
+        publish_rate_full: match limits.publish_rate_full {
+            config::RateFull::Delay => RateFull::Delay,
+            config::RateFull::DropQoS0 => RateFull::DropQoS0,
+            config::RateFull::Disconnect => RateFull::Disconnect,
+        },
+        sessions_max: limits.sessions_max as usize,
+        identity_sessions_max: limits.identity_sessions_max as usize,
+        identity_connections_max: limits.identity_connections_max as usize,
         retained_messages_max: limits.retained_messages_max as usize,
         retained_bytes_max: size(limits.retained_bytes_max),
+        client_retained_messages_max: limits.client_retained_messages_max as usize,
+        client_retained_bytes_max: size(limits.client_retained_bytes_max),
+        output_bytes_max: size(limits.output_bytes_max),
         share_strategy: match shared.strategy {
             config::ShareStrategy::RoundRobin => ShareStrategy::RoundRobin,
             config::ShareStrategy::Random => ShareStrategy::Random,

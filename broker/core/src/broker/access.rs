@@ -80,7 +80,7 @@ impl Broker {
             .collect();
         forbidden.sort_unstable();
         for filter in &forbidden {
-            state.filters.remove(filter.as_bytes());
+            state.remove_filter(filter);
             self.leave(session, state, filter, tally);
         }
         if forbidden.is_empty() {

@@ -7,9 +7,11 @@ use super::{Broker, Keeps, PublishSource};
 use crate::action::{Action, QueueId, Will};
 use crate::counters::{Limit, Tally};
 use crate::journal::Room;
+use crate::limits::Limits;
 use crate::login::Login;
 use crate::mailbox::Mailbox;
-use crate::message::{ClientId, Expiry, Origin};
+use crate::message::{ClientId, Expiry, Identity, Origin};
+use crate::rate::SharedRate;
 use crate::record::{Record, RecordState};
 use crate::session::{Session, SessionState};
 use crate::share_group::ShareGroup;
@@ -35,6 +37,8 @@ pub(crate) struct Attached {
     pub(crate) session_present: bool,
     /// The share groups that the session is in.
     pub(crate) groups: Vec<Arc<ShareGroup>>,
+    /// What the clients of its identity together may publish in a second, if that is limited.
+    pub(crate) publish_rate: Option<Arc<SharedRate>>,
     /// CONNACK may leave when this is durable.
     pub(crate) awaited: Option<Arc<Record>>,
 }
@@ -66,13 +70,23 @@ pub(super) struct Registry {
     pub(super) sessions: HashMap<ClientId, Arc<Session>, RandomState>,
     /// Ends that may not be durable yet, oldest first: CONNACK of a new session of the same client waits for them.
     endings: VecDeque<(ClientId, Arc<Record>)>,
+    /// What identities have; only while something limits it.
+    identities: Option<HashMap<Identity, Use, RandomState>>,
+}
+
+/// What the clients of one identity have together.
+#[derive(Debug, Default)]
+struct Use {
+    sessions: usize,
+    connections: usize,
+    publish_rate: Option<Arc<SharedRate>>,
 }
 
 impl Broker {
     /// Takes up or creates the session of a client; an older connection of it is fenced first.
     ///
     /// # Errors
-    /// 0x87 when the session belongs to another identity; 0x97 when the store has no room for another session.
+    /// 0x87 when the session belongs to another identity; 0x97 when there is no room for another session or connection.
     pub(crate) fn attach(
         &self,
         request: AttachRequest,
@@ -84,9 +98,16 @@ impl Broker {
         // What exists may go on, and so drain; a new session would take room. Refused before anything is taken over.
         let refuses_new = is_durable && self.journal.room() == Room::Full;
         let mut present = None;
-        if refuses_new && !registry.sessions.contains_key(&request.client_id) {
-            tally.reach(Limit::Store);
-            return Err(ReasonCode::QuotaExceeded);
+        let limits = self.limits();
+        if !registry.sessions.contains_key(&request.client_id) {
+            let refusal = match refuses_new {
+                true => Some(Limit::Store),
+                false => registry.session_limit(&request.login.identity, &limits),
+            };
+            if let Some(limit) = refusal {
+                tally.reach(limit);
+                return Err(ReasonCode::QuotaExceeded);
+            }
         }
         if let Some(old) = registry.sessions.get(&request.client_id).cloned() {
             let mut state = old.lock();
@@ -99,6 +120,12 @@ impl Broker {
                 tally.reach(Limit::Store);
                 return Err(ReasonCode::QuotaExceeded);
             }
+            // A take-over needs no other connection than the one it ends.
+            if !state.is_connected && registry.is_connection_max(&state.identity, &limits) {
+                tally.reach(Limit::IdentityConnections);
+                return Err(ReasonCode::QuotaExceeded);
+            }
+            registry.note_connection(&state.identity, state.is_connected, -1);
             self.displace(&old, &mut state, goes_on, now, tally);
             if goes_on {
                 present = Some(old.clone());
@@ -107,6 +134,11 @@ impl Broker {
             }
         }
         let session_present = present.is_some();
+        if !session_present {
+            registry.note_session(&request.login.identity, 1);
+        }
+        registry.note_connection(&request.login.identity, true, 1);
+        let publish_rate = registry.publish_rate(&request.login.identity, &limits);
         let session = present.unwrap_or_else(|| self.create(&request));
         let mut state = session.lock();
         state.epoch += 1;
@@ -138,6 +170,7 @@ impl Broker {
             epoch,
             session_present,
             groups,
+            publish_rate,
             awaited,
         })
     }
@@ -201,6 +234,7 @@ impl Broker {
         if state.epoch != epoch || !state.is_connected {
             return;
         }
+        registry.note_connection(&state.identity, true, -1);
         self.go_offline(session, &state, tally);
         state.sent_below = session.mailbox().detach(epoch, tally);
         state.is_connected = false;
@@ -234,8 +268,10 @@ impl Broker {
         tally: &mut Tally,
     ) {
         registry.sessions.remove(session.client_id());
+        registry.note_session(&state.identity, -1);
         self.remove_deadline(session, state);
         let filters = std::mem::take(&mut state.filters);
+        state.filter_bytes = 0;
         if !filters.is_empty() {
             let mut router = write(&self.router);
             let filters = filters.iter().map(ShortText::as_str);
@@ -339,6 +375,96 @@ impl Broker {
 }
 
 impl Registry {
+    /// Counts what identities have anew, if something limits it.
+    pub(super) fn recount(&mut self, limits: &Limits) {
+        let is_limited = limits.identity_sessions_max > 0
+            || limits.identity_connections_max > 0
+            || !limits.identity_publish_rate.is_unlimited();
+        let before = self.identities.take();
+        if !is_limited {
+            return;
+        }
+        self.identities = Some(HashMap::default());
+        let sessions: Vec<_> = self.sessions.values().cloned().collect();
+        for session in sessions {
+            let state = session.lock();
+            self.note_session(&state.identity, 1);
+            self.note_connection(&state.identity, state.is_connected, 1);
+        }
+        // Who has a rate shares it with those who connect later.
+        let rates = before.into_iter().flatten();
+        for (identity, known) in rates {
+            let entry = self
+                .identities
+                .as_mut()
+                .and_then(|all| all.get_mut(&identity));
+            if let (Some(entry), Some(rate)) = (entry, known.publish_rate) {
+                rate.set_limit(limits.identity_publish_rate);
+                entry.publish_rate = Some(rate);
+            }
+        }
+    }
+
+    /// What another session of `identity` would exceed.
+    fn session_limit(&self, identity: &Identity, limits: &Limits) -> Option<Limit> {
+        if self.sessions.len() >= limits.sessions_max {
+            return Some(Limit::Sessions);
+        }
+        let sessions = self.used_by(identity).map_or(0, |used| used.sessions);
+        if limits.identity_sessions_max > 0 && sessions >= limits.identity_sessions_max {
+            return Some(Limit::IdentitySessions);
+        }
+        self.is_connection_max(identity, limits)
+            .then_some(Limit::IdentityConnections)
+    }
+
+    fn is_connection_max(&self, identity: &Identity, limits: &Limits) -> bool {
+        let connections = self.used_by(identity).map_or(0, |used| used.connections);
+        limits.identity_connections_max > 0 && connections >= limits.identity_connections_max
+    }
+
+    fn used_by(&self, identity: &Identity) -> Option<&Use> {
+        self.identities.as_ref()?.get(identity)
+    }
+
+    fn note_session(&mut self, identity: &Identity, change: isize) {
+        self.note(identity, |used| {
+            used.sessions = used.sessions.saturating_add_signed(change);
+        });
+    }
+
+    fn note_connection(&mut self, identity: &Identity, is_connected: bool, change: isize) {
+        if is_connected {
+            self.note(identity, |used| {
+                used.connections = used.connections.saturating_add_signed(change);
+            });
+        }
+    }
+
+    /// Anonymous clients have nothing in common.
+    fn note(&mut self, identity: &Identity, change: impl FnOnce(&mut Use)) {
+        let Some(identities) = &mut self.identities else {
+            return;
+        };
+        if *identity == Identity::Anonymous {
+            return;
+        }
+        let used = identities.entry(identity.clone()).or_default();
+        change(used);
+        if used.sessions == 0 && used.connections == 0 {
+            identities.remove(identity);
+        }
+    }
+
+    fn publish_rate(&mut self, identity: &Identity, limits: &Limits) -> Option<Arc<SharedRate>> {
+        if limits.identity_publish_rate.is_unlimited() {
+            return None;
+        }
+        let used = self.identities.as_mut()?.get_mut(identity)?;
+        let new = || Arc::new(SharedRate::new(limits.identity_publish_rate));
+        Some(used.publish_rate.get_or_insert_with(new).clone())
+    }
+
     fn note_ending(&mut self, client_id: ClientId, record: Arc<Record>) {
         self.forget_durable_endings();
         self.endings.push_back((client_id, record));

@@ -26,11 +26,11 @@ use crate::journal::{Journal, Room};
 use crate::limits::Limits;
 use crate::mailbox::Mailbox;
 use crate::message::{ClientId, Message};
+use crate::pressure::Pressure;
 use crate::record::Record;
 use crate::retained::Retained;
 use crate::router::{Receivers, Router, Subscription};
 use crate::session::{Inbound, Session, SessionState};
-use crate::short_text::ShortText;
 use crate::sync::{lock, read, write};
 use crate::time::Timestamp;
 use foldhash::fast::RandomState;
@@ -47,6 +47,7 @@ pub struct Broker {
     /// Taken for a moment, under any other lock.
     acl: RwLock<Arc<Acl>>,
     acl_generation: AtomicU64,
+    pressure: Pressure,
     journal: Arc<dyn Journal>,
     keeps: Keeps,
     counters: Counters,
@@ -123,18 +124,23 @@ impl Broker {
     }
 
     fn build(limits: Arc<Limits>, journal: Arc<dyn Journal>, keeps: Keeps, boot: u32) -> Self {
+        let mut retained = Retained::default();
+        retained.set_limits(&limits);
+        let mut registry = Registry::default();
+        registry.recount(&limits);
         Self {
             limits: RwLock::new(limits),
             acl: RwLock::default(),
             acl_generation: AtomicU64::new(1),
+            pressure: Pressure::default(),
             journal,
             keeps,
             counters: Counters::default(),
-            registry: Mutex::default(),
+            registry: Mutex::new(registry),
             deadlines: Mutex::default(),
             router: RwLock::default(),
             generation: AtomicU64::new(1),
-            retained: RwLock::default(),
+            retained: RwLock::new(retained),
             retained_stripes: (0..STRIPES).map(|_| Mutex::default()).collect(),
             stripe_hasher: RandomState::default(),
             next_queue: AtomicU64::new(1),
@@ -184,8 +190,7 @@ impl Broker {
                     subscription_id: stored.subscription_id,
                 };
                 self.route(&session, &mut state, wish);
-                let filter = ShortText::new(stored.filter.as_bytes());
-                state.filters.insert(filter);
+                state.add_filter(&stored.filter);
             }
             let ids = inbound.range((row.queue, PACKET_ID_MIN)..=(row.queue, PACKET_ID_MAX));
             state.inbound = ids.map(|(_, id)| (*id, Inbound::Taken(None))).collect();
@@ -195,6 +200,7 @@ impl Broker {
                 .sessions
                 .insert(session.client_id().clone(), session);
         }
+        lock(&self.registry).recount(&self.limits());
         self.end_empty_groups();
         let mut kept = write(&self.retained);
         for (_, message) in retained.into_values() {
@@ -226,7 +232,12 @@ impl Broker {
     /// have been told theirs. What is above a new limit stays.
     pub fn set_limits(&self, limits: Arc<Limits>) {
         *write(&self.limits) = limits.clone();
-        let sessions: Vec<_> = lock(&self.registry).sessions.values().cloned().collect();
+        let sessions: Vec<_> = {
+            let mut registry = lock(&self.registry);
+            registry.recount(&limits);
+            registry.sessions.values().cloned().collect()
+        };
+        write(&self.retained).set_limits(&limits);
         for session in sessions {
             session.mailbox().set_limits(&limits);
         }
@@ -237,6 +248,12 @@ impl Broker {
     #[must_use]
     pub fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// How hard clients are held back while memory is short.
+    #[must_use]
+    pub fn pressure(&self) -> &Pressure {
+        &self.pressure
     }
 
     pub(crate) fn journal(&self) -> &dyn Journal {

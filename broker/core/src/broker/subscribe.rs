@@ -11,7 +11,6 @@ use crate::message::Message;
 use crate::record::Record;
 use crate::session::{Session, SessionState};
 use crate::share_group::ShareGroup;
-use crate::short_text::ShortText;
 use crate::sync::{read, write};
 use crate::time::Timestamp;
 use motemq_codec::{
@@ -93,8 +92,7 @@ impl Broker {
             let mut options = wish.options;
             options.qos = allowed_qos.min(qos_max);
             self.route(session, &mut state, Wish { options, ..*wish });
-            let filter = ShortText::new(wish.filter.as_bytes());
-            let is_new = state.filters.insert(filter);
+            let is_new = state.add_filter(wish.filter);
             // [MQTT5-3.3.1-9] [MQTT5-3.3.1-10] [MQTT5-3.3.1-11]
             let wants_retained = match options.retain_handling {
                 RetainHandling::SendAlways => true,
@@ -161,9 +159,17 @@ impl Broker {
         if filter.starts_with('$') && !is_readable_system_topic(filter) {
             return Err(ReasonCode::NotAuthorized);
         }
-        let is_full = state.filters.len() >= limits.subscriptions_max;
-        if is_full && !state.filters.contains(wish.filter.as_bytes()) {
-            tally.reach(Limit::Subscriptions);
+        let full = if state.filters.len() >= limits.subscriptions_max {
+            Some(Limit::Subscriptions)
+        } else if state.filter_bytes + wish.filter.len() > limits.subscription_bytes_max {
+            Some(Limit::SubscriptionBytes)
+        } else {
+            None
+        };
+        if let Some(limit) = full
+            && !state.filters.contains(wish.filter.as_bytes())
+        {
+            tally.reach(limit);
             return Err(ReasonCode::QuotaExceeded);
         }
         if state.is_stored && self.journal.room() == Room::Full {
@@ -188,7 +194,7 @@ impl Broker {
         let mut result = Unsubscribed::default();
         let mut removed: Vec<Box<str>> = Vec::new();
         for filter in filters {
-            if state.filters.remove(filter.as_bytes()) {
+            if state.remove_filter(filter) {
                 if is_shared(filter) {
                     self.leave(session, &mut state, filter, tally);
                 } else {

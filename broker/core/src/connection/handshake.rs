@@ -7,6 +7,7 @@
 use super::access::{Access, DeniedAction};
 use super::aliases::OutboundAliases;
 use super::authentication::{Enhanced, ExchangeStage, ExchangeStep, Turn};
+use super::throttle::Throttle;
 use super::{Active, Close, Connection, Event, Pending, Phase, Reply};
 use crate::action::Will;
 use crate::broker::{AttachRequest, Broker};
@@ -107,6 +108,7 @@ impl Connection {
     pub(super) fn handle_connect(
         &mut self,
         connect: &Connect<'_>,
+        broker: &Broker,
         out: &mut Vec<u8>,
     ) -> Option<Event> {
         self.version = connect.version;
@@ -147,6 +149,12 @@ impl Connection {
             authentication_data: None,
         };
         self.phase = Phase::Authenticating(Box::new(hello));
+        if broker.pressure().refuses_connections() {
+            self.tally.reach(Limit::Memory);
+            let reason = "the broker's memory is nearly used up: limits.memory_bytes_max";
+            self.refuse(ReasonCode::ServerBusy, Some(reason), out);
+            return None;
+        }
         let refusal = connect
             .will
             .as_ref()
@@ -300,11 +308,15 @@ impl Connection {
             Err(code) => {
                 let reason = match code {
                     ReasonCode::NotAuthorized => "the client id belongs to another identity",
-                    _ => "no room for another session: persistence.store_bytes_max",
+                    _ => {
+                        "no room for another session or connection: limits.sessions_max, identity_sessions_max, identity_connections_max or persistence.store_bytes_max"
+                    }
                 };
                 return self.refuse_within(hello.packet_bytes_max, code, Some(reason), out);
             }
         };
+        let listener_rate = self.rules.publish_rate.iter().cloned();
+        let shared_rates = listener_rate.chain(attached.publish_rate).collect();
         welcome.session_present = attached.session_present;
         if welcome.keep_alive_s.is_some() {
             self.tally.reach(Limit::KeepAlive);
@@ -329,6 +341,7 @@ impl Connection {
             messages: 0,
             login_ends_at,
             access: Access::default(),
+            throttle: Throttle::new(&self.limits, shared_rates),
             routes: super::Routes::default(),
             replies: VecDeque::from([Pending {
                 reply: Reply::ConnAck(Box::new(welcome)),

@@ -6,6 +6,7 @@
 
 use super::access::DeniedAction;
 use super::routes::Route;
+use super::throttle::Pace;
 use super::{Active, Answer, Close, Connection, Denial, Pending, Phase, Reply, Violation};
 use crate::action::Action;
 use crate::broker::{Broker, PublishSource, Receipt, Wish};
@@ -39,6 +40,9 @@ impl Connection {
         }
         let alias = self.resolve_alias(publish)?;
         let topic = alias.as_deref().unwrap_or(publish.topic);
+        if self.pace(publish, broker, now)? == Pace::Drop {
+            return Ok(());
+        }
         let is_too_large = publish.payload.len() > self.limits.payload_bytes_max as usize;
         let too_large = (
             ReasonCode::QuotaExceeded,

@@ -20,6 +20,7 @@ mod handshake;
 mod inbound;
 mod outbound;
 mod routes;
+mod throttle;
 mod violation;
 
 pub use access::{Denial, DeniedAction};
@@ -33,6 +34,7 @@ use crate::counters::{Limit, Tally};
 use crate::limits::Limits;
 use crate::mailbox::Outgoing;
 use crate::message::{ClientId, Expiry};
+use crate::rate::SharedRate;
 use crate::record::Record;
 use crate::session::Session;
 use crate::share_group::ShareGroup;
@@ -49,12 +51,15 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
+use throttle::Throttle;
 
 /// What the listener allows its clients.
-#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Debug)]
 pub struct ConnectionRules {
     /// The highest quality of service.
     pub qos_max: QoS,
+    /// What all its clients together may publish in a second, if that is limited.
+    pub publish_rate: Option<Arc<SharedRate>>,
 }
 
 /// The protocol state of one connection.
@@ -111,6 +116,7 @@ struct Active {
     /// When the login ends.
     login_ends_at: Option<Timestamp>,
     access: Access,
+    throttle: Option<Box<Throttle>>,
     routes: Routes,
     replies: VecDeque<Pending>,
     /// QoS 1 messages received and not yet acknowledged.
@@ -261,6 +267,7 @@ impl Connection {
     /// no Receive Maximum; its clients are simply not read any further.
     fn is_stalled(&self, active: &Active) -> bool {
         !active.is_announced
+            || active.is_throttled()
             || active.replies.len()
                 >= usize::from(self.limits.receive_maximum.get()).max(REPLIES_MIN)
     }
@@ -291,7 +298,7 @@ impl Connection {
             }
             Packet::Disconnect(disconnect) => self.handle_disconnect(&disconnect),
             Packet::Connect(connect) if matches!(self.phase, Phase::AwaitConnect) => {
-                *event = self.handle_connect(&connect, out);
+                *event = self.handle_connect(&connect, broker, out);
                 Ok(())
             }
             Packet::Connect(_) => Err(Violation::SecondConnect),
@@ -454,17 +461,21 @@ impl Connection {
             return None;
         };
         let silent_at = self.silent_at(active);
-        silent_at.into_iter().chain(active.login_ends_at).min()
+        let others = active.login_ends_at.into_iter().chain(active.resume_at());
+        silent_at.into_iter().chain(others).min()
     }
 
     /// When silence becomes too long.
     fn silent_at(&self, active: &Active) -> Option<Timestamp> {
         let keep_alive = Duration::from_millis(active.keep_alive_ms);
-        (active.keep_alive_ms > 0).then(|| self.last_received + keep_alive)
+        // Who is not read cannot be heard.
+        let is_heard = active.keep_alive_ms > 0 && !active.is_throttled();
+        is_heard.then(|| self.last_received + keep_alive)
     }
 
     /// Ends the connection when its client was silent for too long [MQTT5-3.1.2-22] [MQTT3-3.1.2-24], or its login has ended.
     pub fn handle_timeout(&mut self, now: Timestamp, out: &mut Vec<u8>) {
+        self.resume(now);
         let Phase::Active(active) = &self.phase else {
             return;
         };
@@ -496,6 +507,12 @@ impl Connection {
                 .journal()
                 .wait_for_room(active.session.mailbox().wakeup());
         }
+    }
+
+    /// With so many bytes that the socket did not take, nothing more is to be encoded for the client, nor read from it.
+    #[must_use]
+    pub fn output_bytes_max(&self) -> usize {
+        self.limits.output_bytes_max
     }
 
     /// How many messages the client has published since [`flush_tally`](Self::flush_tally) that went to anybody.

@@ -37,6 +37,8 @@ pub enum Violation {
     PublishRefused(ReasonCode, &'static str),
     /// The client takes no packet as large as the answer to its SUBSCRIBE or UNSUBSCRIBE [MQTT5-3.1.2-24].
     ReplyTooLarge,
+    /// More messages a second than the client may publish, under the policy `disconnect`.
+    RateExceeded,
     /// Nothing arrived for one and a half times the keep-alive [MQTT5-3.1.2-22].
     KeepAliveTimeout,
 }
@@ -51,6 +53,7 @@ impl Violation {
             }
             Self::TopicAliasTooLarge => Some(Limit::TopicAlias),
             Self::ReceiveMaximumExceeded => Some(Limit::ReceiveMaximum),
+            Self::RateExceeded => Some(Limit::PublishRate),
             _ => None,
         }
     }
@@ -74,6 +77,7 @@ impl Violation {
             Self::ReceiveMaximumExceeded => ReasonCode::ReceiveMaximumExceeded,
             Self::PublishRefused(code, _) => *code,
             Self::ReplyTooLarge => ReasonCode::PacketTooLarge,
+            Self::RateExceeded => ReasonCode::MessageRateTooHigh,
             Self::KeepAliveTimeout => ReasonCode::KeepAliveTimeout,
         }
     }
@@ -106,6 +110,9 @@ impl fmt::Display for Violation {
             Self::PublishRefused(_, reason) => write!(f, "a publish was refused: {reason}"),
             Self::ReplyTooLarge => {
                 f.write_str("the reply is larger than the client's own maximum packet size")
+            }
+            Self::RateExceeded => {
+                f.write_str("more a second than limits.publish_rate_max or publish_bytes_rate_max")
             }
             Self::KeepAliveTimeout => f.write_str("nothing arrived within the keep-alive"),
         }
@@ -147,6 +154,7 @@ impl Close {
             Self::Normal | Self::NormalWithWill => "normal",
             Self::Refused(_) => "refused",
             Self::Violation(Violation::KeepAliveTimeout) => "keepalive_timeout",
+            Self::Violation(Violation::RateExceeded) => "rate_exceeded",
             Self::Violation(_) => "protocol_error",
             Self::ReauthenticationFailed(..) | Self::LoginEnded(_) => "not_authorized",
             Self::TakenOver => "taken_over",

@@ -24,7 +24,8 @@ pub use number::{Range, Unit};
 pub use settings::{
     AdminConfig, AnonymousAccess, AuthConfig, Bind, ClientCert, Config, Durability, HttpConfig,
     Identity, LimitsConfig, ListenerConfig, LogConfig, LogFormat, MqttConfig, PersistenceConfig,
-    Protocol, QueueFull, ShareRedispatch, ShareStrategy, SharedSubscriptionsConfig, TlsConfig,
+    Protocol, QueueFull, RateFull, ShareRedispatch, ShareStrategy, SharedSubscriptionsConfig,
+    TlsConfig,
 };
 pub use show::Setting;
 

@@ -11,7 +11,8 @@ use super::section::{Reader, Section};
 use super::settings::{
     AdminConfig, AnonymousAccess, AuthConfig, Bind, ClientCert, Config, Durability, HttpConfig,
     Identity, LimitsConfig, ListenerConfig, LogConfig, LogFormat, MqttConfig, PersistenceConfig,
-    Protocol, QueueFull, ShareRedispatch, ShareStrategy, SharedSubscriptionsConfig, TlsConfig,
+    Protocol, QueueFull, RateFull, ShareRedispatch, ShareStrategy, SharedSubscriptionsConfig,
+    TlsConfig,
 };
 use super::show::quoted_list;
 use ipnet::IpNet;
@@ -139,6 +140,16 @@ fn listener(
         default.max_connections,
         count(1, 10_000_000),
     );
+    let publish_rate_max = section.number(
+        "publish_rate_max",
+        default.publish_rate_max,
+        or_zero(count(1, 1_000_000_000)),
+    );
+    let publish_bytes_rate_max = section.number(
+        "publish_bytes_rate_max",
+        default.publish_bytes_rate_max,
+        or_zero(bytes(1, TIB)),
+    );
     let qos_max = section.number("qos_max", default.qos_max, count(0, 2));
     let allow_cidrs = networks(&mut section, "allow_cidrs");
     let deny_cidrs = networks(&mut section, "deny_cidrs");
@@ -160,6 +171,8 @@ fn listener(
         protocol,
         anonymous,
         max_connections,
+        publish_rate_max,
+        publish_bytes_rate_max,
         qos_max,
         allow_cidrs,
         deny_cidrs,
@@ -353,6 +366,7 @@ fn limits(mut section: Section<'_, '_>) -> LimitsConfig {
     let packet = bytes(256, PACKET_BYTES_MAX);
     let held = bytes(KIB, TIB);
     let items = count(1, 1_000_000_000);
+    let rate = bytes(1, TIB);
     let limits = read!(
         section,
         default,
@@ -370,8 +384,21 @@ fn limits(mut section: Section<'_, '_>) -> LimitsConfig {
             topic_levels_max: number(count(1, 65_535)),
             topic_alias_max: number(count(0, 65_535)),
             subscriptions_max: number(items),
+            subscription_bytes_max: number(held),
+            publish_rate_max: number(or_zero(items)),
+            publish_bytes_rate_max: number(or_zero(rate)),
+            identity_publish_rate_max: number(or_zero(items)),
+            identity_publish_bytes_rate_max: number(or_zero(rate)),
+            publish_rate_full: choice(RATE_FULL),
+            sessions_max: number(items),
+            identity_sessions_max: number(or_zero(items)),
+            identity_connections_max: number(or_zero(items)),
             retained_messages_max: number(items),
             retained_bytes_max: number(held),
+            client_retained_messages_max: number(or_zero(items)),
+            client_retained_bytes_max: number(or_zero(held)),
+            output_bytes_max: number(bytes(4 * KIB, GIB)),
+            memory_bytes_max: number(or_zero(bytes(32 * MIB, TIB))),
             unauthenticated_max: number(count(1, 10_000_000)),
             connect_timeout_s: number(seconds(1, 3_600)),
             stop_timeout_s: number(seconds(1, 3_600)),
@@ -629,6 +656,12 @@ const IDENTITY: &[(&str, Identity)] = &[
     ("san-uri", Identity::SanUri),
     ("san-dns", Identity::SanDns),
     ("none", Identity::None),
+];
+
+const RATE_FULL: &[(&str, RateFull)] = &[
+    ("delay", RateFull::Delay),
+    ("drop-qos0", RateFull::DropQoS0),
+    ("disconnect", RateFull::Disconnect),
 ];
 
 const QUEUE_FULL: &[(&str, QueueFull)] = &[

@@ -69,6 +69,10 @@ pub struct ListenerConfig {
     pub anonymous: AnonymousAccess,
     /// Connections open at a time, 1 to 10,000,000; more are closed at once. Default 100,000.
     pub max_connections: u32,
+    /// Messages that all its clients together may publish in a second; 0 is no limit. Above: `limits.publish_rate_full`. Default 0.
+    pub publish_rate_max: u32,
+    /// Payload bytes that they may publish in a second; 0 is no limit. Default 0.
+    pub publish_bytes_rate_max: u64,
     /// Highest QoS granted and accepted, 0 to 2. Default 2.
     pub qos_max: u8,
     /// Networks that clients may come from; empty is any. With `proxy_protocol`, the address in the header counts.
@@ -102,6 +106,8 @@ impl Default for ListenerConfig {
             protocol: Protocol::Mqtt,
             anonymous: AnonymousAccess::Refused,
             max_connections: 100_000,
+            publish_rate_max: 0,
+            publish_bytes_rate_max: 0,
             qos_max: 2,
             allow_cidrs: Vec::new(),
             deny_cidrs: Vec::new(),
@@ -229,10 +235,38 @@ pub struct LimitsConfig {
     pub topic_alias_max: u16,
     /// Subscriptions per client. Default 10,000.
     pub subscriptions_max: u32,
+    /// Bytes of the filters of one client's subscriptions. Default 1 MiB.
+    pub subscription_bytes_max: u64,
+    /// Messages that one client may publish in a second, a second's worth of them at once; 0 is no limit. Default 0.
+    pub publish_rate_max: u32,
+    /// Payload bytes that one client may publish in a second; 0 is no limit. Default 0.
+    pub publish_bytes_rate_max: u64,
+    /// Messages that all clients of one user or certificate name together may publish in a second; 0 is no limit. Default 0.
+    pub identity_publish_rate_max: u32,
+    /// Payload bytes that they may publish in a second; 0 is no limit. Default 0.
+    pub identity_publish_bytes_rate_max: u64,
+    /// What happens to what a client publishes faster than one of these rates, or that of its listener. Default [`RateFull::Delay`].
+    pub publish_rate_full: RateFull,
+    /// Sessions in the whole broker, connected or not. Default 1,000,000.
+    pub sessions_max: u32,
+    /// Sessions of one user or certificate name, connected or not; 0 is no limit. Default 0.
+    pub identity_sessions_max: u32,
+    /// Connections of one user or certificate name; 0 is no limit. Default 0.
+    pub identity_connections_max: u32,
     /// Retained messages in the whole broker. Default 1,000,000.
     pub retained_messages_max: u32,
     /// Bytes of retained messages in the whole broker. Default 1 GiB.
     pub retained_bytes_max: u64,
+    /// Retained messages that one client identifier published last; 0 is no limit. Default 0.
+    pub client_retained_messages_max: u32,
+    /// Bytes of them; 0 is no limit. Default 0.
+    pub client_retained_bytes_max: u64,
+    /// Bytes held for one client that does not take them, beside its queue; then it is not read either. Default 256 KiB.
+    pub output_bytes_max: u64,
+    /// Memory of the whole process, in bytes; 0 is four fifths of what the machine or the control group has. From 85 % of it
+    /// on the publishers that send most are not read, from 90 % new clients are refused with 0x89, from 95 % QoS 0 messages are
+    /// dropped. Default 0.
+    pub memory_bytes_max: u64,
     /// Connections that have not been accepted yet, over all listeners. Default 2000.
     pub unauthenticated_max: u32,
     /// Time from the connection to a complete CONNECT, TLS handshake included, in seconds. Default 120.
@@ -266,8 +300,21 @@ impl Default for LimitsConfig {
             topic_levels_max: 128,
             topic_alias_max: 64,
             subscriptions_max: 10_000,
+            subscription_bytes_max: 1_048_576,
+            publish_rate_max: 0,
+            publish_bytes_rate_max: 0,
+            identity_publish_rate_max: 0,
+            identity_publish_bytes_rate_max: 0,
+            publish_rate_full: RateFull::Delay,
+            sessions_max: 1_000_000,
+            identity_sessions_max: 0,
+            identity_connections_max: 0,
             retained_messages_max: 1_000_000,
             retained_bytes_max: 1_073_741_824,
+            client_retained_messages_max: 0,
+            client_retained_bytes_max: 0,
+            output_bytes_max: 262_144,
+            memory_bytes_max: 0,
             unauthenticated_max: 2_000,
             connect_timeout_s: 120,
             stop_timeout_s: 5,
@@ -289,6 +336,17 @@ pub enum QueueFull {
     /// `"refuse"`: the publisher is answered 0x97 (3.1.1: its connection is closed).
     Refuse,
     /// `"disconnect"`: the slow client is disconnected.
+    Disconnect,
+}
+
+/// What happens to what a client publishes faster than it may.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum RateFull {
+    /// `"delay"`: nothing of the client is read until it may go on.
+    Delay,
+    /// `"drop-qos0"`: QoS 0 messages are dropped; for the others the client waits.
+    DropQoS0,
+    /// `"disconnect"`: the client is disconnected with 0x96.
     Disconnect,
 }
 

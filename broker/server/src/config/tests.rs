@@ -207,7 +207,7 @@ fn every_number_is_held_to_its_range() {
         }
         numbers += 1;
     }
-    assert_eq!(numbers, 33);
+    assert!(numbers > 40, "{numbers}");
 }
 
 #[test]
@@ -223,6 +223,15 @@ fn the_limits_refuse_zero_where_it_has_no_meaning() {
         zero_is_fine,
         [
             "topic_alias_max",
+            "publish_rate_max",
+            "publish_bytes_rate_max",
+            "identity_publish_rate_max",
+            "identity_publish_bytes_rate_max",
+            "identity_sessions_max",
+            "identity_connections_max",
+            "client_retained_messages_max",
+            "client_retained_bytes_max",
+            "memory_bytes_max",
             "tls_sessions_max",
             "websocket_frame_bytes_max"
         ]
