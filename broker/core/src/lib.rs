@@ -38,7 +38,7 @@ mod time;
 mod trie;
 mod wakeup;
 
-pub use acl::{Acl, Grant, PublishRights, Rights};
+pub use acl::{Acl, AclError, AclFault, Decision, Grant, PublishRights, Rights};
 pub use action::{
     Action, PublishAction, QueueId, QueueRef, RetainedEffect, SessionRow, StoredSubscription, Will,
 };

@@ -5,82 +5,141 @@
 //! - A filter is granted only if one allow contains it and no deny does; where a deny holds a part of it, and where an ACL
 //!   decides by delivery alone (mosquitto's files), each topic is looked at when a message is to be delivered.
 //! - Names are compared byte by byte: no case folding, no normalisation, no regular expressions.
-//! - A substituted value that holds `+`, `#`, `/`, U+0000 or another control character, or is empty, or starts with `$` where the
-//!   filter starts with it, matches nothing.
+//! - A substituted value that is absent, or holds `+`, `#`, `/`, U+0000 or another control character, or is empty, or starts with
+//!   `$` where the filter starts with it, makes an allow match nothing, and a deny everything that it could be about.
 //!
 //! Does not know: files, connections, `$` topics (they are refused elsewhere, whatever the rules say).
 
+mod decision;
+mod error;
+mod filter;
+mod mosquitto;
+mod parse;
+mod rights;
+mod rule;
+mod subject;
+mod template;
+mod words;
+
+pub use decision::Decision;
+pub use error::{AclError, AclFault};
+pub use rights::{Grant, PublishRights, Rights};
+
 use crate::login::Principal;
-use motemq_codec::QoS;
+use hashbrown::HashMap;
+use rule::Rule;
+use std::ops::Range;
 use std::sync::Arc;
+use subject::{Group, Subject};
 
 /// The rules of one ACL file, or their absence.
 #[derive(Debug, Default)]
-pub struct Acl;
+pub struct Acl {
+    granting: Granting,
+    groups: Vec<Group>,
+    sections: Vec<Section>,
+    /// The sections about one user only, by the user's name.
+    by_user: HashMap<Box<str>, Vec<usize>>,
+    /// The other sections.
+    by_search: Vec<usize>,
+    rules: Vec<Rule>,
+}
+
+/// How a SUBSCRIBE is decided.
+#[derive(Copy, Clone, PartialEq, Eq, Default, Debug)]
+enum Granting {
+    /// Everything is allowed: there are no rules.
+    #[default]
+    Open,
+    /// A filter must be contained in what is allowed.
+    Contained,
+    /// Every filter is granted, and each message decided when it is delivered.
+    Delivered,
+}
+
+/// Rules about the same clients.
+#[derive(Debug)]
+struct Section {
+    subject: Subject,
+    rules: Range<usize>,
+}
 
 impl Acl {
     /// No rules: everybody may do everything.
     #[must_use]
     pub fn open() -> Self {
-        Self
+        Self::default()
+    }
+
+    /// Reads an ACL in our own format.
+    ///
+    /// # Errors
+    /// Every line that is wrong; a text without rules.
+    pub fn parse(text: &str) -> Result<Self, Vec<AclError>> {
+        parse::parse(text)
+    }
+
+    /// Reads an ACL in mosquitto's format. Every SUBSCRIBE is granted, as mosquitto does, and decided by delivery.
+    ///
+    /// # Errors
+    /// Every line that is wrong; a text without rules.
+    pub fn parse_mosquitto(text: &str) -> Result<Self, Vec<AclError>> {
+        mosquitto::parse(text)
+    }
+
+    /// How many rules there are.
+    #[must_use]
+    pub fn rule_count(&self) -> usize {
+        self.rules.len()
     }
 
     /// What `principal` may do; `None` when that is everything.
     #[must_use]
     pub fn rights(self: &Arc<Self>, principal: &Arc<Principal>) -> Option<Rights> {
-        let _ = principal;
-        None
+        let is_open = self.granting == Granting::Open && principal.attributes.rules.is_empty();
+        (!is_open).then(|| Rights::new(self, principal))
+    }
+
+    fn new(granting: Granting, groups: Vec<Group>) -> Self {
+        Self {
+            granting,
+            groups,
+            ..Self::default()
+        }
+    }
+
+    /// Adds `rules`, all about `subject`.
+    fn add_section(&mut self, subject: Subject, rules: impl IntoIterator<Item = Rule>) {
+        let start = self.rules.len();
+        self.rules.extend(rules);
+        let index = self.sections.len();
+        match subject.only_user() {
+            Some(user) => self.by_user.entry(user.into()).or_default().push(index),
+            None => self.by_search.push(index),
+        }
+        self.sections.push(Section {
+            subject,
+            rules: start..self.rules.len(),
+        });
+    }
+
+    /// The rules about `principal`, by index.
+    fn rules_about(&self, principal: &Principal) -> Vec<usize> {
+        let is_member = |group: &Group| group.has(principal);
+        let groups: Vec<bool> = self.groups.iter().map(is_member).collect();
+        let by_user = principal.user().and_then(|user| self.by_user.get(user));
+        let sections = by_user.into_iter().flatten().chain(&self.by_search);
+        let about = sections
+            .filter_map(|index| self.sections.get(*index))
+            .filter(|section| section.subject.is_about(principal, &groups));
+        about.flat_map(|section| section.rules.clone()).collect()
     }
 }
 
-/// What one client may do.
-#[derive(Clone, Debug)]
-pub struct Rights;
+/// Rules of one ACL.
+const RULES_MAX: usize = 100_000;
+/// Bytes of one line.
+const LINE_BYTES_MAX: usize = 4_096;
 
-impl Rights {
-    /// What it may publish to `topic`.
-    #[must_use]
-    pub fn publish(&self, topic: &str) -> PublishRights {
-        let _ = topic;
-        PublishRights::ALL
-    }
-
-    /// Whether it may subscribe to `filter` (without `$share/name/`), as a member of `share` if that is given, and with which
-    /// quality of service at most.
-    #[must_use]
-    pub fn subscribe(&self, filter: &str, share: Option<&str>, qos: QoS) -> Option<Grant> {
-        let _ = (filter, share);
-        Some(Grant { qos })
-    }
-
-    /// Whether messages of `topic` may be delivered to it.
-    #[must_use]
-    pub fn receive(&self, topic: &str) -> bool {
-        let _ = topic;
-        true
-    }
-}
-
-/// With which qualities of service, and whether with RETAIN, a client may publish to a topic.
-#[derive(Copy, Clone, PartialEq, Eq, Debug)]
-pub struct PublishRights(u8);
-
-impl PublishRights {
-    /// Everything.
-    pub const ALL: Self = Self(0b0011_1111);
-    /// Nothing.
-    pub const NONE: Self = Self(0);
-
-    /// Whether a PUBLISH like this is allowed.
-    #[must_use]
-    pub const fn allows(self, qos: QoS, retain: bool) -> bool {
-        self.0 >> (qos as u8 + 3 * retain as u8) & 1 == 1
-    }
-}
-
-/// A subscription that is allowed.
-#[derive(Copy, Clone, PartialEq, Eq, Debug)]
-pub struct Grant {
-    /// The highest quality of service, not above the wish.
-    pub qos: QoS,
-}
+#[cfg(test)]
+mod tests;
