@@ -14,11 +14,7 @@ pub(super) fn contains(outer: &str, inner: &str) -> bool {
     if is_dollar_apart(outer, inner) {
         return false;
     }
-    // The one way for `+` to be as wide as `#`: a topic has one level at least.
-    if inner == "#" {
-        return matches!(outer, "#" | "+/#");
-    }
-    let mut inner = inner.split('/');
+    let mut inner = without_empty_topic(inner).split('/');
     for level in outer.split('/') {
         match (level, inner.next()) {
             ("#", _) => return true,
@@ -35,7 +31,8 @@ pub(super) fn intersects(one: &str, other: &str) -> bool {
     if is_dollar_apart(one, other) || is_dollar_apart(other, one) {
         return false;
     }
-    let (mut one, mut other) = (one.split('/'), other.split('/'));
+    let mut one = without_empty_topic(one).split('/');
+    let mut other = without_empty_topic(other).split('/');
     loop {
         match (one.next(), other.next()) {
             (Some("#"), _) | (_, Some("#")) | (None, None) => return true,
@@ -43,6 +40,15 @@ pub(super) fn intersects(one: &str, other: &str) -> bool {
             (Some(level), Some(name)) if level == name => {}
             _ => return false,
         }
+    }
+}
+
+/// The same filter, so that its `#` may stand for no level: no topic is empty.
+fn without_empty_topic(filter: &str) -> &str {
+    match filter {
+        "#" => "+/#",
+        "/#" => "/+/#",
+        filter => filter,
     }
 }
 
@@ -65,6 +71,7 @@ mod tests {
             ("#", "$SYS/#", false),
             ("+/#", "#", true),
             ("+/+/#", "#", false),
+            ("+/+/#", "/#", true),
             ("+/#", "a", true),
             ("+", "#", false),
             ("a/#", "a", true),
