@@ -4,6 +4,7 @@
 //! `motemq-codec`; here are sockets, TLS, files, threads and the clock.
 
 mod accept;
+pub mod acl_file;
 pub mod admin;
 mod audit;
 pub mod auth;

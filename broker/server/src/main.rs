@@ -275,7 +275,7 @@ async fn serve(
             eprintln!("motemq: {error}: for example --set listeners.mqtt.bind=0.0.0.0:11883");
             return ExitCode::FAILURE;
         }
-        Err(error @ (StartError::Tls { .. } | StartError::Passwords(_))) => {
+        Err(error @ (StartError::Tls { .. } | StartError::Passwords(_) | StartError::Acl(_))) => {
             eprintln!("motemq: {error}");
             return ExitCode::from(CONFIG_INVALID);
         }

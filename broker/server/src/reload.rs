@@ -7,6 +7,7 @@
 //!
 //! Does not know: signals.
 
+use crate::acl_file::LoadedAcl;
 use crate::auth::Authenticator;
 use crate::config::{self, Config, ConfigErrors, Setting, Sources};
 use crate::server::{Server, core_limits};
@@ -31,6 +32,7 @@ struct Prepared {
     config: Config,
     settings: Vec<Setting>,
     authenticator: Authenticator,
+    acl: LoadedAcl,
     /// By listener, in order.
     tls: Vec<Option<Arc<ServerConfig>>>,
 }
@@ -96,11 +98,16 @@ impl Reloader {
                 None
             }));
         }
+        let acl = LoadedAcl::load(&config.auth).unwrap_or_else(|error| {
+            mistakes.extend(error.lines());
+            LoadedAcl::open()
+        });
         match Authenticator::new(&config.auth) {
             Ok(authenticator) if mistakes.is_empty() => Ok(Prepared {
                 config,
                 settings,
                 authenticator,
+                acl,
                 tls,
             }),
             Ok(_) => Err(Mistakes(mistakes)),
@@ -113,6 +120,8 @@ impl Reloader {
 
     fn apply(&mut self, server: &Server, prepared: Prepared) {
         server.set_authenticator(prepared.authenticator);
+        prepared.acl.log();
+        server.broker().set_acl(prepared.acl.acl);
         for (listener, tls) in server.listeners().iter().zip(prepared.tls) {
             if let Some(tls) = tls {
                 listener.set_tls(tls);
@@ -148,11 +157,13 @@ impl Reloader {
                 .map(|old| old.key.clone()),
         );
         if waiting.is_empty() {
-            tracing::info!("the configuration, passwords and certificates were reloaded");
+            tracing::info!(
+                "the configuration, passwords, access rules and certificates were reloaded"
+            );
         } else {
             tracing::warn!(
                 keys = waiting.join(", "),
-                "the configuration, passwords and certificates were reloaded, but these keys need a restart"
+                "the configuration, passwords, access rules and certificates were reloaded, but these keys need a restart"
             );
         }
     }

@@ -3,6 +3,7 @@
 //! Does not know: how a connection comes to be (`accept.rs`), what it does (`driver.rs`).
 
 use crate::accept::accept;
+use crate::acl_file::{AclFileError, LoadedAcl};
 use crate::admin::{self, AdminSocket};
 use crate::auth::Authenticator;
 use crate::clock;
@@ -153,6 +154,9 @@ pub enum StartError {
     /// The password file or the SCRAM file.
     #[error(transparent)]
     Passwords(#[from] crate::password::PasswordFileError),
+    /// The access rules.
+    #[error(transparent)]
+    Acl(#[from] AclFileError),
     /// A certificate or key.
     #[error("listener {listener}: {source}")]
     Tls {
@@ -253,6 +257,9 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         );
     }
     let authenticator = Authenticator::new(&config.auth)?;
+    let acl = LoadedAcl::load(&config.auth)?;
+    acl.log();
+    broker.set_acl(acl.acl);
     let sessions_max = config.limits.tls_sessions_max as usize;
     let tls_sessions = TlsSessions::open(config.data_dir.as_deref(), sessions_max);
     let mut tasks = tokio::task::JoinSet::new();
@@ -331,6 +338,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
 /// The first file that is missing or wrong.
 pub fn check(config: &Config) -> Result<(), StartError> {
     Authenticator::new(&config.auth)?;
+    LoadedAcl::load(&config.auth)?;
     if let Some(dir) = &config.data_dir
         && dir.exists()
         && !dir.is_dir()

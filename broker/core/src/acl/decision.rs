@@ -37,11 +37,11 @@ impl Rights {
     /// Why it may or may not subscribe to this; `qos` is what it wishes.
     #[must_use]
     pub fn explain_subscribe(&self, filter: &str, share: Option<&str>, qos: QoS) -> Decision {
-        if self.acl.granting == Granting::Delivered {
+        if self.acl.granting == Granting::Delivered && share.is_none() {
             return Decision {
                 allowed: true,
                 line: None,
-                text: "a mosquitto ACL grants every SUBSCRIBE and decides by delivery".to_owned(),
+                text: "a mosquitto ACL grants every subscription that is not shared, and decides by delivery".to_owned(),
             };
         }
         let granted = self.subscribe(filter, share, qos).map(|grant| grant.qos);

@@ -4,6 +4,8 @@
 //! - A deny wins over every allow; the order of rules does not matter. What no rule allows is denied, once there are rules.
 //! - A filter is granted only if one allow contains it and no deny does; where a deny holds a part of it, and where an ACL
 //!   decides by delivery alone (mosquitto's files), each topic is looked at when a message is to be delivered.
+//! - A shared subscription is granted only if no deny holds any part of it, in mosquitto's files too: what one member is offered
+//!   and may not have would be lost to the others.
 //! - Names are compared byte by byte: no case folding, no normalisation, no regular expressions.
 //! - A substituted value that is absent, or holds `+`, `#`, `/`, U+0000 or another control character, or is empty, or starts with
 //!   `$` where the filter starts with it, makes an allow match nothing, and a deny everything that it could be about.

@@ -86,22 +86,27 @@ impl Rights {
     /// quality of service at most.
     #[must_use]
     pub fn subscribe(&self, filter: &str, share: Option<&str>, qos: QoS) -> Option<Grant> {
-        if self.acl.granting == Granting::Delivered {
+        if self.acl.granting == Granting::Delivered && share.is_none() {
             return Some(Grant { qos });
         }
-        let (mut allowed, mut denied) = (QosSet::NONE, QosSet::NONE);
-        for (active, rule) in self.subscribe_rules(share) {
-            match rule.effect {
-                Effect::Allow if active.contains(rule, filter) => {
-                    allowed = allowed.with(rule.subscribe);
+        let (mut granted, mut undecided) = (QosSet::NONE, QosSet::ALL);
+        for tier in self.tiers() {
+            let (mut allowed, mut denied) = (QosSet::NONE, QosSet::NONE);
+            for (active, rule) in self.subscribe_rules(tier, share) {
+                match rule.effect {
+                    Effect::Allow if active.contains(rule, filter) => {
+                        allowed = allowed.with(rule.subscribe);
+                    }
+                    Effect::Deny if active.refuses(rule, filter, share) => {
+                        denied = denied.with(rule.subscribe);
+                    }
+                    _ => {}
                 }
-                Effect::Deny if active.refuses(rule, filter) => {
-                    denied = denied.with(rule.subscribe);
-                }
-                _ => {}
             }
+            granted = granted.with(undecided.and(allowed).without(denied));
+            undecided = undecided.without(allowed).without(denied);
         }
-        let qos = allowed.without(denied).highest(qos)?;
+        let qos = granted.highest(qos)?;
         Some(Grant { qos })
     }
 
@@ -151,14 +156,16 @@ impl Rights {
         share: Option<&str>,
         qos: QoS,
     ) -> Option<&Rule> {
-        let about = self
-            .subscribe_rules(share)
-            .filter(|(_, rule)| rule.subscribe.highest(qos) == Some(qos))
-            .filter(|(active, rule)| match rule.effect {
-                Effect::Allow => active.contains(rule, filter),
-                Effect::Deny => active.refuses(rule, filter),
-            });
-        deciding(about.map(|(_, rule)| rule))
+        self.tiers().find_map(|tier| {
+            let about = self
+                .subscribe_rules(tier, share)
+                .filter(|(_, rule)| rule.subscribe.highest(qos) == Some(qos))
+                .filter(|(active, rule)| match rule.effect {
+                    Effect::Allow => active.contains(rule, filter),
+                    Effect::Deny => active.refuses(rule, filter, share),
+                });
+            deciding(about.map(|(_, rule)| rule))
+        })
     }
 
     /// Whether `rule` has a value in it that cannot be used for this client.
@@ -166,9 +173,12 @@ impl Rights {
         matches!(rule.filter.resolve(&self.principal), Resolved::Unusable(_))
     }
 
-    fn subscribe_rules(&self, share: Option<&str>) -> impl Iterator<Item = (&Active, &Rule)> {
-        self.active
-            .iter()
+    fn subscribe_rules<'a>(
+        &'a self,
+        tier: &'a [Active],
+        share: Option<&str>,
+    ) -> impl Iterator<Item = (&'a Active, &'a Rule)> {
+        tier.iter()
             .filter_map(|active| Some((active, self.rule(active)?)))
             .filter(move |(_, rule)| !rule.subscribe.is_empty() && rule.is_about_share(share))
     }
@@ -237,10 +247,11 @@ impl Active {
         self.is_about(rule, |filter| contains(filter, inner))
     }
 
-    /// Whether a deny refuses a subscription. One about some subscriptions only cannot be left to the delivery, so there it is
-    /// enough that they have a topic in common.
-    fn refuses(&self, rule: &Rule, inner: &str) -> bool {
-        match rule.is_about_some_subscriptions() {
+    /// Whether a deny refuses a subscription. Where the delivery cannot decide, it is enough that they have a topic in common: of
+    /// a deny about some subscriptions only, and of a shared subscription, because what one member is offered and may not have
+    /// would be lost to the others.
+    fn refuses(&self, rule: &Rule, inner: &str, share: Option<&str>) -> bool {
+        match rule.is_about_some_subscriptions() || share.is_some() {
             true => self.is_about(rule, |filter| intersects(filter, inner)),
             false => self.contains(rule, inner),
         }

@@ -295,6 +295,30 @@ fn subscribing_can_depend_on_qos_and_share() {
 }
 
 #[test]
+fn a_shared_subscription_is_granted_as_a_whole_or_not_at_all() {
+    let rights = of_alice("[everyone]\nallow subscribe jobs/#\ndeny subscribe jobs/secret");
+    assert!(granted(&rights, "jobs/#"));
+    assert_eq!(granted_qos(&rights, "jobs/#", Some("g"), 2), None);
+    assert_eq!(granted_qos(&rights, "jobs/+/x", Some("g"), 2), Some(2));
+    let acl = mosquitto(
+        "topic read jobs/#\ntopic read x/#\ntopic deny x/y\npattern deny jobs/1\npattern read z/#\n",
+    );
+    let rights = of(&acl, principal(None, "c"));
+    for (filter, expected) in [
+        ("jobs/#", true),
+        ("x/#", false),
+        ("z/+", true),
+        ("#", false),
+    ] {
+        let found = granted_qos(&rights, filter, Some("g"), 2).is_some();
+        assert_eq!(found, expected, "{filter}");
+        let decision = rights.explain_subscribe(filter, Some("g"), QoS::AtMostOnce);
+        assert_eq!(decision.allowed, expected, "{filter}");
+        assert!(granted(&rights, filter));
+    }
+}
+
+#[test]
 fn a_login_brings_rules_that_allow_and_nothing_else_is_allowed_then() {
     let with = |rules: &[&str]| {
         let mut alice = principal(Some("alice"), "c1");

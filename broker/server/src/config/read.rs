@@ -504,10 +504,14 @@ fn optional_address(
 fn auth(mut section: Section<'_, '_>) -> AuthConfig {
     let password_file = section.path("password_file", None);
     let scram_file = section.path("scram_file", None);
+    let acl_file = section.path("acl_file", None);
+    let mosquitto_acl_file = section.path("mosquitto_acl_file", None);
     section.finish();
     AuthConfig {
         password_file,
         scram_file,
+        acl_file,
+        mosquitto_acl_file,
     }
 }
 

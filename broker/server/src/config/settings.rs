@@ -476,6 +476,10 @@ pub struct AuthConfig {
     pub password_file: Option<PathBuf>,
     /// Users who log in by SCRAM-SHA-256; `None` (written `""`) is no SCRAM. Default `None`.
     pub scram_file: Option<PathBuf>,
+    /// Who may publish and subscribe where; `None` (written `""`) allows everything but `$` topics. Default `None`.
+    pub acl_file: Option<PathBuf>,
+    /// The same, in mosquitto's format. Default `None`.
+    pub mosquitto_acl_file: Option<PathBuf>,
 }
 
 /// How tools on this machine reach the running broker.
