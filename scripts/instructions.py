@@ -27,6 +27,7 @@ SCENARIOS = {
     "decode": (1_000, 101_000, 1, 5, "small PUBLISH 3.1.1 QoS 0, decoded and validated"),
     "match": (1_000, 101_000, 1, 5, "receivers of a topic among 10,000 filters, uncached"),
     "deliver": (1_000, 101_000, 1, 5, "QoS 0 PUBLISH from bytes in to one subscriber's bytes out"),
+    "deliver_guarded": (1_000, 101_000, 1, 5, "the same with an ACL of 200 rules and every limit on"),
     "deliver_q1": (1_000, 101_000, 1, 5, "the same with QoS 1 and both acknowledgements"),
     "commit": (20, 520, 100, 10, "a message and its acknowledgement in commits of 100, redb in memory"),
 }

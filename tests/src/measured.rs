@@ -10,7 +10,7 @@ use motemq_codec::{
 use motemq_core::{
     Action, Attributes, Broker, ClientId, Connection, ConnectionRules, Event, Expiry, Identity,
     Message, MessageId, Origin, PublishAction, QueueId, QueueRef, RetainedEffect, SessionRow,
-    Timestamp, TopicName, Urgency, Verdict,
+    SharedRate, Timestamp, TopicName, Urgency, Verdict,
 };
 use redb::Database;
 use redb::backends::InMemoryBackend;
@@ -116,15 +116,29 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects with a clean session.
+    /// Connects an anonymous client with a clean session.
     ///
     /// # Panics
     /// When it is not let in.
     #[must_use]
     pub fn connect(broker: &Broker, client_id: &str) -> Self {
+        Self::connect_as(broker, client_id, Identity::Anonymous, None)
+    }
+
+    /// Connects a client with a clean session, through a listener whose clients may publish so much.
+    ///
+    /// # Panics
+    /// When it is not let in.
+    #[must_use]
+    pub fn connect_as(
+        broker: &Broker,
+        client_id: &str,
+        identity: Identity,
+        publish_rate: Option<Arc<SharedRate>>,
+    ) -> Self {
         let rules = ConnectionRules {
             qos_max: QoS::ExactlyOnce,
-            publish_rate: None,
+            publish_rate,
         };
         let mut client = Self {
             connection: Connection::new(rules, broker, NOW),
@@ -145,7 +159,7 @@ impl Client {
         let (_, event) = connection.handle_bytes(&connect, broker, NOW, output);
         assert!(matches!(event, Some(Event::Authenticate(_))));
         let verdict = Verdict::Accepted {
-            login: Identity::Anonymous.into(),
+            login: identity.into(),
             entropy: 0,
         };
         connection.handle_verdict(verdict, broker, NOW, output);

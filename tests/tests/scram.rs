@@ -212,6 +212,7 @@ fn a_broken_scram_file_keeps_the_broker_from_starting() {
         auth: AuthConfig {
             password_file: None,
             scram_file: Some(path.clone()),
+            ..AuthConfig::default()
         },
         ..Config::default()
     };
@@ -455,6 +456,7 @@ impl Server {
             auth: AuthConfig {
                 password_file: Some(users),
                 scram_file: Some(scram_users),
+                ..AuthConfig::default()
             },
             http: HttpConfig {
                 bind: None,

@@ -59,6 +59,31 @@ impl DropReason {
     }
 }
 
+/// Something that happens now and then.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum Occasion {
+    /// A publish was refused (0x97 and the like).
+    PublishRefused,
+    /// The ACL did not allow a PUBLISH.
+    PublishDenied,
+    /// The ACL did not allow a filter of a SUBSCRIBE.
+    SubscribeDenied,
+    /// The ACL did not allow the will of a CONNECT.
+    ConnectDenied,
+    /// A will was published.
+    WillPublished,
+    /// A will was not published, because the ACL does not allow it any more.
+    WillDenied,
+    /// A session was taken over by a newer connection.
+    Takeover,
+    /// A connection was ended for silence.
+    KeepAliveTimeout,
+}
+
+impl Occasion {
+    const COUNT: usize = Self::KeepAliveTimeout as usize + 1;
+}
+
 /// A limit of the configuration that a client or message ran into, or that lowered what a client asked for.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum Limit {
@@ -170,6 +195,7 @@ impl Limit {
 struct Exceptions {
     drops: [u32; DropReason::ALL.len()],
     limits: [u32; Limit::ALL.len()],
+    occasions: [u32; Occasion::COUNT],
 }
 
 macro_rules! counters {
@@ -188,6 +214,7 @@ macro_rules! counters {
             $($(#[$doc])* pub $name: AtomicU64,)*
             drops: [AtomicU64; DropReason::ALL.len()],
             limits: [AtomicU64; Limit::ALL.len()],
+            occasions: [AtomicU64; Occasion::COUNT],
         }
 
         impl Counters {
@@ -198,7 +225,9 @@ macro_rules! counters {
                 })*
                 if let Some(exceptions) = &tally.exceptions {
                     let drops = self.drops.iter().zip(exceptions.drops);
-                    for (sum, count) in drops.chain(self.limits.iter().zip(exceptions.limits)) {
+                    let limits = self.limits.iter().zip(exceptions.limits);
+                    let occasions = self.occasions.iter().zip(exceptions.occasions);
+                    for (sum, count) in drops.chain(limits).chain(occasions) {
                         sum.fetch_add(count.into(), Ordering::Relaxed);
                     }
                 }
@@ -231,22 +260,6 @@ counters! {
     acks_elided,
     /// Acknowledgements that promised nothing durable.
     acks_volatile,
-    /// Publishes refused (0x97 and the like).
-    publish_refused,
-    /// Wills published.
-    wills_published,
-    /// Wills not published because the ACL did not allow it any more.
-    wills_denied,
-    /// PUBLISH packets that the ACL did not allow.
-    publish_denied,
-    /// Filters of SUBSCRIBE packets that the ACL did not allow.
-    subscribe_denied,
-    /// CONNECT packets whose will the ACL did not allow.
-    connect_denied,
-    /// Sessions taken over by a newer connection.
-    takeovers,
-    /// Connections ended for silence.
-    keep_alive_timeouts,
 }
 
 impl Tally {
@@ -257,6 +270,15 @@ impl Tally {
     )]
     pub fn drop_message(&mut self, reason: DropReason) {
         self.exceptions.get_or_insert_default().drops[reason as usize] += 1;
+    }
+
+    /// Counts something that happens now and then.
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "the array has a place for every variant"
+    )]
+    pub fn note(&mut self, occasion: Occasion) {
+        self.exceptions.get_or_insert_default().occasions[occasion as usize] += 1;
     }
 
     /// Counts that a limit was reached.
@@ -278,6 +300,16 @@ impl Counters {
     #[must_use]
     pub fn dropped(&self, reason: DropReason) -> u64 {
         self.drops[reason as usize].load(Ordering::Relaxed)
+    }
+
+    /// How often `occasion` was there.
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "the array has a place for every variant"
+    )]
+    #[must_use]
+    pub fn noted(&self, occasion: Occasion) -> u64 {
+        self.occasions[occasion as usize].load(Ordering::Relaxed)
     }
 
     /// How often `limit` was reached.

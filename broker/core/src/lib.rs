@@ -47,7 +47,7 @@ pub use connection::{
     Close, ConnectRequest, Connection, ConnectionRules, Denial, DeniedAction, Event,
     ExchangeAnswer, ExchangeStage, ExchangeStep, Progress, Verdict, Violation,
 };
-pub use counters::{Counters, DropReason, Limit, Tally};
+pub use counters::{Counters, DropReason, Limit, Occasion, Tally};
 pub use image::{Image, QueueImage, StoredRef};
 pub use journal::{BacklogRequest, Journal, JournalFailure, NO_POSITION, NoJournal, Room};
 pub use limits::{Limits, QueueFull, RateFull, ShareRedispatch, ShareStrategy};

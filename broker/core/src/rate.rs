@@ -5,9 +5,9 @@
 //!
 //! Does not know: what is counted, what happens to what is too much.
 
-use crate::sync::lock;
 use crate::time::Timestamp;
-use std::sync::Mutex;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Messages and bytes a second; 0 is no limit.
 #[derive(Copy, Clone, PartialEq, Eq, Default, Debug)]
@@ -26,87 +26,217 @@ impl RateLimit {
     }
 }
 
-/// One bucket: the time, in nanoseconds since the epoch, at which it is full again.
+/// What a message and a byte cost of a bucket.
 #[derive(Copy, Clone, Default, Debug)]
-struct Bucket(u64);
+struct Price {
+    /// Nanoseconds per message; 0 where messages are not limited.
+    message_ns: u64,
+    bytes_per_s: u64,
+}
 
-impl Bucket {
-    fn charge(&mut self, amount: u64, per_s: u64, now_ns: u64) {
-        if per_s > 0 {
-            let cost_ns = u128::from(amount) * u128::from(SECOND_NS) / u128::from(per_s);
-            let cost_ns = u64::try_from(cost_ns).unwrap_or(u64::MAX);
-            self.0 = self.0.max(now_ns).saturating_add(cost_ns);
+impl From<RateLimit> for Price {
+    fn from(limit: RateLimit) -> Self {
+        Self {
+            message_ns: SECOND_NS.checked_div(limit.messages.into()).unwrap_or(0),
+            bytes_per_s: limit.bytes,
         }
-    }
-
-    /// When something passes again, in nanoseconds since the epoch.
-    fn ready_ns(self) -> u64 {
-        self.0.saturating_sub(SECOND_NS)
     }
 }
 
-/// A bucket for messages and one for bytes.
+impl Price {
+    fn of_bytes_ns(self, bytes: u64) -> u64 {
+        let cost = bytes.saturating_mul(SECOND_NS);
+        cost.checked_div(self.bytes_per_s).unwrap_or(0)
+    }
+}
+
+/// A moment, in nanoseconds since the epoch. A bucket is one: when it is full again.
+type Nanoseconds = u64;
+
+/// The rate of one publisher: a bucket for messages and one for bytes.
 #[derive(Clone, Default, Debug)]
 pub(crate) struct Rate {
-    messages: Bucket,
-    bytes: Bucket,
+    price: Price,
+    messages: Nanoseconds,
+    bytes: Nanoseconds,
 }
 
 impl Rate {
-    /// Counts a message.
-    pub(crate) fn charge(&mut self, bytes: usize, limit: RateLimit, now: Timestamp) {
-        let now_ns = nanoseconds(now);
-        self.messages.charge(1, limit.messages.into(), now_ns);
-        self.bytes.charge(bytes as u64, limit.bytes, now_ns);
+    pub(crate) fn new(limit: RateLimit) -> Self {
+        Self {
+            price: limit.into(),
+            ..Self::default()
+        }
+    }
+
+    /// Changes the limit; what was used stays used.
+    pub(crate) fn set_limit(&mut self, limit: RateLimit) {
+        self.price = limit.into();
+    }
+
+    /// Counts a message; says when the next one may come.
+    #[inline]
+    pub(crate) fn charge(&mut self, bytes: usize, now: Moment) -> Moment {
+        self.messages = self.messages.max(now.0) + self.price.message_ns;
+        let cost = self.price.of_bytes_ns(bytes as u64);
+        self.bytes = self.bytes.max(now.0).saturating_add(cost);
+        self.ready()
     }
 
     /// When the next message may come.
-    pub(crate) fn ready_at(&self) -> Timestamp {
-        let ready_ns = self.messages.ready_ns().max(self.bytes.ready_ns());
-        Timestamp::from_ms(ready_ns.div_ceil(MILLISECOND_NS))
+    #[inline]
+    pub(crate) fn ready(&self) -> Moment {
+        Moment::before_full(self.messages.max(self.bytes))
     }
 }
 
 /// A rate that several connections have together: those of a listener, or of an identity.
-#[derive(Debug, Default)]
-pub struct SharedRate(Mutex<Shared>);
-
-#[derive(Debug, Default)]
-struct Shared {
-    limit: RateLimit,
-    rate: Rate,
+#[derive(Debug)]
+pub struct SharedRate {
+    /// As in [`Price`].
+    message_ns: AtomicU64,
+    bytes_per_s: AtomicU64,
+    messages: AtomicU64,
+    bytes: AtomicU64,
 }
 
 impl SharedRate {
     /// With this limit.
     #[must_use]
     pub fn new(limit: RateLimit) -> Self {
-        let rate = Rate::default();
-        Self(Mutex::new(Shared { limit, rate }))
+        let price = Price::from(limit);
+        Self {
+            message_ns: AtomicU64::new(price.message_ns),
+            bytes_per_s: AtomicU64::new(price.bytes_per_s),
+            messages: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+        }
     }
 
-    /// Changes the limit.
+    /// Changes the limit; what was used stays used.
     pub fn set_limit(&self, limit: RateLimit) {
-        lock(&self.0).limit = limit;
+        let price = Price::from(limit);
+        self.message_ns.store(price.message_ns, Relaxed);
+        self.bytes_per_s.store(price.bytes_per_s, Relaxed);
     }
 
-    pub(crate) fn charge(&self, bytes: usize, now: Timestamp) {
-        let mut shared = lock(&self.0);
-        let limit = shared.limit;
-        shared.rate.charge(bytes, limit, now);
+    fn price(&self) -> Price {
+        Price {
+            message_ns: self.message_ns.load(Relaxed),
+            bytes_per_s: self.bytes_per_s.load(Relaxed),
+        }
     }
 
-    pub(crate) fn ready_at(&self) -> Timestamp {
-        lock(&self.0).rate.ready_at()
+    /// Counts so much; says when the next message may come.
+    fn charge(&self, price: Price, messages: u64, bytes: u64, now: Moment) -> Moment {
+        let add = |bucket: &AtomicU64, cost: u64| {
+            let filled = |full_at: u64| Some(full_at.max(now.0).saturating_add(cost));
+            let before = bucket.fetch_update(Relaxed, Relaxed, filled);
+            before.unwrap_or(0).max(now.0).saturating_add(cost)
+        };
+        let messages = add(&self.messages, price.message_ns.saturating_mul(messages));
+        let bytes = add(&self.bytes, price.of_bytes_ns(bytes));
+        Moment::before_full(messages.max(bytes))
+    }
+
+    /// When the next message may come.
+    pub(crate) fn ready(&self) -> Moment {
+        Moment::before_full(self.messages.load(Relaxed).max(self.bytes.load(Relaxed)))
     }
 }
 
-fn nanoseconds(time: Timestamp) -> u64 {
-    time.as_ms().saturating_mul(MILLISECOND_NS)
+/// One connection's part of a shared rate: it takes a hundredth of a second's worth at a time, so that the others' cores are seldom
+/// asked.
+#[derive(Debug)]
+pub(crate) struct Share {
+    rate: Arc<SharedRate>,
+    messages_left: u64,
+    bytes_left: u64,
+    ready: Moment,
+}
+
+impl From<Arc<SharedRate>> for Share {
+    fn from(rate: Arc<SharedRate>) -> Self {
+        Self {
+            rate,
+            messages_left: 0,
+            bytes_left: 0,
+            ready: Moment(0),
+        }
+    }
+}
+
+impl Share {
+    /// Counts a message; says when the next one may come.
+    #[inline]
+    pub(crate) fn charge(&mut self, bytes: usize, now: Moment) -> Moment {
+        let bytes = bytes as u64;
+        if self.messages_left == 0 || self.bytes_left < bytes {
+            self.take(bytes, now);
+        }
+        self.messages_left -= 1;
+        self.bytes_left -= bytes;
+        self.ready
+    }
+
+    #[cold]
+    fn take(&mut self, bytes: u64, now: Moment) {
+        let price = self.rate.price();
+        let part = SECOND_NS / PARTS;
+        let messages = part
+            .checked_div(price.message_ns)
+            .unwrap_or(PART_MESSAGES_MAX);
+        let messages = messages.clamp(1, PART_MESSAGES_MAX);
+        let bytes_part = match price.bytes_per_s {
+            0 => PART_BYTES_MAX,
+            per_s => (per_s / PARTS).min(PART_BYTES_MAX),
+        };
+        // What was taken before and is left counts on.
+        let more_messages = messages.saturating_sub(self.messages_left);
+        let more_bytes = bytes_part.max(bytes).saturating_sub(self.bytes_left);
+        self.messages_left += more_messages;
+        self.bytes_left += more_bytes;
+        self.ready = self.rate.charge(price, more_messages, more_bytes, now);
+    }
+
+    /// When the next message may come.
+    pub(crate) fn ready(&self) -> Moment {
+        match self.messages_left {
+            0 => self.rate.ready(),
+            _ => self.ready.min(self.rate.ready()),
+        }
+    }
+}
+
+/// A moment of a bucket's time.
+#[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct Moment(Nanoseconds);
+
+impl Moment {
+    /// When something passes again of a bucket that is full at `full_at`.
+    fn before_full(full_at: Nanoseconds) -> Self {
+        Self(full_at.saturating_sub(SECOND_NS))
+    }
+}
+
+impl From<Timestamp> for Moment {
+    fn from(time: Timestamp) -> Self {
+        Self(time.as_ms().saturating_mul(MILLISECOND_NS))
+    }
+}
+
+impl From<Moment> for Timestamp {
+    fn from(moment: Moment) -> Self {
+        Self::from_ms(moment.0.div_ceil(MILLISECOND_NS))
+    }
 }
 
 const SECOND_NS: u64 = 1_000_000_000;
 const MILLISECOND_NS: u64 = 1_000_000;
+/// A connection takes this part of a second's worth of a shared rate at a time, and no more than the next two.
+const PARTS: u64 = 100;
+const PART_MESSAGES_MAX: u64 = 64;
+const PART_BYTES_MAX: u64 = 64 << 10;
 
 #[cfg(test)]
 mod tests {
@@ -117,11 +247,11 @@ mod tests {
 
     /// Messages that pass within `ms` when as many are sent as may be.
     fn passed(limit: RateLimit, bytes: usize, ms: u64) -> u64 {
-        let mut rate = Rate::default();
+        let mut rate = Rate::new(limit);
         let mut count = 0;
         for now in (0..ms).map(|ms| START + Duration::from_millis(ms)) {
-            while rate.ready_at() <= now {
-                rate.charge(bytes, limit, now);
+            while Timestamp::from(rate.ready()) <= now {
+                rate.charge(bytes, now.into());
                 count += 1;
             }
         }
@@ -150,9 +280,8 @@ mod tests {
             messages: 0,
             bytes: 1000,
         };
-        let mut rate = Rate::default();
-        rate.charge(5000, limit, START);
-        assert_eq!(rate.ready_at(), START + Duration::from_secs(4));
+        let ready = Rate::new(limit).charge(5000, START.into());
+        assert_eq!(Timestamp::from(ready), START + Duration::from_secs(4));
     }
 
     #[test]
@@ -161,23 +290,47 @@ mod tests {
             messages: 10,
             bytes: 0,
         };
-        let mut rate = Rate::default();
-        rate.charge(0, limit, START);
+        let mut rate = Rate::new(limit);
+        rate.charge(0, START.into());
         let later = START + Duration::from_secs(3600);
         let mut burst = 0;
-        while rate.ready_at() <= later {
-            rate.charge(0, limit, later);
+        while rate.ready() <= later.into() {
+            rate.charge(0, later.into());
             burst += 1;
         }
         assert_eq!(burst, 11);
     }
 
     #[test]
+    fn what_two_share_passes_once() {
+        for (messages, expected) in [(10, 10), (10_000, 10_000)] {
+            let rate = Arc::new(SharedRate::new(RateLimit { messages, bytes: 0 }));
+            let mut shares = [rate.clone(), rate].map(Share::from);
+            let mut passed = [0; 2];
+            let mut ready = [Moment(0); 2];
+            for now in (0..3_000).map(|ms| START + Duration::from_millis(ms)) {
+                for (number, share) in shares.iter_mut().enumerate() {
+                    while Timestamp::from(ready[number]) <= now {
+                        ready[number] = share.charge(1, now.into());
+                        passed[number] += 1;
+                    }
+                }
+            }
+            let sum = passed[0] + passed[1];
+            // The burst, three seconds, and what each has taken ahead.
+            let ahead = 2 * (i32::try_from(PART_MESSAGES_MAX).unwrap() + 1);
+            let all = 4 * expected;
+            assert!((all - ahead..=all + ahead).contains(&sum), "{passed:?}");
+            assert!(passed.iter().all(|each| *each > 0), "{passed:?}");
+        }
+    }
+
+    #[test]
     fn without_a_limit_everything_passes() {
         let mut rate = Rate::default();
         for _ in 0..1000 {
-            rate.charge(1_000_000, RateLimit::default(), START);
+            rate.charge(1_000_000, START.into());
         }
-        assert!(rate.ready_at() <= START);
+        assert!(rate.ready() <= START.into());
     }
 }

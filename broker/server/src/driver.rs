@@ -145,8 +145,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 peer = %self.peer.address,
                 action = denial.action.label(),
                 topic = &*denial.topic,
+                why = &*denial.why,
                 suppressed,
-                "denied by the ACL: no rule of auth.acl_file allows it, or one denies it"
+                "denied by the ACL (auth.acl_file)"
             );
         }
     }

@@ -9,7 +9,7 @@ use crate::store::journal::{COMMIT_BUCKETS_US, StoreCounters};
 use crate::websocket::Violation;
 use metrics::{Unit, counter, describe_counter, describe_gauge, gauge, with_local_recorder};
 use metrics_exporter_prometheus::PrometheusBuilder;
-use motemq_core::{Broker, Counters, DropReason, Limit};
+use motemq_core::{Broker, Counters, DropReason, Limit, Occasion};
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -235,34 +235,37 @@ fn messages(counters: &Counters) {
     let plain = [
         ("mqtt_broker_publish_unrouted_total", &counters.unrouted),
         (
-            "mqtt_broker_publish_refused_total",
-            &counters.publish_refused,
-        ),
-        (
-            "mqtt_broker_wills_published_total",
-            &counters.wills_published,
-        ),
-        ("mqtt_broker_session_takeovers_total", &counters.takeovers),
-        (
             "mqtt_broker_topic_alias_bytes_saved_total",
             &counters.alias_bytes_saved,
-        ),
-        (
-            "mqtt_broker_keepalive_timeouts_total",
-            &counters.keep_alive_timeouts,
         ),
     ];
     for (name, count) in plain {
         counter!(name).absolute(of(count));
     }
-    let denied = [
-        ("publish", &counters.publish_denied),
-        ("subscribe", &counters.subscribe_denied),
-        ("connect", &counters.connect_denied),
-        ("will", &counters.wills_denied),
+    let occasions = [
+        (
+            "mqtt_broker_publish_refused_total",
+            Occasion::PublishRefused,
+        ),
+        ("mqtt_broker_wills_published_total", Occasion::WillPublished),
+        ("mqtt_broker_session_takeovers_total", Occasion::Takeover),
+        (
+            "mqtt_broker_keepalive_timeouts_total",
+            Occasion::KeepAliveTimeout,
+        ),
     ];
-    for (action, count) in denied {
-        counter!("mqtt_broker_acl_denied_total", "action" => action).absolute(of(count));
+    for (name, occasion) in occasions {
+        counter!(name).absolute(counters.noted(occasion));
+    }
+    let denied = [
+        ("publish", Occasion::PublishDenied),
+        ("subscribe", Occasion::SubscribeDenied),
+        ("connect", Occasion::ConnectDenied),
+        ("will", Occasion::WillDenied),
+    ];
+    for (action, occasion) in denied {
+        counter!("mqtt_broker_acl_denied_total", "action" => action)
+            .absolute(counters.noted(occasion));
     }
     let acknowledgements = [
         ("fsynced", &counters.acks_fsynced),

@@ -21,7 +21,7 @@ use crate::websocket::{Violation, ViolationCounters};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use motemq_codec::QoS;
 use motemq_core::{
-    Broker, Close, DropReason, Limits, QueueFull, RateFull, RateLimit, ShareRedispatch,
+    Broker, Close, DropReason, Limits, Occasion, QueueFull, RateFull, RateLimit, ShareRedispatch,
     ShareStrategy, SharedRate,
 };
 use rand::RngExt as _;
@@ -733,7 +733,7 @@ async fn watch_losses(server: Arc<Server>) {
             counters.dropped(DropReason::QueueFull),
             counters.dropped(DropReason::TooLarge),
             counters.dropped(DropReason::Unreadable),
-            counters.publish_refused.load(Ordering::Relaxed),
+            counters.noted(Occasion::PublishRefused),
         ];
         if now != known {
             let [queue_full, too_large, unreadable, refused] =

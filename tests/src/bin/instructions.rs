@@ -4,7 +4,7 @@
 //! cost, start-up cancels out. Each scenario is one thread without sockets, clock or disk. Does not know: callgrind.
 
 use motemq_codec::QoS;
-use motemq_core::{Broker, Limits};
+use motemq_core::{Acl, Broker, Identity, Limits, RateLimit, SharedRate};
 use motemq_tests::measured::{
     Client, JOURNAL_BYTES_MAX, PAYLOAD, VERSION, add_queue, batch_of, encoded, must, open_engine,
     publish,
@@ -25,8 +25,9 @@ fn main() -> ExitCode {
     match scenario.as_str() {
         "decode" => decode(iterations),
         "match" => match_topic(iterations),
-        "deliver" => deliver(iterations, QoS::AtMostOnce),
-        "deliver_q1" => deliver(iterations, QoS::AtLeastOnce),
+        "deliver" => deliver(iterations, QoS::AtMostOnce, &Guard::Off),
+        "deliver_guarded" => deliver(iterations, QoS::AtMostOnce, &Guard::On),
+        "deliver_q1" => deliver(iterations, QoS::AtLeastOnce, &Guard::Off),
         "commit" => commit(iterations),
         _ => return usage(),
     }
@@ -34,7 +35,9 @@ fn main() -> ExitCode {
 }
 
 fn usage() -> ExitCode {
-    eprintln!("usage: instructions decode|match|deliver|deliver_q1|commit ITERATIONS");
+    eprintln!(
+        "usage: instructions decode|match|deliver|deliver_guarded|deliver_q1|commit ITERATIONS"
+    );
     ExitCode::from(2)
 }
 
@@ -80,11 +83,32 @@ fn filter_of(client: u64, filter: u64) -> String {
     }
 }
 
+/// Whether an ACL of 200 rules is asked and every rate and count is limited.
+#[derive(PartialEq, Eq)]
+enum Guard {
+    Off,
+    On,
+}
+
 /// A PUBLISH from its bytes to the bytes for one subscriber; with QoS 1 also both acknowledgements.
-fn deliver(iterations: u64, qos: QoS) {
-    let broker = Broker::without_store(Arc::new(Limits::default()));
-    let mut publisher = Client::connect(&broker, "publisher");
-    let mut subscriber = Client::connect(&broker, "subscriber");
+fn deliver(iterations: u64, qos: QoS, guard: &Guard) {
+    let is_guarded = *guard == Guard::On;
+    let limits = match is_guarded {
+        true => guarded_limits(),
+        false => Limits::default(),
+    };
+    let broker = Broker::without_store(Arc::new(limits));
+    let identity = |name: &str| match is_guarded {
+        true => Identity::User(name.into()),
+        false => Identity::Anonymous,
+    };
+    let rate = is_guarded.then(|| Arc::new(SharedRate::new(FAR_AWAY)));
+    if is_guarded {
+        broker.set_acl(Arc::new(must(Acl::parse(&acl_of_200_rules()))));
+    }
+    let connect = |name: &str| Client::connect_as(&broker, name, identity(name), rate.clone());
+    let mut publisher = connect("publisher");
+    let mut subscriber = connect("subscriber");
     subscriber.subscribe(&broker, &["site/+/meter/+/power".to_owned()], qos);
     let wire = encoded(&publish(qos));
     for _ in 0..iterations {
@@ -99,6 +123,31 @@ fn deliver(iterations: u64, qos: QoS) {
             assert_eq!(publisher.output, [0x40, 2, 0, 1]);
         }
     }
+}
+
+/// Everything limited, nothing reached.
+fn guarded_limits() -> Limits {
+    Limits {
+        publish_rate: FAR_AWAY,
+        identity_publish_rate: FAR_AWAY,
+        identity_sessions_max: 1_000,
+        identity_connections_max: 1_000,
+        client_retained_messages_max: 1_000,
+        client_retained_bytes_max: 1 << 20,
+        ..Limits::default()
+    }
+}
+
+/// Half of them about the two clients.
+fn acl_of_200_rules() -> String {
+    let mut text = String::from("[everyone]\n");
+    for number in 0..50 {
+        text += &format!("deny publish secret/{number}/#\ndeny subscribe secret/{number}/#\n");
+    }
+    for number in 0..49 {
+        text += &format!("[user other-{number}]\nallow all site/{number}/#\nallow all %c/#\n");
+    }
+    text + "[user publisher]\nallow publish site/#\n[user subscriber]\nallow subscribe site/#\n"
 }
 
 /// Commits of 100 messages for one queue each, and of the acknowledgements of the 100 before, folding included.
@@ -118,6 +167,11 @@ fn count(iterations: u64) -> usize {
 }
 
 const PACKET_BYTES_MAX: usize = 1 << 20;
+/// A rate that is not reached.
+const FAR_AWAY: RateLimit = RateLimit {
+    messages: 1_000_000_000,
+    bytes: 1 << 40,
+};
 /// Topics looked up in turn, so that the layout of one look-up does not decide.
 const TOPICS: u64 = 1_000;
 /// The sessions that receive each topic.

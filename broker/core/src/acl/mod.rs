@@ -27,7 +27,7 @@ pub use decision::Decision;
 pub use error::{AclError, AclFault};
 pub use rights::{Grant, PublishRights, Rights};
 
-use crate::login::Principal;
+use crate::login::{Attributes, Principal};
 use hashbrown::HashMap;
 use rule::Rule;
 use std::ops::Range;
@@ -98,8 +98,12 @@ impl Acl {
     /// What `principal` may do; `None` when that is everything.
     #[must_use]
     pub fn rights(self: &Arc<Self>, principal: &Arc<Principal>) -> Option<Rights> {
-        let is_open = self.granting == Granting::Open && principal.attributes.rules.is_empty();
-        (!is_open).then(|| Rights::new(self, principal))
+        (!self.is_open_to(&principal.attributes)).then(|| Rights::new(self, principal))
+    }
+
+    /// Whether a client with such a login may do everything.
+    pub(crate) fn is_open_to(&self, login: &Attributes) -> bool {
+        self.granting == Granting::Open && login.rules.is_empty()
     }
 
     fn new(granting: Granting, groups: Vec<Group>) -> Self {

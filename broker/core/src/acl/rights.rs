@@ -117,6 +117,13 @@ impl Rights {
             .is_some_and(|rule| rule.effect == Effect::Allow)
     }
 
+    /// Whether an MQTT 3.1.1 client is told that a publish was taken although it was denied, as mosquitto does; else it is
+    /// disconnected, because that version has no other way to say no.
+    #[must_use]
+    pub fn acknowledges_denied(&self) -> bool {
+        self.acl.granting == Granting::Delivered
+    }
+
     /// The rule that decides whether messages of `topic` may be delivered.
     pub(super) fn receive_rule(&self, topic: &str) -> Option<&Rule> {
         self.tiers().find_map(|tier| {

@@ -178,5 +178,7 @@ fn only_value<'a>(principal: &'a Principal, name: &str) -> Option<&'a str> {
 
 fn is_usable(value: &str, is_first: bool) -> bool {
     let is_special = |letter: char| matches!(letter, '+' | '#' | '/') || letter.is_control();
-    !value.is_empty() && !value.contains(is_special) && !(is_first && value.starts_with('$'))
+    let is_unusable =
+        value.is_empty() || value.contains(is_special) || is_first && value.starts_with('$');
+    !is_unusable
 }

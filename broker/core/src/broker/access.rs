@@ -45,13 +45,16 @@ impl Broker {
 
     /// What the session's client may do; `None` when everything.
     pub(crate) fn rights_of(&self, session: &Session) -> Option<Rights> {
-        let principal = session.lock().principal(session);
-        self.acl().rights(&principal)
+        self.rights(session, &session.lock())
     }
 
     /// As [`rights_of`](Self::rights_of), under the session's lock.
     pub(super) fn rights(&self, session: &Session, state: &SessionState) -> Option<Rights> {
-        self.acl().rights(&state.principal(session))
+        let acl = self.acl();
+        match acl.is_open_to(&state.attributes) {
+            true => None,
+            false => acl.rights(&state.principal(session)),
+        }
     }
 
     /// Ends the shared subscriptions that the session would not be granted now.

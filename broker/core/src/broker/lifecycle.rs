@@ -5,7 +5,7 @@
 
 use super::{Broker, Keeps, PublishSource};
 use crate::action::{Action, QueueId, Will};
-use crate::counters::{Limit, Tally};
+use crate::counters::{Limit, Occasion, Tally};
 use crate::journal::Room;
 use crate::limits::Limits;
 use crate::login::Login;
@@ -198,7 +198,7 @@ impl Broker {
         self.remove_deadline(session, state);
         let was_connected = state.is_connected;
         if was_connected {
-            tally.takeovers += 1;
+            tally.note(Occasion::Takeover);
             // Wakes the old owner, before its waker is forgotten.
             session.mailbox().wakeup().fence(state.epoch + 1);
             self.go_offline(session, state, tally);
@@ -311,7 +311,7 @@ impl Broker {
         let topic = message.topic.as_str();
         let rights = self.rights(session, state);
         if rights.is_some_and(|rights| !rights.publish(topic).allows(message.qos, message.retain)) {
-            tally.wills_denied += 1;
+            tally.note(Occasion::WillDenied);
             if state.is_stored {
                 // The row must not keep it for the next start.
                 self.submit(Action::SessionPut(state.row(session)));
@@ -323,7 +323,7 @@ impl Broker {
             inbound: None,
             will_of: state.is_stored.then(|| session.queue()),
         };
-        tally.wills_published += 1;
+        tally.note(Occasion::WillPublished);
         // A refused will (the store or the retained limit is full) is counted as a refused publish.
         let _ = self.publish(&Arc::new(message), &receivers, source, tally);
     }

@@ -3,7 +3,7 @@
 use super::subscribe::Replay;
 use super::{Broker, Keeps, PublishSource, Receipt, STRIPES};
 use crate::action::{PublishAction, RetainedEffect};
-use crate::counters::{Limit, Tally};
+use crate::counters::{Limit, Occasion, Tally};
 use crate::journal::Room;
 use crate::mailbox::{Mailbox, Push};
 use crate::message::Message;
@@ -34,7 +34,7 @@ impl Broker {
                 || source.will_of.is_some()
                 || message.qos != QoS::AtMostOnce && has_durable_receiver(message, receivers));
         if let Some(refusal) = self.refusal(message, receivers, needs_record, tally) {
-            tally.publish_refused += 1;
+            tally.note(Occasion::PublishRefused);
             return refusal;
         }
         // Two publishes to one retained topic must reach memory and journal in the same order.
@@ -45,7 +45,7 @@ impl Broker {
                 let set = write(&self.retained).set(message.clone(), &self.limits());
                 if let Err(limit) = set {
                     tally.reach(limit);
-                    tally.publish_refused += 1;
+                    tally.note(Occasion::PublishRefused);
                     return Receipt::Refused(ReasonCode::QuotaExceeded);
                 }
             }

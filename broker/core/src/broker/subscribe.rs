@@ -3,7 +3,7 @@
 use super::Broker;
 use crate::acl::Rights;
 use crate::action::{Action, StoredSubscription};
-use crate::counters::{DropReason, Limit, Tally};
+use crate::counters::{DropReason, Limit, Occasion, Tally};
 use crate::journal::Room;
 use crate::limits::Limits;
 use crate::mailbox::Fenced;
@@ -83,7 +83,7 @@ impl Broker {
                 Ok(qos) => qos,
                 Err(code) => {
                     if code == ReasonCode::NotAuthorized {
-                        tally.subscribe_denied += 1;
+                        tally.note(Occasion::SubscribeDenied);
                     }
                     result.codes.push(code);
                     continue;

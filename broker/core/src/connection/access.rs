@@ -36,6 +36,8 @@ pub struct Denial {
     pub action: DeniedAction,
     /// The topic or filter, or the beginning of it.
     pub topic: Box<str>,
+    /// The rule that denied it, or one that would allow it.
+    pub why: Box<str>,
 }
 
 /// What can be denied.
@@ -62,9 +64,13 @@ impl DeniedAction {
 }
 
 impl Denial {
-    pub(super) fn new(action: DeniedAction, topic: &str) -> Box<Self> {
-        let topic = topic.chars().take(TOPIC_SHOWN_MAX).collect();
-        Box::new(Self { action, topic })
+    pub(super) fn new(action: DeniedAction, topic: &str, why: &str) -> Box<Self> {
+        let shown = |text: &str| text.chars().take(TOPIC_SHOWN_MAX).collect();
+        Box::new(Self {
+            action,
+            topic: shown(topic),
+            why: shown(why),
+        })
     }
 }
 
@@ -75,16 +81,21 @@ impl Access {
         let generation = broker.acl_generation();
         let is_stale = generation != self.generation;
         if is_stale {
-            self.generation = generation;
-            self.limited = broker.rights_of(session).map(|rights| {
-                Box::new(Limited {
-                    rights,
-                    last: None,
-                    known: HashMap::default(),
-                })
-            });
+            self.ask(generation, session, broker);
         }
         is_stale
+    }
+
+    #[cold]
+    fn ask(&mut self, generation: u64, session: &Session, broker: &Broker) {
+        self.generation = generation;
+        self.limited = broker.rights_of(session).map(|rights| {
+            Box::new(Limited {
+                rights,
+                last: None,
+                known: HashMap::default(),
+            })
+        });
     }
 
     /// Has the next [`refresh`](Self::refresh) ask anew.
@@ -132,5 +143,5 @@ impl Limited {
 
 /// Topics whose deliveries are known to be allowed or not, per connection.
 const TOPICS_MAX: usize = 256;
-/// Characters of a topic in the log.
-const TOPIC_SHOWN_MAX: usize = 200;
+/// Characters of a topic, and of a reason, in the log.
+const TOPIC_SHOWN_MAX: usize = 400;

@@ -11,9 +11,10 @@ use super::throttle::Throttle;
 use super::{Active, Close, Connection, Event, Pending, Phase, Reply};
 use crate::action::Will;
 use crate::broker::{AttachRequest, Broker};
-use crate::counters::Limit;
+use crate::counters::{Limit, Occasion};
 use crate::login::{Login, Principal};
 use crate::message::{ClientId, Expiry, Message, MessageId, Origin, TopicName, Urgency};
+use crate::rate::Share;
 use crate::time::Timestamp;
 use motemq_codec::{
     ConnAck, ConnAckProperties, Connect, DecodeError, Packet, ProtocolVersion, QoS, ReasonCode,
@@ -316,7 +317,10 @@ impl Connection {
             }
         };
         let listener_rate = self.rules.publish_rate.iter().cloned();
-        let shared_rates = listener_rate.chain(attached.publish_rate).collect();
+        let shared_rates = listener_rate
+            .chain(attached.publish_rate)
+            .map(Share::from)
+            .collect();
         welcome.session_present = attached.session_present;
         if welcome.keep_alive_s.is_some() {
             self.tally.reach(Limit::KeepAlive);
@@ -368,14 +372,17 @@ impl Connection {
             identity: login.identity.clone(),
             attributes: login.attributes.clone(),
         }));
-        let (topic, qos, retain) = (&will.message.topic, will.message.qos, will.message.retain);
-        let is_allowed =
-            rights.is_none_or(|rights| rights.publish(topic.as_str()).allows(qos, retain));
-        if !is_allowed {
-            self.tally.connect_denied += 1;
-            self.note_denial(DeniedAction::Will, topic.as_str());
+        let topic = will.message.topic.as_str();
+        let (qos, retain) = (will.message.qos, will.message.retain);
+        match rights {
+            Some(rights) if !rights.publish(topic).allows(qos, retain) => {
+                self.tally.note(Occasion::ConnectDenied);
+                let why = || rights.explain_publish(topic, qos, retain).text;
+                self.note_denial(DeniedAction::Will, topic, why);
+                false
+            }
+            _ => true,
         }
-        is_allowed
     }
 
     /// The Server Keep Alive, where the client's own is above the limit; only MQTT 5 can say so.

@@ -8,9 +8,10 @@ use super::access::DeniedAction;
 use super::routes::Route;
 use super::throttle::Pace;
 use super::{Active, Answer, Close, Connection, Denial, Pending, Phase, Reply, Violation};
+use crate::acl::Rights;
 use crate::action::Action;
 use crate::broker::{Broker, PublishSource, Receipt, Wish};
-use crate::counters::{DropReason, Limit};
+use crate::counters::{DropReason, Limit, Occasion};
 use crate::mailbox::{Fenced, Handled, Settlement};
 use crate::message::{Message, MessageId, Origin, Urgency};
 use crate::record::Record;
@@ -19,6 +20,7 @@ use crate::share_group::ShareGroup;
 use crate::time::Timestamp;
 use motemq_codec::{
     Ack, AckKind, PacketId, ProtocolVersion, Publish, QoS, ReasonCode, Subscribe, Unsubscribe,
+    parse_subscription,
 };
 use std::sync::Arc;
 
@@ -68,7 +70,7 @@ impl Connection {
             }
         }
         if let Some((code, reason)) = refusal {
-            self.tally.publish_refused += 1;
+            self.tally.note(Occasion::PublishRefused);
             let reason = Some(reason);
             return self.answer(publish, Answer { code, reason }, None, out);
         }
@@ -188,7 +190,7 @@ impl Connection {
         let rights = active.access.rights();
         let Route { receivers, rights } = active.routes.find(topic, queue, broker, rights);
         if !rights.allows(publish.qos, publish.retain) {
-            return self.deny_publish(topic);
+            return self.deny_publish(publish, topic);
         }
         active.messages += 1;
         let mut forwarded = Vec::new();
@@ -218,15 +220,40 @@ impl Connection {
         broker.publish(&message, &receivers, source, &mut self.tally)
     }
 
-    fn deny_publish(&mut self, topic: &str) -> Receipt {
-        self.tally.publish_denied += 1;
-        self.note_denial(DeniedAction::Publish, topic);
-        Receipt::Refused(ReasonCode::NotAuthorized)
+    fn deny_publish(&mut self, publish: &Publish<'_>, topic: &str) -> Receipt {
+        self.tally.note(Occasion::PublishDenied);
+        let rights = self.rights();
+        if let Some(rights) = &rights {
+            let why = || {
+                rights
+                    .explain_publish(topic, publish.qos, publish.retain)
+                    .text
+            };
+            self.note_denial(DeniedAction::Publish, topic, why);
+        }
+        let is_silent = self.version != ProtocolVersion::V5
+            && rights.is_some_and(|rights| rights.acknowledges_denied());
+        match is_silent {
+            true => Receipt::Accepted {
+                code: ReasonCode::Success,
+                awaited: None,
+            },
+            false => Receipt::Refused(ReasonCode::NotAuthorized),
+        }
     }
 
-    pub(super) fn note_denial(&mut self, action: DeniedAction, topic: &str) {
+    fn rights(&mut self) -> Option<Rights> {
+        self.active()?.access.rights().cloned()
+    }
+
+    pub(super) fn note_denial(
+        &mut self,
+        action: DeniedAction,
+        topic: &str,
+        why: impl FnOnce() -> String,
+    ) {
         self.denial
-            .get_or_insert_with(|| Denial::new(action, topic));
+            .get_or_insert_with(|| Denial::new(action, topic, &why()));
     }
 
     fn answer_receipt(
@@ -419,9 +446,17 @@ impl Connection {
             return Ok(());
         };
         self.set_groups(subscribed.groups);
-        let results = subscribed.codes.iter().zip(&wishes);
-        for (_, wish) in results.filter(|(code, _)| **code == ReasonCode::NotAuthorized) {
-            self.note_denial(DeniedAction::Subscribe, wish.filter);
+        if let Some(denied) = denied_wish(&subscribed.codes, &wishes) {
+            let rights = broker.rights_of(&session);
+            let why = || match (&rights, parse_subscription(denied.filter)) {
+                (Some(rights), Ok(parsed)) if !parsed.filter.as_str().starts_with('$') => {
+                    let filter = parsed.filter.as_str();
+                    let qos = denied.options.qos;
+                    rights.explain_subscribe(filter, parsed.share, qos).text
+                }
+                _ => "topics that start with $ are the broker's own".to_owned(),
+            };
+            self.note_denial(DeniedAction::Subscribe, denied.filter, why);
         }
         let codes = subscribed
             .codes
@@ -485,6 +520,13 @@ impl Connection {
             _ => None,
         }
     }
+}
+
+fn denied_wish<'a>(codes: &[ReasonCode], wishes: &[Wish<'a>]) -> Option<Wish<'a>> {
+    let place = codes
+        .iter()
+        .position(|code| *code == ReasonCode::NotAuthorized)?;
+    wishes.get(place).copied()
 }
 
 fn outcome(code: ReasonCode) -> Settlement {

@@ -30,7 +30,7 @@ pub use handshake::{ConnectRequest, Verdict};
 pub use violation::{Close, Violation};
 
 use crate::broker::{Broker, Ending, Replay};
-use crate::counters::{Limit, Tally};
+use crate::counters::{Limit, Occasion, Tally};
 use crate::limits::Limits;
 use crate::mailbox::Outgoing;
 use crate::message::{ClientId, Expiry};
@@ -344,7 +344,7 @@ impl Connection {
 
     fn violate(&mut self, violation: Violation, out: &mut Vec<u8>) {
         if violation == Violation::KeepAliveTimeout {
-            self.tally.keep_alive_timeouts += 1;
+            self.tally.note(Occasion::KeepAliveTimeout);
         }
         if let Some(limit) = violation.limit() {
             self.tally.reach(limit);

@@ -9,17 +9,18 @@ use super::{Active, Connection, Phase, Violation};
 use crate::broker::Broker;
 use crate::counters::{DropReason, Limit};
 use crate::limits::{Limits, RateFull};
-use crate::rate::{Rate, RateLimit, SharedRate};
+use crate::rate::{Moment, Rate, RateLimit, Share};
 use crate::time::Timestamp;
 use motemq_codec::{Publish, QoS};
-use std::sync::Arc;
+use smallvec::SmallVec;
 use std::time::Duration;
 
 /// The rates of one publisher. There is none where nothing limits it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Throttle {
     own: Rate,
-    shared: Vec<Arc<SharedRate>>,
+    shared: SmallVec<[Share; 2]>,
+    full: RateFull,
     /// What it may send while memory is short.
     pressed: Rate,
     /// Nothing is read until then.
@@ -37,26 +38,40 @@ pub(super) enum Pace {
 
 impl Throttle {
     /// For a client with these limits; `None` where nothing limits it.
-    pub(super) fn new(limits: &Limits, shared: Vec<Arc<SharedRate>>) -> Option<Box<Self>> {
+    pub(super) fn new(limits: &Limits, shared: SmallVec<[Share; 2]>) -> Option<Box<Self>> {
         let is_needed = !limits.publish_rate.is_unlimited() || !shared.is_empty();
-        is_needed.then(|| {
-            Box::new(Self {
-                shared,
-                ..Self::default()
-            })
-        })
+        is_needed.then(|| Box::new(Self::with(limits, shared)))
     }
 
-    fn ready_at(&self) -> Timestamp {
-        let shared = self.shared.iter().map(|rate| rate.ready_at());
-        shared.fold(self.own.ready_at(), Timestamp::max)
-    }
-
-    fn charge(&mut self, bytes: usize, limit: RateLimit, now: Timestamp) {
-        self.own.charge(bytes, limit, now);
-        for rate in &self.shared {
-            rate.charge(bytes, now);
+    fn with(limits: &Limits, shared: SmallVec<[Share; 2]>) -> Self {
+        Self {
+            own: Rate::new(limits.publish_rate),
+            shared,
+            full: limits.publish_rate_full,
+            pressed: Rate::default(),
+            resume_at: None,
         }
+    }
+
+    fn ready(&self) -> Moment {
+        let shared = self.shared.iter().map(|rate| rate.ready());
+        shared.fold(self.own.ready(), Moment::max)
+    }
+
+    /// Counts a message; says when the next one may come.
+    fn charge(&mut self, bytes: usize, now: Moment) -> Moment {
+        let own = self.own.charge(bytes, now);
+        let shared = self.shared.iter_mut().map(|share| share.charge(bytes, now));
+        shared.fold(own, Moment::max)
+    }
+
+    /// As [`charge`](Self::charge), while each publisher may send so much.
+    fn charge_pressed(&mut self, bytes: usize, bytes_rate: u64, now: Moment) -> Moment {
+        self.pressed.set_limit(RateLimit {
+            messages: 0,
+            bytes: bytes_rate,
+        });
+        self.pressed.charge(bytes, now)
     }
 }
 
@@ -97,58 +112,52 @@ impl Connection {
         broker: &Broker,
         now: Timestamp,
     ) -> Result<Pace, Violation> {
-        let limits = self.limits.clone();
         let Phase::Active(active) = &mut self.phase else {
             return Ok(Pace::Take);
         };
         let is_volatile = publish.qos == QoS::AtMostOnce;
-        if is_volatile && broker.pressure().drops_qos0() {
+        if pressed.is_some() && is_volatile && broker.pressure().drops_qos0() {
             self.tally.drop_message(DropReason::MemoryFull);
             return Ok(Pace::Drop);
         }
-        let throttle = active.throttle.get_or_insert_default();
-        let mut ready_at = throttle.ready_at();
-        if ready_at > now {
-            match limits.publish_rate_full {
-                RateFull::Disconnect => return Err(Violation::RateExceeded),
-                RateFull::DropQoS0 if is_volatile => {
-                    self.tally.reach(Limit::PublishRate);
-                    self.tally.drop_message(DropReason::RateExceeded);
-                    return Ok(Pace::Drop);
-                }
-                RateFull::DropQoS0 | RateFull::Delay => {}
+        let limits = &self.limits;
+        let throttle = active
+            .throttle
+            .get_or_insert_with(|| Box::new(Throttle::with(limits, SmallVec::new())));
+        let moment = Moment::from(now);
+        let waits = match throttle.full {
+            RateFull::Delay => true,
+            RateFull::DropQoS0 => !is_volatile,
+            RateFull::Disconnect => false,
+        };
+        if !waits && throttle.ready() > moment {
+            if throttle.full == RateFull::Disconnect {
+                return Err(Violation::RateExceeded);
             }
+            self.tally.reach(Limit::PublishRate);
+            self.tally.drop_message(DropReason::RateExceeded);
+            return Ok(Pace::Drop);
         }
         let bytes = publish.payload.len();
-        throttle.charge(bytes, limits.publish_rate, now);
-        // Before this one the client was in time: it is read until it has used up what it had.
-        ready_at = match limits.publish_rate_full {
-            RateFull::Delay => throttle.ready_at(),
-            // What cannot be dropped waits; QoS 0 need not.
-            RateFull::DropQoS0 if !is_volatile => throttle.ready_at(),
-            RateFull::DropQoS0 | RateFull::Disconnect => ready_at.min(now),
-        };
-        if ready_at > now {
+        let ready = throttle.charge(bytes, moment);
+        let mut resume_at = None;
+        if waits && ready > moment {
             self.tally.reach(Limit::PublishRate);
+            resume_at = Some(ready.into());
         }
         if let Some(bytes_rate) = pressed {
-            let pressed_until = if bytes_rate == 0 {
-                now + PRESSED_PAUSE
-            } else {
-                let limit = RateLimit {
-                    messages: 0,
-                    bytes: bytes_rate,
-                };
-                throttle.pressed.charge(bytes, limit, now);
-                // The rate changes many times a second.
-                throttle.pressed.ready_at().min(now + PRESSED_PAUSE)
+            // The rate changes many times a second; at 0 a message passes now and then.
+            let latest = now + PRESSED_PAUSE;
+            let until = match bytes_rate {
+                0 => latest,
+                _ => latest.min(throttle.charge_pressed(bytes, bytes_rate, moment).into()),
             };
-            if pressed_until > now {
+            if until > now {
                 self.tally.reach(Limit::Memory);
-                ready_at = ready_at.max(pressed_until);
+                resume_at = resume_at.max(Some(until));
             }
         }
-        throttle.resume_at = (ready_at > now).then_some(ready_at);
+        throttle.resume_at = resume_at;
         Ok(Pace::Take)
     }
 
