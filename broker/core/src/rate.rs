@@ -53,44 +53,8 @@ impl Price {
 /// A moment, in nanoseconds since the epoch. A bucket is one: when it is full again.
 type Nanoseconds = u64;
 
-/// The rate of one publisher: a bucket for messages and one for bytes.
-#[derive(Clone, Default, Debug)]
-pub(crate) struct Rate {
-    price: Price,
-    messages: Nanoseconds,
-    bytes: Nanoseconds,
-}
-
-impl Rate {
-    pub(crate) fn new(limit: RateLimit) -> Self {
-        Self {
-            price: limit.into(),
-            ..Self::default()
-        }
-    }
-
-    /// Changes the limit; what was used stays used.
-    pub(crate) fn set_limit(&mut self, limit: RateLimit) {
-        self.price = limit.into();
-    }
-
-    /// Counts a message; says when the next one may come.
-    #[inline]
-    pub(crate) fn charge(&mut self, bytes: usize, now: Moment) -> Moment {
-        self.messages = self.messages.max(now.0) + self.price.message_ns;
-        let cost = self.price.of_bytes_ns(bytes as u64);
-        self.bytes = self.bytes.max(now.0).saturating_add(cost);
-        self.ready()
-    }
-
-    /// When the next message may come.
-    #[inline]
-    pub(crate) fn ready(&self) -> Moment {
-        Moment::before_full(self.messages.max(self.bytes))
-    }
-}
-
-/// A rate that several connections have together: those of a listener, or of an identity.
+/// The rate of a publisher, or what several have together: those of a listener, or of an identity. A bucket for messages and one for
+/// bytes.
 #[derive(Debug)]
 pub struct SharedRate {
     /// As in [`Price`].
@@ -145,7 +109,7 @@ impl SharedRate {
     }
 }
 
-/// One connection's part of a shared rate: it takes a hundredth of a second's worth at a time, so that the others' cores are seldom
+/// One connection's part of a rate: it takes a hundredth of a second's worth at a time, so that the others' cores are seldom
 /// asked.
 #[derive(Debug)]
 pub(crate) struct Share {
@@ -199,6 +163,11 @@ impl Share {
         self.ready = self.rate.charge(price, more_messages, more_bytes, now);
     }
 
+    /// Changes the limit, for all that share it; what was used stays used.
+    pub(crate) fn set_limit(&self, limit: RateLimit) {
+        self.rate.set_limit(limit);
+    }
+
     /// When the next message may come.
     pub(crate) fn ready(&self) -> Moment {
         match self.messages_left {
@@ -245,9 +214,13 @@ mod tests {
 
     const START: Timestamp = Timestamp::from_ms(1_000_000);
 
+    fn share(limit: RateLimit) -> Share {
+        Arc::new(SharedRate::new(limit)).into()
+    }
+
     /// Messages that pass within `ms` when as many are sent as may be.
     fn passed(limit: RateLimit, bytes: usize, ms: u64) -> u64 {
-        let mut rate = Rate::new(limit);
+        let mut rate = share(limit);
         let mut count = 0;
         for now in (0..ms).map(|ms| START + Duration::from_millis(ms)) {
             while Timestamp::from(rate.ready()) <= now {
@@ -280,7 +253,7 @@ mod tests {
             messages: 0,
             bytes: 1000,
         };
-        let ready = Rate::new(limit).charge(5000, START.into());
+        let ready = share(limit).charge(5000, START.into());
         assert_eq!(Timestamp::from(ready), START + Duration::from_secs(4));
     }
 
@@ -290,7 +263,7 @@ mod tests {
             messages: 10,
             bytes: 0,
         };
-        let mut rate = Rate::new(limit);
+        let mut rate = share(limit);
         rate.charge(0, START.into());
         let later = START + Duration::from_secs(3600);
         let mut burst = 0;
@@ -327,7 +300,7 @@ mod tests {
 
     #[test]
     fn without_a_limit_everything_passes() {
-        let mut rate = Rate::default();
+        let mut rate = share(RateLimit::default());
         for _ in 0..1000 {
             rate.charge(1_000_000, START.into());
         }

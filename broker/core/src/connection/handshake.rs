@@ -14,7 +14,6 @@ use crate::broker::{AttachRequest, Broker};
 use crate::counters::{Limit, Occasion};
 use crate::login::{Login, Principal};
 use crate::message::{ClientId, Expiry, Message, MessageId, Origin, TopicName, Urgency};
-use crate::rate::Share;
 use crate::time::Timestamp;
 use motemq_codec::{
     ConnAck, ConnAckProperties, Connect, DecodeError, Packet, ProtocolVersion, QoS, ReasonCode,
@@ -317,10 +316,7 @@ impl Connection {
             }
         };
         let listener_rate = self.rules.publish_rate.iter().cloned();
-        let shared_rates = listener_rate
-            .chain(attached.publish_rate)
-            .map(Share::from)
-            .collect();
+        let shared_rates = listener_rate.chain(attached.publish_rate);
         welcome.session_present = attached.session_present;
         if welcome.keep_alive_s.is_some() {
             self.tally.reach(Limit::KeepAlive);

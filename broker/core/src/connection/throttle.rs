@@ -9,20 +9,21 @@ use super::{Active, Connection, Phase, Violation};
 use crate::broker::Broker;
 use crate::counters::{DropReason, Limit};
 use crate::limits::{Limits, RateFull};
-use crate::rate::{Moment, Rate, RateLimit, Share};
+use crate::rate::{Moment, RateLimit, Share, SharedRate};
 use crate::time::Timestamp;
 use motemq_codec::{Publish, QoS};
 use smallvec::SmallVec;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The rates of one publisher. There is none where nothing limits it.
 #[derive(Debug)]
 pub(super) struct Throttle {
-    own: Rate,
-    shared: SmallVec<[Share; 2]>,
+    /// Its own, and those it has together with others.
+    rates: SmallVec<[Share; 3]>,
     full: RateFull,
     /// What it may send while memory is short.
-    pressed: Rate,
+    pressed: Option<Share>,
     /// Nothing is read until then.
     resume_at: Option<Timestamp>,
 }
@@ -37,41 +38,46 @@ pub(super) enum Pace {
 }
 
 impl Throttle {
-    /// For a client with these limits; `None` where nothing limits it.
-    pub(super) fn new(limits: &Limits, shared: SmallVec<[Share; 2]>) -> Option<Box<Self>> {
-        let is_needed = !limits.publish_rate.is_unlimited() || !shared.is_empty();
-        is_needed.then(|| Box::new(Self::with(limits, shared)))
+    /// For a client with these limits, and `shared` ones; `None` where nothing limits it.
+    pub(super) fn new(
+        limits: &Limits,
+        shared: impl Iterator<Item = Arc<SharedRate>>,
+    ) -> Option<Box<Self>> {
+        let own = limits.publish_rate;
+        let own = (!own.is_unlimited()).then(|| Arc::new(SharedRate::new(own)));
+        let rates: SmallVec<_> = own.into_iter().chain(shared).map(Share::from).collect();
+        (!rates.is_empty()).then(|| Box::new(Self::with(limits, rates)))
     }
 
-    fn with(limits: &Limits, shared: SmallVec<[Share; 2]>) -> Self {
+    fn with(limits: &Limits, rates: SmallVec<[Share; 3]>) -> Self {
         Self {
-            own: Rate::new(limits.publish_rate),
-            shared,
+            rates,
             full: limits.publish_rate_full,
-            pressed: Rate::default(),
+            pressed: None,
             resume_at: None,
         }
     }
 
-    fn ready(&self) -> Moment {
-        let shared = self.shared.iter().map(|rate| rate.ready());
-        shared.fold(self.own.ready(), Moment::max)
+    fn ready(&self) -> Option<Moment> {
+        self.rates.iter().map(Share::ready).max()
     }
 
     /// Counts a message; says when the next one may come.
-    fn charge(&mut self, bytes: usize, now: Moment) -> Moment {
-        let own = self.own.charge(bytes, now);
-        let shared = self.shared.iter_mut().map(|share| share.charge(bytes, now));
-        shared.fold(own, Moment::max)
+    fn charge(&mut self, bytes: usize, now: Moment) -> Option<Moment> {
+        let charged = self.rates.iter_mut().map(|rate| rate.charge(bytes, now));
+        charged.max()
     }
 
     /// As [`charge`](Self::charge), while each publisher may send so much.
     fn charge_pressed(&mut self, bytes: usize, bytes_rate: u64, now: Moment) -> Moment {
-        self.pressed.set_limit(RateLimit {
+        let limit = RateLimit {
             messages: 0,
             bytes: bytes_rate,
-        });
-        self.pressed.charge(bytes, now)
+        };
+        let new = || Share::from(Arc::new(SharedRate::new(limit)));
+        let pressed = self.pressed.get_or_insert_with(new);
+        pressed.set_limit(limit);
+        pressed.charge(bytes, now)
     }
 }
 
@@ -130,7 +136,7 @@ impl Connection {
             RateFull::DropQoS0 => !is_volatile,
             RateFull::Disconnect => false,
         };
-        if !waits && throttle.ready() > moment {
+        if !waits && throttle.ready() > Some(moment) {
             if throttle.full == RateFull::Disconnect {
                 return Err(Violation::RateExceeded);
             }
@@ -141,9 +147,9 @@ impl Connection {
         let bytes = publish.payload.len();
         let ready = throttle.charge(bytes, moment);
         let mut resume_at = None;
-        if waits && ready > moment {
+        if waits && ready > Some(moment) {
             self.tally.reach(Limit::PublishRate);
-            resume_at = Some(ready.into());
+            resume_at = ready.map(Timestamp::from);
         }
         if let Some(bytes_rate) = pressed {
             // The rate changes many times a second; at 0 a message passes now and then.
