@@ -38,7 +38,7 @@ fn a_lying_fsync_is_caught() {
 }
 
 #[test]
-fn a_flipped_bit_is_named_or_harmless() {
+fn e2_a_flipped_bit_is_named_or_harmless() {
     for seed in 1..=4 {
         let totals = flip_bits(seed, 100).unwrap();
         assert!(totals.silent.is_empty(), "{:#?}", totals.silent);

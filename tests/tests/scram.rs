@@ -461,6 +461,7 @@ impl Server {
             http: HttpConfig {
                 bind: None,
                 metrics_bind: None,
+                ..HttpConfig::default()
             },
             ..Config::default()
         };

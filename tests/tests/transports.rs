@@ -625,6 +625,7 @@ impl Server {
             http: HttpConfig {
                 bind: None,
                 metrics_bind: None,
+                ..HttpConfig::default()
             },
             ..Config::default()
         }

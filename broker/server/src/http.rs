@@ -1,5 +1,7 @@
 //! The HTTP port: metrics and health.
 
+use crate::config::HttpConfig;
+use crate::http_guard::GuardedListener;
 use crate::metrics;
 use crate::server::{Server, StartError};
 use crate::socket::listen;
@@ -20,6 +22,7 @@ use std::time::Duration;
 pub(crate) async fn serve(
     server: Arc<Server>,
     address: SocketAddr,
+    config: &HttpConfig,
     tasks: &mut tokio::task::JoinSet<()>,
 ) -> Result<SocketAddr, StartError> {
     let bind_error = |source| StartError::Bind {
@@ -35,6 +38,8 @@ pub(crate) async fn serve(
         .route("/readyz", get(ready))
         .route("/healthz", get(ready))
         .with_state(server);
+    let timeout = Duration::from_secs(config.connection_timeout_s.into());
+    let socket = GuardedListener::new(socket, config.max_connections as usize, timeout);
     tasks.spawn(async move {
         if let Err(error) = axum::serve(socket, routes).await {
             tracing::error!(%error, "the HTTP port has failed");

@@ -13,6 +13,7 @@ pub mod config;
 pub mod dev;
 mod driver;
 mod http;
+mod http_guard;
 pub mod memory;
 pub mod metrics;
 pub mod password;

@@ -309,7 +309,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     }
     let mut http = None;
     for address in config.http.bind.into_iter().chain(config.http.metrics_bind) {
-        let bound = http::serve(server.clone(), address, &mut tasks).await?;
+        let bound = http::serve(server.clone(), address, &config.http, &mut tasks).await?;
         http.get_or_insert(bound);
     }
     let mut addresses = Vec::new();

@@ -1,5 +1,5 @@
-//! What broke other brokers, against this one: the classes A1 to A9 and C1 to C5 of the threat table, each test named by
-//! its code. D6, WebSocket, is in `transports.rs`.
+//! What broke other brokers, against this one: the classes of the threat table, each test named by its code. D6, WebSocket, is in
+//! `transports.rs`, E2 in `power_loss.rs`; C2 is also what the kill ledger and the simulation look for.
 //!
 //! Each attack runs against a broker in a process of its own, with a bystander who publishes at QoS 1 and gets its messages
 //! back all the while. Afterwards the process is the same, nothing has panicked, and its memory is bounded.
@@ -15,9 +15,11 @@ mod exchanges;
 mod framing;
 mod packets;
 mod properties;
+mod resources;
 mod site;
 mod storm;
 mod topics;
+mod violations;
 
 /// As the real broker has it: what memory an attack costs depends on it.
 #[global_allocator]

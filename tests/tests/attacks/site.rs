@@ -92,12 +92,28 @@ impl Site {
         Duration::from_nanos(tasks.filter_map(of_task).sum())
     }
 
-    /// The sum of a metric over its labels.
-    pub(super) fn metric(&self, name: &str) -> f64 {
+    /// The HTTP port.
+    pub(super) fn http(&self) -> u16 {
+        self.http
+    }
+
+    /// How many series there are.
+    pub(super) fn series(&self) -> usize {
+        let text = self.metrics();
+        text.lines().filter(|line| !line.starts_with('#')).count()
+    }
+
+    fn metrics(&self) -> String {
         let mut http = TcpStream::connect((Ipv4Addr::LOCALHOST, self.http)).unwrap();
         http.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").unwrap();
         let mut text = String::new();
         http.read_to_string(&mut text).unwrap();
+        text
+    }
+
+    /// The sum of a metric over its labels.
+    pub(super) fn metric(&self, name: &str) -> f64 {
+        let text = self.metrics();
         let of_line = |line: &str| {
             let rest = line.strip_prefix(name)?;
             let is_whole = rest.starts_with(' ') || rest.starts_with('{');

@@ -58,7 +58,7 @@ fn a7_topics_deeper_than_the_limit_are_refused_wherever_they_stand() {
 
 #[test]
 fn a7_many_deep_filters_are_limited_and_the_same_again_costs_no_more() {
-    let site = Site::start();
+    let site = Site::start_with("subscription_bytes_max = \"4MiB\"");
     let before = site.memory();
     subscribe_deep(&site);
     let first = site.memory();

@@ -478,8 +478,20 @@ fn http(mut section: Section<'_, '_>, addresses: &mut Addresses) -> HttpConfig {
         default.metrics_bind,
         addresses,
     );
+    let max_connections =
+        section.number("max_connections", default.max_connections, count(1, 10_000));
+    let connection_timeout_s = section.number(
+        "connection_timeout_s",
+        default.connection_timeout_s,
+        seconds(1, 3_600),
+    );
     section.finish();
-    HttpConfig { bind, metrics_bind }
+    HttpConfig {
+        bind,
+        metrics_bind,
+        max_connections,
+        connection_timeout_s,
+    }
 }
 
 /// An address that `""` turns off.

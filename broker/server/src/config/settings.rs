@@ -458,6 +458,10 @@ pub struct HttpConfig {
     pub bind: Option<SocketAddr>,
     /// A second address that serves metrics and nothing else; `None` (written `""`) is none. Default `None`.
     pub metrics_bind: Option<SocketAddr>,
+    /// Connections at a time, for each of the two; more wait. Default 64.
+    pub max_connections: u32,
+    /// How long a connection lasts, in seconds. Default 10.
+    pub connection_timeout_s: u32,
 }
 
 impl Default for HttpConfig {
@@ -465,6 +469,8 @@ impl Default for HttpConfig {
         Self {
             bind: Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9883)),
             metrics_bind: None,
+            max_connections: 64,
+            connection_timeout_s: 10,
         }
     }
 }
