@@ -122,7 +122,7 @@ fn d4_subscriptions_have_a_limit_and_their_match_a_price() {
         );
     }
     let mut publisher = Client::connect(site.port(), &Hello::clean("publisher"));
-    let topic = vec!["x"; 12].join("/");
+    let topic = ["x"; 12].join("/");
     let before = site.cpu();
     for number in 0..200 {
         // A topic more each time, so that nothing is remembered.
