@@ -138,6 +138,7 @@ impl Client {
     ) -> Self {
         let rules = ConnectionRules {
             qos_max: QoS::ExactlyOnce,
+            listener: None,
             publish_rate,
         };
         let mut client = Self {

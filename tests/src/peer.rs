@@ -195,6 +195,8 @@ pub struct Bench {
     pub holds_commits: bool,
     /// The listener's `qos_max`.
     pub qos_max: QoS,
+    /// The listener's name.
+    pub listener: Option<Arc<str>>,
     /// What all clients of the listener together may publish.
     pub publish_rate: Option<Arc<SharedRate>>,
     /// What the check of every client's credentials finds.
@@ -238,6 +240,7 @@ impl Bench {
             now,
             holds_commits: false,
             qos_max: QoS::ExactlyOnce,
+            listener: None,
             publish_rate: None,
             verdict: Verdict::Accepted {
                 login: Identity::Anonymous.into(),
@@ -253,6 +256,7 @@ impl Bench {
     pub fn open(&mut self, version: ProtocolVersion) -> Peer {
         let rules = ConnectionRules {
             qos_max: self.qos_max,
+            listener: self.listener.clone(),
             publish_rate: self.publish_rate.clone(),
         };
         self.lines.push(Line {

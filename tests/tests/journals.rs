@@ -311,6 +311,7 @@ impl Client {
     fn connect<B: Bench>(bench: &B, broker: &Broker, client_id: &str) -> Self {
         let rules = ConnectionRules {
             qos_max: QoS::ExactlyOnce,
+            listener: None,
             publish_rate: None,
         };
         let mut client = Self {

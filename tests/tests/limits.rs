@@ -2,8 +2,8 @@
 
 use motemq_codec::{ProtocolVersion, ReasonCode};
 use motemq_core::{
-    Close, DropReason, Identity, Limits, PressureLevel, RateFull, RateLimit, SharedRate, Verdict,
-    Violation,
+    Close, DropReason, Identity, LimitSet, Limits, PressureLevel, Profile, RateFull, RateLimit,
+    SharedRate, Verdict, Violation,
 };
 use motemq_tests::peer::{Bench, Got, Hello, Peer, options, subscribe};
 use std::sync::Arc;
@@ -256,6 +256,65 @@ fn filters_of_a_client_have_so_many_bytes() {
     assert_eq!(bench.take(peer), Some(Got::SubAck(1, codes)));
     bench.unsubscribe(peer, "aaaaa");
     bench.subscribe(peer, "c", 0);
+}
+
+/// A profile holds for the clients that it is for, by listener, user and client identifier, from their CONNECT on; for queues at once.
+#[test]
+fn some_clients_have_limits_of_their_own() {
+    let mut bench = Bench::default();
+    let own = Arc::new(Limits {
+        payload_bytes_max: 10,
+        subscriptions_max: 1,
+        queue_messages_max: 2,
+        session_expiry_max_s: 60,
+        ..Limits::default()
+    });
+    let set = |queue_messages_max: usize| {
+        let limits = Limits {
+            queue_messages_max,
+            ..(*own).clone()
+        };
+        LimitSet {
+            common: Arc::new(Limits::default()),
+            profiles: vec![Profile::new(["lan"], ["meter-*"], ["m*"], Arc::new(limits))],
+        }
+    };
+    bench.broker.set_limits(set(2));
+    let mut fits = |listener: &str, verdict: Verdict, id: &str| {
+        bench.listener = Some(listener.into());
+        bench.verdict = verdict;
+        let peer = bench.connect(&Hello::durable(id));
+        let filters = ["a", "b"].map(|filter| (filter, options(1)));
+        bench.send(peer, &subscribe(1, &filters, None));
+        let subscribed = bench.take(peer);
+        bench.publish(peer, "t", &"x".repeat(11), 1, 1);
+        let published = bench.take(peer);
+        bench.cut(peer);
+        let is_refused = subscribed == Some(Got::SubAck(1, vec![1, REFUSED as u8]));
+        assert_eq!(
+            is_refused,
+            published == Some(Got::Ack("PUBACK", 1, REFUSED))
+        );
+        !is_refused
+    };
+    assert!(!fits("lan", user("meter-7"), "m1"));
+    assert!(fits("wan", user("meter-7"), "m2"));
+    assert!(fits("lan", user("operator"), "m3"));
+    assert!(fits("lan", user("meter-7"), "x"));
+    let queued = |bench: &mut Bench| {
+        let publisher = bench.connect(&Hello::clean("publisher"));
+        for id in 1..=9 {
+            bench.publish(publisher, "a", "x", 1, id);
+        }
+        bench.cut(publisher);
+        let session = bench.broker.session("m1").unwrap();
+        session.mailbox().depth().0
+    };
+    assert_eq!(queued(&mut bench), 2);
+    bench.broker.set_limits(set(4));
+    assert_eq!(queued(&mut bench), 4);
+    bench.broker.set_limits(Arc::new(Limits::default()));
+    assert_eq!(queued(&mut bench), 13);
 }
 
 /// While memory is short: first those who send most wait, then new clients are refused with 0x89, then QoS 0 is dropped.

@@ -11,6 +11,7 @@ use motemq_core::{
 };
 use motemq_tests::peer::{Bench, Got, Hello, encoded, options, publish, subscribe};
 use std::num::NonZeroU16;
+use std::sync::Arc;
 
 const V3: ProtocolVersion = ProtocolVersion::V3_1_1;
 const V5: ProtocolVersion = ProtocolVersion::V5;
@@ -1605,7 +1606,7 @@ fn changed_limits_hold_without_a_restart() {
         receive_maximum: NonZeroU16::new(7).unwrap(),
         ..Limits::default()
     };
-    bench.broker.set_limits(limits.into());
+    bench.broker.set_limits(Arc::new(limits));
     for id in 2..=3 {
         bench.publish(peer, "t", &id.to_string(), 1, id);
     }

@@ -168,6 +168,7 @@ impl Stage {
     fn connect(&self, alarm: usize, name: &str) -> Line {
         let rules = ConnectionRules {
             qos_max: motemq_codec::QoS::ExactlyOnce,
+            listener: None,
             publish_rate: None,
         };
         let waker = Waker::from(self.alarms[alarm].clone());

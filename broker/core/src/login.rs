@@ -69,9 +69,6 @@ impl Principal {
     /// The user name: of whoever proved a name, in whichever way.
     #[must_use]
     pub fn user(&self) -> Option<&str> {
-        match &self.identity {
-            Identity::Anonymous => None,
-            Identity::User(name) | Identity::Certificate(name) => Some(name),
-        }
+        self.identity.name()
     }
 }

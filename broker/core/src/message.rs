@@ -67,6 +67,17 @@ pub enum Identity {
     Certificate(Arc<str>),
 }
 
+impl Identity {
+    /// The name that was proved, if one was.
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        match self {
+            Self::Anonymous => None,
+            Self::User(name) | Self::Certificate(name) => Some(name),
+        }
+    }
+}
+
 impl fmt::Display for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

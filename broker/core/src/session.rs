@@ -5,6 +5,7 @@
 
 use crate::action::{QueueId, SessionRow, Will};
 use crate::connection::Hints;
+use crate::limits::Limits;
 use crate::login::{Attributes, Principal};
 use crate::mailbox::Mailbox;
 use crate::message::{ClientId, Expiry, Identity};
@@ -35,6 +36,10 @@ pub(crate) struct SessionState {
     /// Counts connections; the newest owns the session.
     pub(crate) epoch: u64,
     pub(crate) expiry: Expiry,
+    /// What its client may use.
+    pub(crate) limits: Arc<Limits>,
+    /// Where it connected last, as far as that is known.
+    pub(crate) listener: Option<Arc<str>>,
     /// The store has a row for the session.
     pub(crate) is_stored: bool,
     pub(crate) is_connected: bool,
@@ -99,12 +104,19 @@ impl Session {
 }
 
 impl SessionState {
-    pub(crate) fn new(identity: Identity, attributes: Arc<Attributes>, expiry: Expiry) -> Self {
+    pub(crate) fn new(
+        identity: Identity,
+        attributes: Arc<Attributes>,
+        expiry: Expiry,
+        limits: Arc<Limits>,
+    ) -> Self {
         Self {
             identity,
             attributes,
             epoch: 0,
             expiry,
+            limits,
+            listener: None,
             is_stored: false,
             is_connected: false,
             disconnected_at: None,

@@ -97,6 +97,7 @@ impl Link {
     ) -> Self {
         let rules = ConnectionRules {
             qos_max: QoS::ExactlyOnce,
+            listener: None,
             publish_rate: None,
         };
         let flag = Arc::new(Flag::default());

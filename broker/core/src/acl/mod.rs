@@ -26,6 +26,7 @@ mod words;
 pub use decision::Decision;
 pub use error::{AclError, AclFault};
 pub use rights::{Grant, PublishRights, Rights};
+pub(crate) use subject::Pattern;
 
 use crate::login::{Attributes, Principal};
 use hashbrown::HashMap;

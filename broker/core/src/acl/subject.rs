@@ -91,13 +91,13 @@ impl Group {
 
 /// Names, with `*` for any run of characters.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Pattern {
+pub(crate) struct Pattern {
     text: Box<str>,
     has_wildcard: bool,
 }
 
 impl Pattern {
-    pub(super) fn new(text: &str) -> Self {
+    pub(crate) fn new(text: &str) -> Self {
         Self {
             text: text.into(),
             has_wildcard: text.contains('*'),
@@ -117,7 +117,7 @@ impl Pattern {
         (!self.has_wildcard).then_some(&self.text)
     }
 
-    pub(super) fn matches(&self, name: &str) -> bool {
+    pub(crate) fn matches(&self, name: &str) -> bool {
         if !self.has_wildcard {
             return *self.text == *name;
         }

@@ -53,6 +53,10 @@ pub(crate) struct AttachRequest {
     /// Unacknowledged QoS 1 and 2 messages that the client may have.
     pub(crate) inflight_max: u16,
     pub(crate) will: Option<Arc<Will>>,
+    /// What the client may use.
+    pub(crate) limits: Arc<Limits>,
+    /// Where it connects.
+    pub(crate) listener: Option<Arc<str>>,
 }
 
 /// How a connection ended.
@@ -147,6 +151,11 @@ impl Broker {
             state.attributes = request.login.attributes;
             self.leave_forbidden_groups(&session, &mut state, tally);
         }
+        if !Arc::ptr_eq(&state.limits, &request.limits) {
+            session.mailbox().set_limits(&request.limits);
+            state.limits = request.limits;
+        }
+        state.listener = request.listener;
         state.is_connected = true;
         state.disconnected_at = None;
         state.will = request.will;
@@ -177,11 +186,12 @@ impl Broker {
 
     fn create(&self, request: &AttachRequest) -> Arc<Session> {
         let queue = QueueId::session(self.next_queue.fetch_add(1, Ordering::Relaxed));
-        let mailbox = Mailbox::new(queue, &self.limits());
+        let mailbox = Mailbox::new(queue, &request.limits);
         let state = SessionState::new(
             request.login.identity.clone(),
             request.login.attributes.clone(),
             request.expiry,
+            request.limits.clone(),
         );
         Session::new(request.client_id.clone(), mailbox, state)
     }

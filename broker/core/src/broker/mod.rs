@@ -25,8 +25,9 @@ use crate::image::Image;
 use crate::journal::{Journal, Room};
 use crate::limits::Limits;
 use crate::mailbox::Mailbox;
-use crate::message::{ClientId, Message};
+use crate::message::{ClientId, Identity, Message};
 use crate::pressure::Pressure;
+use crate::profile::LimitSet;
 use crate::record::Record;
 use crate::retained::Retained;
 use crate::router::{Receivers, Router, Subscription};
@@ -43,7 +44,7 @@ use std::sync::{Arc, Mutex, RwLock};
 /// The broker.
 pub struct Broker {
     /// Taken for a moment, under any other lock.
-    limits: RwLock<Arc<Limits>>,
+    limits: RwLock<Arc<LimitSet>>,
     /// Taken for a moment, under any other lock.
     acl: RwLock<Arc<Acl>>,
     acl_generation: AtomicU64,
@@ -129,7 +130,7 @@ impl Broker {
         let mut registry = Registry::default();
         registry.recount(&limits);
         Self {
-            limits: RwLock::new(limits),
+            limits: RwLock::new(Arc::new(limits.into())),
             acl: RwLock::default(),
             acl_generation: AtomicU64::new(1),
             pressure: Pressure::default(),
@@ -167,13 +168,13 @@ impl Broker {
                 continue;
             }
             let queue = queues.remove(&row.queue).unwrap_or_default();
-            let limits = self.limits();
+            let limits = self.limits_of(None, &row.identity, &row.client_id);
             let sent_below = row.disconnected_at.map(|_| row.sent_below);
             // A queue that was folded away when it was empty has forgotten how far it had come.
             let next_sequence = queue.next_sequence.max(row.sent_below);
             let mailbox =
                 Mailbox::restored(row.queue, &limits, queue.refs, next_sequence, sent_below);
-            let mut state = SessionState::new(row.identity, row.attributes, row.expiry);
+            let mut state = SessionState::new(row.identity, row.attributes, row.expiry, limits);
             state.epoch = row.epoch;
             state.is_stored = true;
             // A session connected at the crash counts as disconnected now (contracts section 5).
@@ -225,13 +226,25 @@ impl Broker {
     /// The limits in force.
     #[must_use]
     pub fn limits(&self) -> Arc<Limits> {
-        read(&self.limits).clone()
+        read(&self.limits).common.clone()
+    }
+
+    /// The limits of a client that connects through `listener`, as far as that is known.
+    pub(crate) fn limits_of(
+        &self,
+        listener: Option<&str>,
+        identity: &Identity,
+        client_id: &ClientId,
+    ) -> Arc<Limits> {
+        read(&self.limits).of(listener, identity, client_id)
     }
 
     /// Changes the limits: for queues from the next delivery on, for connections from their next CONNECT on, because they
     /// have been told theirs. What is above a new limit stays.
-    pub fn set_limits(&self, limits: Arc<Limits>) {
-        *write(&self.limits) = limits.clone();
+    pub fn set_limits(&self, limits: impl Into<LimitSet>) {
+        let set = Arc::new(limits.into());
+        let limits = set.common.clone();
+        *write(&self.limits) = set.clone();
         let sessions: Vec<_> = {
             let mut registry = lock(&self.registry);
             registry.recount(&limits);
@@ -239,7 +252,10 @@ impl Broker {
         };
         write(&self.retained).set_limits(&limits);
         for session in sessions {
-            session.mailbox().set_limits(&limits);
+            let mut state = session.lock();
+            let listener = state.listener.as_deref();
+            state.limits = set.of(listener, &state.identity, session.client_id());
+            session.mailbox().set_limits(&state.limits);
         }
         self.set_group_limits(&limits);
     }

@@ -72,7 +72,7 @@ impl Broker {
         let mut changed = false;
         let mut stored = Vec::new();
         let mut replays = Vec::new();
-        let limits = self.limits();
+        let limits = state.limits.clone();
         // Under the session's lock: a change of the ACL takes it too.
         let rights = self.rights(session, &state);
         for wish in wishes {

@@ -66,9 +66,8 @@ pub enum Verdict {
 pub(super) struct Hello {
     client_id: String,
     clean_start: bool,
+    /// As the client wishes it.
     expiry: Expiry,
-    /// Whether the client knows its session expiry as it is.
-    expiry_is_lowered: bool,
     keep_alive_s: u16,
     receive_maximum: u16,
     pub(super) packet_bytes_max: usize,
@@ -120,11 +119,6 @@ impl Connection {
             (_, true) => Expiry::WithConnection,
             (_, false) => Expiry::Never,
         };
-        let expiry = wish.capped(self.limits.session_expiry_max_s);
-        // 3.1.1 clients cannot ask for less than for ever.
-        if expiry != wish && connect.version == ProtocolVersion::V5 {
-            self.tally.reach(Limit::SessionExpiry);
-        }
         let packet_bytes_max = properties
             .packet_bytes_max
             .map_or(u32::MAX, NonZeroU32::get);
@@ -136,13 +130,12 @@ impl Connection {
         let hello = Hello {
             client_id: connect.client_id.to_owned(),
             clean_start: connect.clean_start,
-            expiry,
-            expiry_is_lowered: expiry != wish,
+            expiry: wish,
             keep_alive_s: connect.keep_alive_s,
             receive_maximum: properties.receive_maximum.map_or(u16::MAX, NonZeroU16::get),
             packet_bytes_max: usize::try_from(packet_bytes_max).unwrap_or(usize::MAX),
             problem_information: properties.request_problem_information,
-            topic_alias_max: properties.topic_alias_max.min(self.limits.topic_alias_max),
+            topic_alias_max: properties.topic_alias_max,
             response_information: properties.request_response_information,
             will: connect.will.as_ref().map(will_of),
             enhanced: enhanced.map(Box::new),
@@ -185,13 +178,6 @@ impl Connection {
             return Some((
                 ReasonCode::QoSNotSupported,
                 "the will's QoS is above qos_max",
-            ));
-        }
-        if will.payload.len() > self.limits.payload_bytes_max as usize {
-            self.tally.reach(Limit::PayloadBytes);
-            return Some((
-                ReasonCode::QuotaExceeded,
-                "the will is above limits.payload_bytes_max",
             ));
         }
         self.topic_refusal(will.topic)
@@ -249,6 +235,13 @@ impl Connection {
             .is_empty()
             .then(|| new_client_id(entropy, broker));
         let client_id = ClientId::new(assigned.as_deref().unwrap_or(&hello.client_id));
+        self.limits = broker.limits_of(self.rules.listener.as_deref(), &login.identity, &client_id);
+        let expiry = hello.expiry.capped(self.limits.session_expiry_max_s);
+        // 3.1.1 clients cannot ask for less than for ever.
+        if expiry != hello.expiry && self.version == ProtocolVersion::V5 {
+            self.tally.reach(Limit::SessionExpiry);
+        }
+        let topic_alias_max = hello.topic_alias_max.min(self.limits.topic_alias_max);
         let number = self.number;
         let will = hello.will.map(|mut will| {
             will.message.publisher = client_id.clone();
@@ -263,6 +256,14 @@ impl Connection {
         {
             let reason = "the ACL does not allow the will";
             let code = ReasonCode::NotAuthorized;
+            return self.refuse_within(hello.packet_bytes_max, code, Some(reason), out);
+        }
+        let payload_bytes_max = self.limits.payload_bytes_max as usize;
+        let payload_bytes = will.as_ref().map_or(0, |will| will.message.payload.len());
+        if payload_bytes > payload_bytes_max {
+            self.tally.reach(Limit::PayloadBytes);
+            let reason = "the will is above limits.payload_bytes_max";
+            let code = ReasonCode::QuotaExceeded;
             return self.refuse_within(hello.packet_bytes_max, code, Some(reason), out);
         }
         let login_ends_at = login.expires_at;
@@ -281,7 +282,7 @@ impl Connection {
             authentication_data: hello.authentication_data,
             session_present: false,
             assigned_client_id: assigned,
-            session_expiry_s: hello.expiry_is_lowered.then(|| hello.expiry.as_seconds()),
+            session_expiry_s: (expiry != hello.expiry).then(|| expiry.as_seconds()),
             keep_alive_s: lowered_s,
             response_information,
         };
@@ -299,9 +300,11 @@ impl Connection {
             client_id: client_id.clone(),
             login,
             clean_start: hello.clean_start,
-            expiry: hello.expiry,
+            expiry,
             inflight_max,
             will,
+            limits: self.limits.clone(),
+            listener: self.rules.listener.clone(),
         };
         let attached = match broker.attach(request, now, &mut self.tally) {
             Ok(attached) => attached,
@@ -321,16 +324,16 @@ impl Connection {
         if welcome.keep_alive_s.is_some() {
             self.tally.reach(Limit::KeepAlive);
         }
-        let outbound_aliases = (hello.topic_alias_max > 0).then(|| {
+        let outbound_aliases = (topic_alias_max > 0).then(|| {
             let hints = std::mem::take(&mut attached.session.lock().alias_hints);
-            Box::new(OutboundAliases::new(hello.topic_alias_max, &hints))
+            Box::new(OutboundAliases::new(topic_alias_max, &hints))
         });
         self.phase = Phase::Active(Box::new(Active {
             session: attached.session,
             epoch: attached.epoch,
             client_id,
             keep_alive_ms: u64::from(keep_alive_s) * 1500,
-            expiry: hello.expiry,
+            expiry,
             packet_bytes_max: hello.packet_bytes_max,
             inflight_max,
             problem_information: hello.problem_information,

@@ -58,6 +58,8 @@ use throttle::Throttle;
 pub struct ConnectionRules {
     /// The highest quality of service.
     pub qos_max: QoS,
+    /// Its name, if it has one.
+    pub listener: Option<Arc<str>>,
     /// What all its clients together may publish in a second, if that is limited.
     pub publish_rate: Option<Arc<SharedRate>>,
 }
