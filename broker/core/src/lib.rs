@@ -39,7 +39,7 @@ mod time;
 mod trie;
 mod wakeup;
 
-pub use acl::{Acl, AclError, AclFault, Decision, Grant, PublishRights, Rights};
+pub use acl::{Acl, AclError, AclFault, Decision, Grant, PublishRights, Rights, import_mosquitto};
 pub use action::{
     Action, PublishAction, QueueId, QueueRef, RetainedEffect, SessionRow, StoredSubscription, Will,
 };

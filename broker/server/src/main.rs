@@ -51,6 +51,9 @@ enum Command {
     /// Manage the users of a password file.
     #[command(subcommand)]
     Passwd(PasswdCommand),
+    /// Say who may do what by the access rules; check or import a file with such rules.
+    #[command(subcommand)]
+    Acl(command::acl::AclCommand),
 }
 
 #[derive(Args)]
@@ -153,6 +156,7 @@ fn main() -> ExitCode {
             Ok(config) => command::store::run(&command, &config),
             Err(code) => code,
         },
+        Command::Acl(command) => command::acl::run(&command),
         Command::Passwd(command) => match passwd(&command) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(&error),

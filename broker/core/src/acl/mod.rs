@@ -15,6 +15,7 @@
 mod decision;
 mod error;
 mod filter;
+mod import;
 mod mosquitto;
 mod parse;
 mod rights;
@@ -25,6 +26,7 @@ mod words;
 
 pub use decision::Decision;
 pub use error::{AclError, AclFault};
+pub use import::import_mosquitto;
 pub use rights::{Grant, PublishRights, Rights};
 pub(crate) use subject::Pattern;
 

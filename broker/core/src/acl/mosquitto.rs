@@ -9,12 +9,15 @@
 //!
 //! `topic` lines before the first `user` line are about anonymous clients, others about the user; `pattern` lines are about
 //! everybody, wherever they stand. The topic lines of a client decide first, among themselves denials first; what they leave
-//! open the patterns decide in the same way. `topic read` alone is a mistake here, where mosquitto takes "read" for a topic.
+//! open the patterns decide in the same way. Patterns allow nothing to a client with `+` or `#` in its name or id.
+//!
+//! Stricter than mosquitto: `topic read` alone is a mistake (there "read" is the topic), a name or id with `/` stands in no
+//! pattern, and a shared subscription must be allowed as a whole.
 //!
 //! Does not know: files.
 
 use super::error::{AclError, AclFault, Unknown};
-use super::parse::{check_line, finish, lines};
+use super::parse::{check_line, finish, lines, push};
 use super::rights::PublishRights;
 use super::rule::{Effect, QosSet, Rule, Share, Tier};
 use super::subject::{Pattern, Subject};
@@ -37,10 +40,7 @@ pub(super) fn parse(text: &str) -> Result<Acl, Vec<AclError>> {
                     rules.push(rule);
                 }
             }
-            Err(fault) => errors.push(AclError {
-                line: number,
-                fault,
-            }),
+            Err(fault) => push(&mut errors, number, fault),
         }
     }
     sections.push((Subject::default(), patterns));
@@ -53,12 +53,12 @@ pub(super) fn parse(text: &str) -> Result<Acl, Vec<AclError>> {
     })
 }
 
-enum Line<'a> {
+pub(super) enum Line<'a> {
     User(&'a str),
     Rule(Rule),
 }
 
-fn parse_line(number: usize, line: &str) -> Result<Line<'_>, AclFault> {
+pub(super) fn parse_line(number: usize, line: &str) -> Result<Line<'_>, AclFault> {
     let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
     let rest = rest.trim();
     let tier = match word {

@@ -33,10 +33,7 @@ pub(super) fn parse(text: &str) -> Result<Acl, Vec<AclError>> {
     let mut reader = Reader::default();
     for (number, line) in lines(text) {
         if let Err(fault) = reader.read(number, line) {
-            reader.errors.push(AclError {
-                line: number,
-                fault,
-            });
+            push(&mut reader.errors, number, fault);
         }
     }
     finish(reader.errors, reader.sections, |sections| {
@@ -46,6 +43,15 @@ pub(super) fn parse(text: &str) -> Result<Acl, Vec<AclError>> {
         }
         acl
     })
+}
+
+/// Notes a mistake; that the whole file is of the other format is said once.
+pub(super) fn push(errors: &mut Vec<AclError>, line: usize, fault: AclFault) {
+    let is_other =
+        |fault: &AclFault| matches!(fault, AclFault::OfMosquitto(_) | AclFault::NotOfMosquitto);
+    if !is_other(&fault) || !errors.iter().any(|error| is_other(&error.fault)) {
+        errors.push(AclError { line, fault });
+    }
 }
 
 /// The lines that are no comments, with their numbers.

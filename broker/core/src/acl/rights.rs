@@ -7,7 +7,7 @@
 
 use super::filter::{contains, intersects, matches};
 use super::parse::login_rules;
-use super::rule::{Effect, QosSet, Rule};
+use super::rule::{Effect, QosSet, Rule, Tier};
 use super::template::{Resolved, Template};
 use super::{Acl, Granting};
 use crate::login::Principal;
@@ -69,7 +69,7 @@ impl Rights {
                 let Some(rule) = self.rule(active) else {
                     continue;
                 };
-                if rule.publish != PublishRights::NONE && active.is_about_topic(rule, topic) {
+                if rule.is_about_publishing() && active.is_about_topic(rule, topic) {
                     match rule.effect {
                         Effect::Allow => allowed = allowed.with(rule.publish),
                         Effect::Deny => denied = denied.with(rule.publish),
@@ -228,9 +228,16 @@ impl Rights {
     }
 }
 
-/// mosquitto skips patterns with `%u` for clients without a user name, denials too.
+/// mosquitto skips patterns with `%u` for clients without a user name, denials too, and patterns allow nothing to clients whose
+/// name or id could be a wildcard.
 fn is_skipped_by_mosquitto(rule: &Rule, principal: &Principal) -> bool {
-    principal.user().is_none() && rule.filter.has_user()
+    if rule.tier == Tier::First || rule.is_of_login() {
+        return false;
+    }
+    let user = principal.user();
+    let names = user.into_iter().chain([principal.client_id.as_str()]);
+    let is_wild = names.into_iter().any(|name| name.contains(['+', '#']));
+    (is_wild && rule.effect == Effect::Allow) || (user.is_none() && rule.filter.has_user())
 }
 
 /// A deny, else an allow.

@@ -61,6 +61,14 @@ impl Rule {
         }
     }
 
+    pub(super) const fn is_of_login(&self) -> bool {
+        self.line == 0
+    }
+
+    pub(super) fn is_about_publishing(&self) -> bool {
+        self.publish != PublishRights::NONE
+    }
+
     /// Whether it depends on more than the topic which messages it is about.
     pub(super) fn is_about_some_subscriptions(&self) -> bool {
         self.share != Share::Any || self.subscribe != QosSet::ALL

@@ -376,6 +376,9 @@ fn mosquittos_topic_lines_are_about_users_and_its_patterns_about_everybody() {
     assert!(nobody.receive("e/c/100%") && alice.receive("e/c/100%"));
     // Every SUBSCRIBE is granted; the delivery decides.
     assert!(granted(&nobody, "#") && granted(&bob, "a/x"));
+    // A name that could be a wildcard, in any pattern.
+    assert!(!client(Some("al+"), "x").receive("e/x/100%"));
+    assert!(client(Some("b/b"), "x").receive("e/x/100%"));
 }
 
 #[test]
@@ -520,6 +523,14 @@ fn a_wrong_line_of_mosquittos_says_what_to_write() {
 }
 
 #[test]
+fn a_file_of_the_other_format_is_one_mistake() {
+    let mosquitto = "user a\ntopic read a\npattern b\n";
+    assert_eq!(Acl::parse(mosquitto).unwrap_err().len(), 1);
+    let own = "[everyone]\nallow publish a\ndeny publish b\nwrong\n";
+    assert_eq!(Acl::parse_mosquitto(own).unwrap_err().len(), 2);
+}
+
+#[test]
 fn all_mistakes_are_reported_at_once() {
     let text = "allow publish early\n[usr x]\nallow publish under-it\ndeny nothing x\n\n[user a]\nallow publish a+\n";
     let errors = Acl::parse(text).unwrap_err();
@@ -592,6 +603,57 @@ fn a_decision_names_the_line_or_what_to_add() {
     assert!(decision.allowed);
     let decision = rights.explain_subscribe("a/secret", None, QoS::AtMostOnce);
     assert_eq!(decision.line, Some(3));
+}
+
+#[test]
+fn an_imported_acl_allows_the_same_topics() {
+    let text = "# mine\ntopic read open/100%\n\nuser alice\ntopic a/#\ntopic deny a/secret\npattern write d/%c/%u/50%\npattern read e/%c\ntopic write c d\nuser w*\ntopic write w\ntopic deny x\npattern deny a/x/#\npattern deny f/%u";
+    let own_text = import_mosquitto(text).unwrap();
+    let (theirs, own) = (mosquitto(text), acl(&own_text));
+    assert!(own_text.contains("\n# mine\n"), "{own_text}");
+    let differences: Vec<&str> = own_text
+        .lines()
+        .filter(|line| line.starts_with("# differs"))
+        .collect();
+    assert_eq!(differences.len(), 4, "{own_text}");
+    assert!(
+        differences[3].contains("line 5 (\"topic a/#\")"),
+        "{own_text}"
+    );
+    for user in [None, Some("alice"), Some("bob"), Some("w*")] {
+        let theirs = of(&theirs, principal(user, "c1"));
+        let own = of(&own, principal(user, "c1"));
+        for topic in [
+            "open/100%",
+            "a/b",
+            "a/secret",
+            "a",
+            "d/c1/alice/50%",
+            "d/c1/bob/50%",
+            "e/c1",
+            "c d",
+            "x",
+            "f/alice",
+            "f/z",
+            "z",
+        ] {
+            assert_eq!(
+                own.publish(topic),
+                theirs.publish(topic),
+                "{user:?} {topic}\n{own_text}"
+            );
+            assert_eq!(
+                own.receive(topic),
+                theirs.receive(topic),
+                "{user:?} {topic}\n{own_text}"
+            );
+        }
+        // Never more.
+        assert!(!own.receive("a/x"));
+    }
+    let wild = of(&own, principal(Some("w*"), "c"));
+    assert!(!may_publish(&wild, "w") && may_publish(&of(&theirs, principal(Some("w*"), "c")), "w"));
+    assert!(import_mosquitto("").is_err());
 }
 
 /// A rule in its simplest reading.

@@ -1,3 +1,4 @@
 //! The subcommands of `motemq` that are more than a call.
 
+pub(crate) mod acl;
 pub(crate) mod store;
