@@ -5,6 +5,7 @@
 //!
 //! Does not know: rules. Answers about publishes are kept with the routes (`routes.rs`).
 
+use super::Active;
 use crate::acl::Rights;
 use crate::broker::Broker;
 use crate::message::TopicName;
@@ -74,10 +75,21 @@ impl Denial {
     }
 }
 
+impl Active {
+    /// Has everything follow the ACL in force: what it says of publishes, of deliveries, and which groups were left.
+    #[inline]
+    pub(super) fn refresh_access(&mut self, broker: &Broker) {
+        if self.access.refresh(&self.session, broker) {
+            self.routes.forget();
+            self.groups.clone_from(&self.session.lock().groups);
+        }
+    }
+}
+
 impl Access {
     /// Asks anew if the ACL or the login has changed since; `true` if so.
     #[inline]
-    pub(super) fn refresh(&mut self, session: &Session, broker: &Broker) -> bool {
+    fn refresh(&mut self, session: &Session, broker: &Broker) -> bool {
         let generation = broker.acl_generation();
         let is_stale = generation != self.generation;
         if is_stale {

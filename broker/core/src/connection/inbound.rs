@@ -183,9 +183,7 @@ impl Connection {
         let Phase::Active(active) = &mut self.phase else {
             return Receipt::Unavailable;
         };
-        if active.access.refresh(&active.session, broker) {
-            active.routes.forget();
-        }
+        active.refresh_access(broker);
         let queue = active.session.queue();
         let rights = active.access.rights();
         let Route { receivers, rights } = active.routes.find(topic, queue, broker, rights);

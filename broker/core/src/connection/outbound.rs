@@ -213,9 +213,7 @@ impl Connection {
             bytes_max: BYTES_CHUNK,
             now,
         };
-        if active.access.refresh(&active.session, broker) {
-            active.groups.clone_from(&active.session.lock().groups);
-        }
+        active.refresh_access(broker);
         let mut outgoing = std::mem::take(&mut active.outgoing);
         let session = active.session.clone();
         let mailbox = session.mailbox();
