@@ -12,6 +12,7 @@
 mod external {
     mod durability;
     mod mosquitto;
+    mod mosquitto_acl;
     mod rumqttc;
     mod rumqttc_5;
     mod scripts;

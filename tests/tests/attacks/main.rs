@@ -11,6 +11,7 @@
     reason = "a test that cannot go on must stop at once"
 )]
 
+mod access;
 mod exchanges;
 mod framing;
 mod packets;
