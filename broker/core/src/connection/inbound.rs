@@ -61,6 +61,8 @@ impl Connection {
         let Some(active) = self.active() else {
             return Ok(());
         };
+        // Takes the session's lock, which QoS 2 holds while it routes.
+        active.refresh_access(broker);
         if publish.qos != QoS::AtMostOnce && version == ProtocolVersion::V5 {
             let is_known = publish
                 .packet_id
@@ -183,7 +185,6 @@ impl Connection {
         let Phase::Active(active) = &mut self.phase else {
             return Receipt::Unavailable;
         };
-        active.refresh_access(broker);
         let queue = active.session.queue();
         let rights = active.access.rights();
         let Route { receivers, rights } = active.routes.find(topic, queue, broker, rights);
