@@ -287,8 +287,14 @@ mod tests {
     }
 
     #[test]
-    fn the_example_is_an_acl() {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/acl.conf");
-        assert!(load(&path, Format::Own).unwrap().rule_count() > 5);
+    fn the_examples_are_acls() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let example = load(&root.join("deploy/acl.conf"), Format::Own).unwrap();
+        assert!(example.rule_count() > 5);
+        let readme = fs::read_to_string(root.join("README.md")).unwrap();
+        let (_, example) = readme.split_once("```text\ngroup ").unwrap();
+        let (example, _) = example.split_once("```").unwrap();
+        let example = Acl::parse(&format!("group {example}")).unwrap();
+        assert_eq!(example.rule_count(), 6);
     }
 }
