@@ -6,7 +6,7 @@
 //! Does not know: what rules mean (`motemq_core::Acl`).
 
 use crate::config::AuthConfig;
-use motemq_core::{Acl, AclError};
+use motemq_core::{Acl, AclError, Broker};
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -58,15 +58,20 @@ impl LoadedAcl {
         }
     }
 
-    /// Says in the log what is in force.
-    pub fn log(&self) {
-        if let Some(path) = &self.path {
-            tracing::info!(
+    /// Puts the rules in force, and says so in the log.
+    pub fn apply(self, broker: &Broker) {
+        match &self.path {
+            Some(path) => tracing::info!(
                 file = %path.display(),
                 rules = self.acl.rule_count(),
                 "access rules: what none of them allows is denied"
-            );
+            ),
+            None if broker.acl().rule_count() > 0 => tracing::warn!(
+                "auth.acl_file names no file any more: everybody may publish and subscribe to everything"
+            ),
+            None => {}
         }
+        broker.set_acl(self.acl);
     }
 }
 

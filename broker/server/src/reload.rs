@@ -120,8 +120,7 @@ impl Reloader {
 
     fn apply(&mut self, server: &Server, prepared: Prepared) {
         server.set_authenticator(prepared.authenticator);
-        prepared.acl.log();
-        server.broker().set_acl(prepared.acl.acl);
+        prepared.acl.apply(server.broker());
         for (listener, tls) in server.listeners().iter().zip(prepared.tls) {
             if let Some(tls) = tls {
                 listener.set_tls(tls);

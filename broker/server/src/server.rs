@@ -257,9 +257,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         );
     }
     let authenticator = Authenticator::new(&config.auth)?;
-    let acl = LoadedAcl::load(&config.auth)?;
-    acl.log();
-    broker.set_acl(acl.acl);
+    LoadedAcl::load(&config.auth)?.apply(&broker);
     let sessions_max = config.limits.tls_sessions_max as usize;
     let tls_sessions = TlsSessions::open(config.data_dir.as_deref(), sessions_max);
     let mut tasks = tokio::task::JoinSet::new();
