@@ -59,7 +59,7 @@ impl Rights {
             return Decision {
                 allowed: false,
                 line: None,
-                text: self.explain_absence(action, filter),
+                text: shown(&self.explain_absence(action, filter)),
             };
         };
         let place = match rule.line {
@@ -75,7 +75,7 @@ impl Rights {
         Decision {
             allowed: rule.effect == Effect::Allow,
             line: (rule.line > 0).then_some(rule.line as usize),
-            text: format!("{place}: {}{widened}", rule.text),
+            text: shown(&format!("{place}: {}{widened}", rule.text)),
         }
     }
 
@@ -105,4 +105,13 @@ impl Rights {
             }
         }
     }
+}
+
+/// One line, whatever a client has put into its topic.
+fn shown(text: &str) -> String {
+    let letter = |letter: char| match letter.is_control() {
+        true => char::REPLACEMENT_CHARACTER,
+        false => letter,
+    };
+    text.chars().map(letter).collect()
 }

@@ -22,7 +22,7 @@ pub fn import_mosquitto(text: &str) -> Result<String, Vec<AclError>> {
     let text = text.strip_prefix('\u{FEFF}').unwrap_or(text);
     let mut output = Output::default();
     output.text.push_str(HEAD);
-    for (number, line) in (1..).zip(text.lines().map(str::trim)) {
+    for (number, line) in (1..).zip(text.lines().map(str::trim_ascii)) {
         if line.is_empty() || line.starts_with('#') {
             output.line(line);
             continue;

@@ -60,7 +60,7 @@ pub(super) enum Line<'a> {
 
 pub(super) fn parse_line(number: usize, line: &str) -> Result<Line<'_>, AclFault> {
     let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
-    let rest = rest.trim();
+    let rest = rest.trim_ascii();
     let tier = match word {
         "topic" => Tier::First,
         "pattern" => Tier::Last,
@@ -75,7 +75,7 @@ pub(super) fn parse_line(number: usize, line: &str) -> Result<Line<'_>, AclFault
         }
     };
     let (access, topic) = match rest.split_once(' ') {
-        Some((access, topic)) => (access, topic.trim_start()),
+        Some((access, topic)) => (access, topic.trim_ascii_start()),
         None if rest.is_empty() || ACCESSES.contains(&rest) => {
             return Err(AclFault::MosquittoTopicMissing);
         }

@@ -59,7 +59,7 @@ pub(super) fn lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let text = text.strip_prefix('\u{FEFF}').unwrap_or(text);
     (1..)
         .zip(text.lines())
-        .map(|(number, line)| (number, line.trim()))
+        .map(|(number, line)| (number, line.trim_ascii()))
         .filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
 }
 

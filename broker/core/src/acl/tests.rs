@@ -87,6 +87,11 @@ fn b6_names_are_compared_byte_by_byte() {
     assert!(may_publish(&rights, "caf\u{E9}/k"));
     assert!(!may_publish(&rights, "cafe\u{301}/k"));
     assert!(!may_publish(&rights, "caf\u{E9}/\u{212A}"));
+    // A blank of no kind that separates words.
+    let rights = of_alice("[user alice]\nallow all a\u{A0}\n");
+    assert!(may_publish(&rights, "a\u{A0}") && !may_publish(&rights, "a"));
+    let rights = of(&mosquitto("topic a\u{A0}"), principal(None, "c"));
+    assert!(may_publish(&rights, "a\u{A0}") && !may_publish(&rights, "a"));
     let other = acl("[user Alice]\nallow all #");
     assert!(!may_publish(
         &of(&other, principal(Some("alice"), "c")),
@@ -591,6 +596,12 @@ fn a_decision_names_the_line_or_what_to_add() {
         &of_alice(&format!("[user alice]\n{added}")),
         "b \"%"
     ));
+    let decision = rights.explain_publish("b\n\u{1B}[2J", QoS::AtMostOnce, false);
+    assert!(
+        !decision.text.contains(char::is_control),
+        "{}",
+        decision.text
+    );
     let decision = rights.explain_subscribe("q", None, QoS::ExactlyOnce);
     assert_eq!(
         decision.text,

@@ -1,4 +1,4 @@
-//! Words of a line: between blanks, with double quotes around what holds blanks.
+//! Words of a line: between blanks (of ASCII: others are parts of names), with double quotes around what holds blanks.
 //!
 //! Inside of quotes `\"` is a quote and `\\` a backslash; outside of them a backslash is itself.
 //!
@@ -29,7 +29,7 @@ impl<'a> Words<'a> {
 
     /// The next word, if there is one.
     pub(super) fn next(&mut self) -> Result<Option<String>, AclFault> {
-        self.rest = self.rest.trim_start();
+        self.rest = self.rest.trim_ascii_start();
         if self.rest.is_empty() {
             return Ok(None);
         }
@@ -43,7 +43,7 @@ impl<'a> Words<'a> {
                     self.rest = letters.as_str();
                     break;
                 }
-                _ if is_mark || letter.is_whitespace() => break,
+                _ if is_mark || letter.is_ascii_whitespace() => break,
                 '"' => word.push_str(&quoted(&mut letters)?),
                 letter => word.push(letter),
             }
