@@ -330,19 +330,14 @@ impl Preparation<'_> {
         Some(address)
     }
 
-    /// What the client's certificate says, if the listener logs in by it.
+    /// What the client's certificate says.
     fn certificate<S>(&self, stream: &TlsStream<S>) -> PeerCertificate {
         let tls = self.listener.config().tls.as_ref();
         let kind = tls.map_or(Identity::None, |tls| tls.identity);
         let (_, session) = stream.get_ref();
         let leaf = session.peer_certificates().and_then(<[_]>::first);
         let now_s = i64::try_from(clock::now().as_ms() / 1000).unwrap_or(i64::MAX);
-        match leaf {
-            Some(leaf) if kind != Identity::None => tls::identity(leaf, kind, now_s)
-                .map_or(PeerCertificate::Unusable, PeerCertificate::Name),
-            Some(leaf) if !tls::is_valid_now(leaf, now_s) => PeerCertificate::Unusable,
-            _ => PeerCertificate::None,
-        }
+        leaf.map_or(PeerCertificate::None, |leaf| tls::read(leaf, kind, now_s))
     }
 
     fn refuse(&self, refusal: Refusal, hint: &dyn std::fmt::Display) {

@@ -7,12 +7,12 @@
 //! Does not know: MQTT rules, TLS.
 
 use crate::audit::AuditLimit;
-use crate::auth::{Exchange, Peer};
+use crate::auth::{Decision, Exchange, Peer, Proof};
 use crate::clock;
 use crate::runtime;
 use crate::server::{Listener, Server};
 use motemq_core::{
-    ClientId, Close, ConnectRequest, Connection, ConnectionRules, Event, Room, Timestamp, Verdict,
+    ClientId, Close, ConnectRequest, Connection, ConnectionRules, Event, Room, Timestamp,
 };
 use std::cell::RefCell;
 use std::future::Future;
@@ -41,9 +41,13 @@ pub(crate) struct Driver<S> {
     /// What is left to write waits for the receivers of what was published.
     is_courteous: bool,
     /// The check of the credentials, while it runs.
-    check: Option<Pin<Box<dyn Future<Output = Verdict> + Send>>>,
+    check: Option<Pin<Box<dyn Future<Output = Decision> + Send>>>,
     /// An enhanced authentication, while the client owes a message.
     exchange: Option<Box<Exchange>>,
+    /// What the login rests on, once there is one.
+    proof: Option<Proof>,
+    /// When that was looked at last.
+    login_generation: u64,
     timer: Pin<Box<Sleep>>,
     timer_at: Option<Timestamp>,
     deadlines: Deadlines,
@@ -87,6 +91,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         };
         let connection = Connection::new(rules, server.broker(), now);
         let stop: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(server.stopped());
+        // Before anything is asked: what changes from now on may have been missed.
+        let login_generation = server.login_generation();
         Self {
             socket,
             connection,
@@ -100,6 +106,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             is_courteous: false,
             check: None,
             exchange: None,
+            proof: None,
+            login_generation,
             timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
             timer_at: None,
             deadlines,
@@ -160,6 +168,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         self.connection.resume(now);
         self.poll_stop(cx, output);
         self.poll_check(cx, output);
+        if self.is_counted {
+            self.poll_login(output);
+        }
+        let was_counted = self.is_counted;
         let mut rounds = 0;
         loop {
             let was_blocked = self.is_blocked(output);
@@ -191,6 +203,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 cx.waker().wake_by_ref();
                 break;
             }
+        }
+        if self.is_counted && !was_counted {
+            // A reload may have been while the credentials were checked; it has woken nobody then.
+            self.poll_login(output);
         }
         self.poll_timer(cx, now, output);
         if self.connection.closed().is_some() {
@@ -225,15 +241,31 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// Takes the verdict on the credentials, when it is there.
     fn poll_check(&mut self, cx: &mut Context<'_>, output: &mut Vec<u8>) {
         let Some(check) = &mut self.check else { return };
-        let Poll::Ready(verdict) = check.as_mut().poll(cx) else {
+        let Poll::Ready(Decision { verdict, proof }) = check.as_mut().poll(cx) else {
             return;
         };
         self.check = None;
+        self.proof = proof;
         let (broker, now) = (self.server.broker(), clock::now());
         self.connection.handle_verdict(verdict, broker, now, output);
         self.connection.begin(cx.waker(), output);
         let input = std::mem::take(&mut self.input);
         self.feed(cx, now, &input, output);
+    }
+
+    /// After a reload: whether the login still stands.
+    fn poll_login(&mut self, output: &mut Vec<u8>) {
+        let generation = self.server.login_generation();
+        if generation == self.login_generation {
+            return;
+        }
+        // Without a proof the question is open until there is one.
+        let Some(proof) = &self.proof else { return };
+        self.login_generation = generation;
+        let authenticator = self.server.authenticator();
+        if !authenticator.still_admits(proof, self.listener.config(), &self.peer) {
+            self.connection.close(Close::LoginEnded(LOGIN_GONE), output);
+        }
     }
 
     /// Reads once and hands the bytes over. `true` when there may be more.
@@ -300,7 +332,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 let client = self.connection.client_id().map(ClientId::as_str);
                 let (listener, peer) = (self.listener.config(), &self.peer);
                 let authenticator = self.server.authenticator();
-                let answer = authenticator.answer(&mut self.exchange, step, client, listener, peer);
+                let (exchange, proof) = (&mut self.exchange, &mut self.proof);
+                let answer = authenticator.answer(exchange, proof, step, client, listener, peer);
                 self.connection.handle_answer(answer, broker, now, output);
                 self.connection.begin(cx.waker(), output);
             }
@@ -471,6 +504,11 @@ impl<S> Drop for Driver<S> {
                     tracing::warn!(client = client.as_str(), peer = %self.peer.address, reason, %violation, suppressed, "client disconnected for breaking a rule or a limit");
                 }
             }
+            (Some(client), Close::LoginEnded(LOGIN_GONE)) => {
+                if let Some(suppressed) = LOGINS_GONE.admit() {
+                    tracing::warn!(client = client.as_str(), peer = %self.peer.address, reason, suppressed, "client disconnected: its user, password, key or certificate was removed or changed, or its listener no longer admits it; see [auth]");
+                }
+            }
             (Some(client), _) => {
                 tracing::info!(client = client.as_str(), reason, "client disconnected");
             }
@@ -504,6 +542,10 @@ thread_local! {
 static REFUSALS: AuditLimit = AuditLimit::new();
 /// What the ACL denied, in the log.
 static DENIALS: AuditLimit = AuditLimit::new();
+/// Clients whose login no longer stands, in the log.
+static LOGINS_GONE: AuditLimit = AuditLimit::new();
+/// What a client is told whose login no longer stands.
+const LOGIN_GONE: &str = "the login is no longer valid";
 /// Bytes read in one go.
 const INPUT_BYTES: usize = 64 << 10;
 /// Deliveries are encoded up to this many bytes before they are written.

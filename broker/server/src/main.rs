@@ -6,14 +6,13 @@
 mod command;
 
 use clap::{Args, Parser, Subcommand};
+use command::passwd::PasswdCommand;
 use command::store::StoreCommand;
 use motemq::config::{self, Bind, Config, LogFormat, Sources};
 use motemq::reload::Reloader;
 use motemq::server::{INJECT_SYNC, StartError, Stop};
-use motemq::{clock, dev, password, runtime, scram_file, server, supervisor};
+use motemq::{clock, dev, runtime, server, supervisor};
 use std::io::{IsTerminal as _, Write as _};
-use std::num::NonZeroU32;
-use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -87,64 +86,6 @@ enum ConfigCommand {
     },
 }
 
-#[derive(Subcommand)]
-enum PasswdCommand {
-    /// Add a user or change a password; asks for it, or reads it from standard input.
-    Add {
-        /// The user name.
-        user: String,
-        /// How often a client hashes its password at login, with --scram; more resists a stolen file longer and costs each
-        /// client time.
-        #[arg(long, value_name = "COUNT", default_value_t = SCRAM_ITERATIONS, requires = "scram",
-            value_parser = clap::value_parser!(u32).range(iterations()))]
-        iterations: u32,
-        #[command(flatten)]
-        file: PasswordFileArgs,
-    },
-    /// Remove a user.
-    Rm {
-        /// The user name.
-        user: String,
-        #[command(flatten)]
-        file: PasswordFileArgs,
-    },
-    /// List the users.
-    Ls {
-        #[command(flatten)]
-        file: PasswordFileArgs,
-    },
-}
-
-#[derive(Args)]
-struct PasswordFileArgs {
-    /// The file; without it "users", or "scram-users" with --scram.
-    #[arg(short, long, value_name = "FILE")]
-    file: Option<PathBuf>,
-    /// A SCRAM file, for auth.scram_file, in place of a password file.
-    #[arg(long)]
-    scram: bool,
-}
-
-fn iterations() -> RangeInclusive<i64> {
-    let (least, most) = scram_file::ITERATIONS.into_inner();
-    least.into()..=most.into()
-}
-
-impl PasswordFileArgs {
-    fn path(&self) -> &Path {
-        let default = if self.scram { "scram-users" } else { "users" };
-        self.file.as_deref().unwrap_or_else(|| Path::new(default))
-    }
-
-    fn key(&self) -> &'static str {
-        if self.scram {
-            "auth.scram_file"
-        } else {
-            "auth.password_file"
-        }
-    }
-}
-
 fn main() -> ExitCode {
     // Starts the clock, from which "ready in" counts.
     let _ = clock::monotonic();
@@ -156,8 +97,12 @@ fn main() -> ExitCode {
             Ok(config) => command::store::run(&command, &config),
             Err(code) => code,
         },
+<<<<<<< HEAD
         Command::Acl(command) => command::acl::run(&command),
         Command::Passwd(command) => match passwd(&command) {
+=======
+        Command::Passwd(command) => match command::passwd::run(&command) {
+>>>>>>> e04a383 (Ask sources in an order: certificate, password, JWT, SCRAM)
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(&error),
         },
@@ -279,7 +224,7 @@ async fn serve(
             eprintln!("motemq: {error}: for example --set listeners.mqtt.bind=0.0.0.0:11883");
             return ExitCode::FAILURE;
         }
-        Err(error @ (StartError::Tls { .. } | StartError::Passwords(_) | StartError::Acl(_))) => {
+        Err(error @ (StartError::Tls { .. } | StartError::Auth(_) | StartError::Acl(_))) => {
             eprintln!("motemq: {error}");
             return ExitCode::from(CONFIG_INVALID);
         }
@@ -394,39 +339,6 @@ fn init_log(config: &Config) {
     }
 }
 
-fn passwd(command: &PasswdCommand) -> Result<(), Box<dyn std::error::Error>> {
-    let mut out = std::io::stdout();
-    match command {
-        PasswdCommand::Add {
-            user,
-            iterations,
-            file,
-        } => {
-            let password = password::read_password(&format!("password for {user}: "))?;
-            let path = file.path();
-            match file.scram {
-                true => {
-                    let iterations = NonZeroU32::new(*iterations).unwrap_or(NonZeroU32::MIN);
-                    scram_file::set_user(path, user, &password, iterations)?;
-                }
-                false => password::set_user(path, user, password.as_bytes())?,
-            }
-            let key = file.key();
-            writeln!(
-                out,
-                "{user} can log in; use the file with: {key} = {path:?}"
-            )?;
-        }
-        PasswdCommand::Rm { user, file } => password::remove_user(file.path(), user)?,
-        PasswdCommand::Ls { file } => {
-            for user in password::list(file.path())? {
-                writeln!(out, "{user}")?;
-            }
-        }
-    }
-    Ok(())
-}
-
 fn fail(error: &impl std::fmt::Display) -> ExitCode {
     eprintln!("motemq: {error}");
     ExitCode::FAILURE
@@ -434,8 +346,6 @@ fn fail(error: &impl std::fmt::Display) -> ExitCode {
 
 /// The configuration is invalid (`EX_CONFIG`), so that a supervisor does not restart in a loop.
 const CONFIG_INVALID: u8 = 78;
-/// RFC 7677 asks for 4096 at least and names 15,000 as the measure of its time.
-const SCRAM_ITERATIONS: u32 = 15_000;
 /// Origins start in this column at the latest, but for longer lines.
 const ORIGIN_COLUMN_MAX: usize = 60;
 /// Interrupted while stopping.

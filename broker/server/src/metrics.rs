@@ -69,6 +69,10 @@ fn describe() {
         "Sockets whose first byte or TLS handshake is awaited."
     );
     describe_counter!(
+        "mqtt_broker_password_checks_refused_total",
+        "Clients told to come back later because their address had limits.password_checks_per_address_max password checks waiting."
+    );
+    describe_counter!(
         "mqtt_broker_connection_panics_total",
         "Connection tasks ended by a bug of the broker."
     );
@@ -186,6 +190,8 @@ fn connections(server: &Server) {
     gauge!("mqtt_broker_memory_pressure").set(f64::from(pressure));
     gauge!("mqtt_broker_connections_unauthenticated").set(server.unauthenticated() as f64);
     counter!("mqtt_broker_connection_panics_total").absolute(server.panics());
+    counter!("mqtt_broker_password_checks_refused_total")
+        .absolute(server.password_checks().refused());
     for listener in server.listeners() {
         let name = listener.config().name.clone();
         gauge!("mqtt_broker_connections", "listener" => name.clone())

@@ -1,28 +1,43 @@
 //! The password file: who may log in with a password.
 //!
-//! One line a user, `user:$argon2id$v=19$m=19456,t=2,p=1$salt$hash`; `#` starts a comment line.
+//! One line a user, `user:$argon2id$v=19$m=19456,t=2,p=1$salt$hash`; `#` starts a comment line. mosquitto's own files are read as they
+//! are, and its hashes may stand in ours (`password_hash.rs` has the kinds, `password_import.rs` brings them over).
 //!
 //! Promises:
 //! - It fails closed: a file that is absent, empty, open to others or wrong in any line lets nobody in.
-//! - A wrong password and an unknown user cost the same work, so that the time of a refusal tells no names.
+//! - A wrong password and an unknown user cost the same work, so that the time of a refusal tells no names; where a file has several
+//!   kinds of hashes, an unknown user costs what most users do. An empty password is nobody's.
 //! - A change replaces the file as a whole and is on disk when the call returns; of two changes at a time none is lost.
 //!
 //! Does not know: sessions, listeners, reason codes. It blocks: a verification takes some 20 ms and 19 MiB, so the caller
 //! bounds how many run at a time and keeps them off the async workers.
 
+use crate::fingerprint::Fingerprint;
+use crate::password_hash::StoredHash;
 use argon2::password_hash::phc::PasswordHash;
-use argon2::{Algorithm, Argon2, Params, PasswordHasher, PasswordVerifier};
+use argon2::{Argon2, PasswordHasher};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 
-/// The users of one password file.
+/// The users of a password file, or of two.
 #[derive(Clone, Debug)]
 pub struct PasswordFile {
     /// Never empty.
-    users: BTreeMap<String, PasswordHash>,
+    users: BTreeMap<String, StoredHash>,
+    /// What is worked on for users who do not exist: of the most usual kind.
+    usual: StoredHash,
+}
+
+/// Whose lines a file has.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Format {
+    /// `motemq passwd` writes it.
+    Ours,
+    /// `mosquitto_passwd` writes it; blanks around a name do not count.
+    Mosquitto,
 }
 
 /// The outcome of a verification.
@@ -41,47 +56,95 @@ impl PasswordFile {
     ///
     /// # Errors
     /// When it cannot be read, is open to others, has no users, or has wrong lines; these are all listed.
-    pub fn load(path: &Path) -> Result<Self, PasswordFileError> {
+    pub fn load(path: &Path, format: Format) -> Result<Self, PasswordFileError> {
         let text = read_private(path)?;
-        let mut users = BTreeMap::new();
-        let mut lines = Vec::new();
-        for (number, line) in numbered(&text).filter(|(_, line)| !is_comment(line)) {
-            match parse_line(line) {
-                Ok((user, _)) if users.contains_key(user) => lines.push(BadLine {
-                    number,
-                    fault: LineFault::DuplicateUser(user.to_owned()),
-                }),
-                Ok((user, hash)) => {
-                    users.insert(user.to_owned(), hash);
-                }
-                Err(fault) => lines.push(BadLine { number, fault }),
-            }
-        }
+        let (users, lines) = parse(&text, format);
         let path = path.to_owned();
-        match (lines.is_empty(), users.is_empty()) {
-            (false, _) => Err(PasswordFileError::BadLines { path, lines }),
-            (true, true) => Err(PasswordFileError::NoUsers {
-                path,
-                command: "motemq passwd add USER",
-            }),
-            (true, false) => Ok(Self { users }),
+        if !lines.is_empty() {
+            return Err(PasswordFileError::BadLines { path, lines });
         }
+        Self::new(users).ok_or(PasswordFileError::NoUsers {
+            path,
+            command: match format {
+                Format::Ours => "motemq passwd add USER",
+                Format::Mosquitto => "mosquitto_passwd FILE USER",
+            },
+        })
+    }
+
+    /// `None` without users.
+    fn new(users: BTreeMap<String, StoredHash>) -> Option<Self> {
+        let mut counts = BTreeMap::new();
+        for hash in users.values() {
+            *counts.entry(hash.kind()).or_insert(0) += 1;
+        }
+        let (kind, _) = counts.into_iter().max_by_key(|(_, count)| *count)?;
+        let usual = users.values().find(|hash| hash.kind() == kind)?.clone();
+        Some(Self { users, usual })
+    }
+
+    /// The users of both.
+    ///
+    /// # Errors
+    /// With a user who is in both: whose password would count?
+    pub fn joined(mut self, other: Self) -> Result<Self, String> {
+        if let Some(user) = self.users.keys().find(|user| other.has(user)) {
+            return Err(user.clone());
+        }
+        self.users.extend(other.users);
+        let usual = self.usual;
+        let joined = Self::new(self.users);
+        Ok(joined.unwrap_or_else(|| Self {
+            users: BTreeMap::new(),
+            usual,
+        }))
+    }
+
+    /// Whether there is such a user.
+    #[must_use]
+    pub fn has(&self, user: &str) -> bool {
+        self.users.contains_key(user)
     }
 
     /// Decides whether `password` is the one of `user`; takes as long for a user who does not exist.
     #[must_use]
     pub fn verify(&self, user: &str, password: &[u8]) -> Verdict {
         let known = self.users.get(user);
-        let Some(hash) = known.or_else(|| self.users.values().next()) else {
-            return Verdict::UnknownUser;
-        };
-        let verified = Argon2::default().verify_password(password, hash);
-        match (known, verified) {
-            (None, _) => Verdict::UnknownUser,
-            (Some(_), Ok(())) => Verdict::Accepted,
-            (Some(_), Err(_)) => Verdict::Refused,
+        let is_password = known.unwrap_or(&self.usual).is_of(password);
+        match known {
+            None => Verdict::UnknownUser,
+            Some(_) if is_password && !password.is_empty() => Verdict::Accepted,
+            Some(_) => Verdict::Refused,
         }
     }
+
+    /// Costs what a check costs.
+    pub(crate) fn work_in_vain(&self, password: &[u8]) {
+        std::hint::black_box(self.usual.is_of(password));
+    }
+
+    /// What is stored of a user now, to be compared later.
+    pub(crate) fn fingerprint(&self, user: &str) -> Option<Fingerprint> {
+        self.users.get(user).map(StoredHash::fingerprint)
+    }
+}
+
+/// The users of a file by name, and its wrong lines.
+pub(crate) fn parse(text: &str, format: Format) -> (BTreeMap<String, StoredHash>, Vec<BadLine>) {
+    let mut users = BTreeMap::new();
+    let mut lines = Vec::new();
+    for (number, line) in numbered(text).filter(|(_, line)| !is_comment(line)) {
+        let fault = match parse_line(line, format) {
+            Ok((user, _)) if users.contains_key(user) => LineFault::DuplicateUser(user.to_owned()),
+            Ok((user, hash)) => {
+                users.insert(user.to_owned(), hash);
+                continue;
+            }
+            Err(fault) => fault,
+        };
+        lines.push(BadLine { number, fault });
+    }
+    (users, lines)
 }
 
 /// Adds `user`, or gives the user another password; makes the file if there is none.
@@ -98,11 +161,16 @@ pub fn set_user(path: &Path, user: &str, password: &[u8]) -> Result<(), Password
         .map_err(|error| PasswordFileError::Hashing(error.to_string()))?;
     let entry = format!("{user}:{hash}");
     edit(path, |lines| {
-        let is_ours = |line: &str| credential(line).starts_with("$argon2");
-        refuse_others(path, lines, user, is_ours, "an argon2id password")?;
+        refuse_others(path, lines, user, is_hash, "a hashed password")?;
         set_line(lines, user, entry);
         Ok(())
     })
+}
+
+/// Whether a line is one of a password file, of whichever kind.
+pub(crate) fn is_hash(line: &str) -> bool {
+    let kinds = ["$argon2", "$7$", "$6$"];
+    kinds.iter().any(|kind| credential(line).starts_with(kind))
 }
 
 /// Refuses to add to a file that holds something else than what the user's line will be: it would serve as neither.
@@ -157,16 +225,32 @@ pub fn remove_user(path: &Path, user: &str) -> Result<(), PasswordFileError> {
     })
 }
 
+/// A user of a file.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Listed {
+    /// The name.
+    pub user: String,
+    /// The password is stored in one of mosquitto's older kinds, easier to guess from a stolen file.
+    pub is_weak: bool,
+}
+
 /// The users in the file, in its order.
 ///
 /// # Errors
 /// When the file cannot be read. Its hashes are not judged, nor is a file without users.
-pub fn list(path: &Path) -> Result<Vec<String>, PasswordFileError> {
+pub fn list(path: &Path) -> Result<Vec<Listed>, PasswordFileError> {
     let text = read_private(path)?;
-    let user = |line: &str| line.split_once(':').map(|(user, _)| user.to_owned());
+    let listed = |line: &str| {
+        let (user, credential) = line.split_once(':')?;
+        let hash = StoredHash::parse(credential.trim_end());
+        Some(Listed {
+            user: user.to_owned(),
+            is_weak: hash.is_ok_and(|hash| hash.is_weak()),
+        })
+    };
     Ok(numbered(&text)
         .filter(|(_, line)| !is_comment(line))
-        .filter_map(|(_, line)| user(line))
+        .filter_map(|(_, line)| listed(line))
         .collect())
 }
 
@@ -276,7 +360,7 @@ pub(crate) fn read_private(path: &Path) -> Result<String, PasswordFileError> {
 }
 
 #[cfg(unix)]
-fn check_private(path: &Path, metadata: &fs::Metadata) -> Result<(), PasswordFileError> {
+pub(crate) fn check_private(path: &Path, metadata: &fs::Metadata) -> Result<(), PasswordFileError> {
     use std::os::unix::fs::PermissionsExt;
     let mode = metadata.permissions().mode() & 0o777;
     match mode & OPEN_TO_OTHERS {
@@ -289,7 +373,7 @@ fn check_private(path: &Path, metadata: &fs::Metadata) -> Result<(), PasswordFil
 }
 
 #[cfg(not(unix))]
-fn check_private(_: &Path, _: &fs::Metadata) -> Result<(), PasswordFileError> {
+pub(crate) fn check_private(_: &Path, _: &fs::Metadata) -> Result<(), PasswordFileError> {
     Ok(())
 }
 
@@ -390,19 +474,14 @@ fn is_of(line: &str, user: &str) -> bool {
     !is_comment(line) && line.split_once(':').is_some_and(|(name, _)| name == user)
 }
 
-fn parse_line(line: &str) -> Result<(&str, PasswordHash), LineFault> {
+fn parse_line(line: &str, format: Format) -> Result<(&str, StoredHash), LineFault> {
     let (user, hash) = line.split_once(':').ok_or(LineFault::NoColon)?;
+    let user = match format {
+        Format::Ours => user,
+        Format::Mosquitto => user.trim_matches([' ', '\t']),
+    };
     check_user(user).map_err(LineFault::UserName)?;
-    let hash = PasswordHash::new(hash.trim_end()).map_err(|_| LineFault::Hash)?;
-    let is_whole = hash.salt.is_some() && hash.hash.is_some();
-    if hash.algorithm.as_str() != Algorithm::Argon2id.as_str() || !is_whole {
-        return Err(LineFault::Hash);
-    }
-    let params = Params::try_from(&hash).map_err(|_| LineFault::Hash)?;
-    match params.m_cost() <= MEMORY_KIB_MAX {
-        true => Ok((user, hash)),
-        false => Err(LineFault::Memory(params.m_cost())),
-    }
+    Ok((user, StoredHash::parse(hash.trim_end())?))
 }
 
 pub(crate) fn check_user(user: &str) -> Result<(), UserNameFault> {
@@ -484,6 +563,9 @@ pub enum PasswordFileError {
     /// The system gave no random salt, or no memory.
     #[error("the password cannot be hashed: {0}")]
     Hashing(String),
+    /// Users to be imported who are there already.
+    #[error("nothing was imported: {} {} there already; to take the imported passwords instead: --replace", .0.join(", "), if .0.len() == 1 { "is" } else { "are" })]
+    Present(Vec<String>),
     /// The file or its folder cannot be written.
     #[error("password file {} cannot be changed: {source}", path.display())]
     Unwritable {
@@ -517,7 +599,7 @@ pub enum LineFault {
     DuplicateUser(String),
     /// Not a whole argon2id string.
     #[error(
-        "the hash is not $argon2id$v=19$m=...,t=...,p=...$salt$hash; set the password with: motemq passwd add USER"
+        "the hash is none of $argon2id$v=19$m=...,t=...,p=...$salt$hash, $7$iterations$salt$hash and $6$salt$hash, whole; set the password with: motemq passwd add USER"
     )]
     Hash,
     /// Not a whole SCRAM string.
@@ -534,6 +616,14 @@ pub enum LineFault {
     /// One login would take this many KiB.
     #[error("the hash asks for {0} KiB of memory, more than 1048576")]
     Memory(u32),
+    /// One login would go over the memory so many times.
+    #[error("the hash asks for {0} passes (t=) over its memory, together more than 4194304 KiB")]
+    Passes(u32),
+    /// One login would hash so many times.
+    #[error(
+        "{0} iterations; at most 1000000 are taken, or one login would occupy a thread too long"
+    )]
+    HashIterations(u32),
 }
 
 /// What is wrong with a user name.
@@ -570,9 +660,6 @@ const USER_BYTES_MAX: usize = 256;
 /// What a CONNECT packet can carry.
 const PASSWORD_BYTES_MAX: usize = 65_535;
 
-/// Memory that one verification may take, in KiB.
-const MEMORY_KIB_MAX: u32 = 1_048_576;
-
 /// Permission bits that a file with hashes must not have: any for others, writing for the group.
 #[cfg(unix)]
 const OPEN_TO_OTHERS: u32 = 0o027;
@@ -588,7 +675,7 @@ mod tests {
         let path = folder.path().join("users");
         set_user(&path, "sensor-7", b"first").unwrap();
         set_user(&path, "gateway", "schlüssel\0".as_bytes()).unwrap();
-        let file = PasswordFile::load(&path).unwrap();
+        let file = PasswordFile::load(&path, Format::Ours).unwrap();
         assert_eq!(file.verify("sensor-7", b"first"), Verdict::Accepted);
         assert_eq!(
             file.verify("gateway", "schlüssel\0".as_bytes()),
@@ -604,9 +691,55 @@ mod tests {
         let folder = TempDir::new().unwrap();
         let path = folder.path().join("users");
         set_user(&path, "only", b"secret").unwrap();
-        let file = PasswordFile::load(&path).unwrap();
+        let file = PasswordFile::load(&path, Format::Ours).unwrap();
         assert_eq!(file.verify("stranger", b"secret"), Verdict::UnknownUser);
         assert_eq!(file.verify("", b"secret"), Verdict::UnknownUser);
+    }
+
+    #[test]
+    fn an_empty_password_is_nobodys_even_where_it_was_hashed() {
+        let folder = TempDir::new().unwrap();
+        // As `mosquitto_passwd -b FILE e ''` writes it.
+        let line = "e:$7$101$XTv9rb90KsHleB79$tL2GcBkYgR2tJ45JfHQ/zCjwgiyiI26zKboX97No1Qd05IT6ofb/a6L/jFUYxMJRuCSLIZbfhclXaLcTSJHECg==";
+        let file = PasswordFile::load(&write(&folder, line), Format::Mosquitto).unwrap();
+        assert!(file.usual.is_of(b""));
+        assert_eq!(file.verify("e", b""), Verdict::Refused);
+    }
+
+    #[test]
+    fn an_unknown_user_costs_what_most_users_do() {
+        let folder = TempDir::new().unwrap();
+        let text = format!("{}\nb:{SEVEN}\nc:{SEVEN}\n", entry("a"));
+        let file = PasswordFile::load(&write(&folder, &text), Format::Ours).unwrap();
+        assert_eq!(file.usual.kind(), StoredHash::parse(SEVEN).unwrap().kind());
+        let text = format!("{}\nb:{SEVEN}\n{}\n", entry("a"), entry("c"));
+        let file = PasswordFile::load(&write(&folder, &text), Format::Ours).unwrap();
+        assert_eq!(file.usual.kind(), StoredHash::parse(HASH).unwrap().kind());
+    }
+
+    #[test]
+    fn two_files_are_joined_unless_a_user_is_in_both() {
+        let folder = TempDir::new().unwrap();
+        let load = |text: &str, format| PasswordFile::load(&write(&folder, text), format).unwrap();
+        let ours = load(&entry("a"), Format::Ours);
+        let theirs = load(&format!(" b :{SEVEN}\nc:{SEVEN}\n"), Format::Mosquitto);
+        let joined = ours.clone().joined(theirs).unwrap();
+        assert!(["a", "b", "c"].iter().all(|user| joined.has(user)));
+        assert_eq!(joined.verify("b", b"secret"), Verdict::Accepted);
+        assert_eq!(joined.usual, StoredHash::parse(SEVEN).unwrap());
+        let both = load(&format!("b:{SEVEN}\na:{SEVEN}\n"), Format::Mosquitto);
+        assert_eq!(ours.joined(both).unwrap_err(), "a");
+    }
+
+    #[test]
+    fn plain_text_in_a_file_of_mosquitto_lets_nobody_in() {
+        let folder = TempDir::new().unwrap();
+        let text = format!("a:hunter2\nb:{SEVEN}\nb:{SEVEN}\n:x\n");
+        let path = write(&folder, &text);
+        let error = PasswordFile::load(&path, Format::Mosquitto).unwrap_err();
+        let message = error.to_string();
+        assert_eq!(message.lines().count(), 3, "{message}");
+        assert!(!message.contains("hunter2"), "{message}");
     }
 
     #[test]
@@ -642,10 +775,12 @@ mod tests {
             ("# ours", "", entry("b").as_str())
         );
         assert_eq!(
-            PasswordFile::load(&path).unwrap().verify("a", b"new"),
+            PasswordFile::load(&path, Format::Ours)
+                .unwrap()
+                .verify("a", b"new"),
             Verdict::Accepted
         );
-        assert_eq!(list(&path).unwrap(), ["a", "b"]);
+        assert_eq!(names(&path), ["a", "b"]);
         assert_eq!(
             fs::read_dir(folder.path()).unwrap().count(),
             1,
@@ -661,8 +796,8 @@ mod tests {
             &format!("{}\n{}\n{}\n", entry("a"), entry("b"), entry("a")),
         );
         set_user(&path, "a", b"new").unwrap();
-        assert_eq!(list(&path).unwrap(), ["a", "b"]);
-        assert!(PasswordFile::load(&path).is_ok());
+        assert_eq!(names(&path), ["a", "b"]);
+        assert!(PasswordFile::load(&path, Format::Ours).is_ok());
     }
 
     #[test]
@@ -670,7 +805,7 @@ mod tests {
         let folder = TempDir::new().unwrap();
         let path = write(&folder, &format!("{}\n{}\n", entry("a"), entry("b")));
         remove_user(&path, "a").unwrap();
-        assert_eq!(list(&path).unwrap(), ["b"]);
+        assert_eq!(names(&path), ["b"]);
         let again = remove_user(&path, "a").unwrap_err();
         assert!(matches!(again, PasswordFileError::NoSuchUser(user) if user == "a"));
     }
@@ -685,7 +820,7 @@ mod tests {
                 scope.spawn(move || set_user(path, &format!("user-{number}"), b"secret").unwrap());
             }
         });
-        assert_eq!(list(&path).unwrap().len(), 8);
+        assert_eq!(names(&path).len(), 8);
     }
 
     #[test]
@@ -698,7 +833,7 @@ mod tests {
             HASH.replace("m=19456", "m=4000000"),
             HASH.replace("argon2id", "argon2i"),
         );
-        let error = PasswordFile::load(&write(&folder, &text)).unwrap_err();
+        let error = PasswordFile::load(&write(&folder, &text), Format::Ours).unwrap_err();
         let message = error.to_string();
         let PasswordFileError::BadLines { lines, .. } = error else {
             panic!("{message}")
@@ -728,10 +863,10 @@ mod tests {
     #[test]
     fn a_file_without_users_or_absent_is_an_error() {
         let folder = TempDir::new().unwrap();
-        let absent = PasswordFile::load(&folder.path().join("absent")).unwrap_err();
+        let absent = PasswordFile::load(&folder.path().join("absent"), Format::Ours).unwrap_err();
         assert!(matches!(absent, PasswordFileError::Unreadable { .. }));
         for text in ["", "# nobody\n\n"] {
-            let error = PasswordFile::load(&write(&folder, text)).unwrap_err();
+            let error = PasswordFile::load(&write(&folder, text), Format::Ours).unwrap_err();
             assert!(matches!(error, PasswordFileError::NoUsers { .. }));
         }
     }
@@ -750,7 +885,7 @@ mod tests {
             (0o602, false),
         ] {
             set_mode(&path, mode);
-            let loaded = PasswordFile::load(&path);
+            let loaded = PasswordFile::load(&path, Format::Ours);
             assert_eq!(loaded.is_ok(), is_private, "{mode:o}");
             if let Err(error) = loaded {
                 assert!(
@@ -786,7 +921,7 @@ mod tests {
         std::os::unix::fs::symlink(&path, &link).unwrap();
         remove_user(&link, "a").unwrap();
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
-        assert_eq!(list(&path).unwrap(), [""; 0]);
+        assert_eq!(names(&path), [""; 0]);
     }
 
     #[test]
@@ -827,8 +962,15 @@ mod tests {
         assert_eq!(kind(&[b'p'; 65_536]), io::ErrorKind::InvalidData);
     }
 
+    /// Of "secret", by mosquitto_passwd 2.0.11.
+    const SEVEN: &str = "$7$101$zyCcUFfglRT50qz4$GtKJ4lt1fnqw5IifX+P8pwdRcCGuDYr16qKKXHzgDtwXvX41K24tpd8DLzj3FjteokwatqKyVrCAC7uFVaxYCw==";
     /// Of nobody's password.
     const HASH: &str = "$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHRzYWx0c2FsdA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+
+    fn names(path: &Path) -> Vec<String> {
+        let listed = list(path).unwrap().into_iter();
+        listed.map(|listed| listed.user).collect()
+    }
 
     fn entry(user: &str) -> String {
         format!("{user}:{HASH}")

@@ -102,7 +102,7 @@ impl Reloader {
             mistakes.extend(error.lines());
             LoadedAcl::open()
         });
-        match Authenticator::new(&config.auth) {
+        match Authenticator::new(&config.auth, server.password_checks().clone()) {
             Ok(authenticator) if mistakes.is_empty() => Ok(Prepared {
                 config,
                 settings,
@@ -135,6 +135,7 @@ impl Reloader {
             share_redispatch: old.share_redispatch,
             ..core_limits(&prepared.config)
         }));
+        server.ask_logins_again();
         let mut waiting = Vec::new();
         for new in &prepared.settings {
             let old = self.settings.iter_mut().find(|old| old.key == new.key);

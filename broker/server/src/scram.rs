@@ -8,6 +8,7 @@
 //!
 //! Channel binding is not offered: `n` and `y` are taken, `p` is refused. Does not know: MQTT, files, randomness.
 
+use crate::fingerprint::Fingerprint;
 use aws_lc_rs::{constant_time, digest, hmac, pbkdf2};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -143,6 +144,19 @@ impl Users {
             decoy: hmac::Key::new(hmac::HMAC_SHA256, decoy),
             usual,
         })
+    }
+
+    /// What is stored of a user now, to be compared later.
+    pub(crate) fn fingerprint(&self, user: &str) -> Option<Fingerprint> {
+        let keys = self.users.get(user)?;
+        let iterations = keys.iterations.get().to_le_bytes();
+        let parts = [&keys.salt[..], &keys.stored_key, &keys.server_key];
+        Some(Fingerprint::of(&[
+            &iterations,
+            parts[0],
+            parts[1],
+            parts[2],
+        ]))
     }
 
     /// The keys of a user. An unknown one gets a salt as if it had any, and keys that no password fits.

@@ -141,7 +141,9 @@ mod tests {
         set_user(&path, "\u{2168}", "secret", FEW).unwrap();
         set_user(&path, "b", "secret", FEW).unwrap();
         set_user(&path, "IX", "other", FEW).unwrap();
-        assert_eq!(crate::password::list(&path).unwrap(), ["IX", "b"]);
+        let listed = crate::password::list(&path).unwrap();
+        let names: Vec<_> = listed.iter().map(|listed| listed.user.as_str()).collect();
+        assert_eq!(names, ["IX", "b"]);
         let text = fs::read_to_string(&path).unwrap();
         assert!(text.starts_with(DECOY) && text.matches(DECOY).count() == 1);
         assert!(!text.contains("secret"));

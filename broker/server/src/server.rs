@@ -5,7 +5,7 @@
 use crate::accept::accept;
 use crate::acl_file::{AclFileError, LoadedAcl};
 use crate::admin::{self, AdminSocket};
-use crate::auth::Authenticator;
+use crate::auth::{AuthError, Authenticator, CheckLine};
 use crate::clock;
 use crate::config::{self, Bind, Config, ListenerConfig};
 use crate::http;
@@ -41,6 +41,9 @@ pub struct Server {
     broker: BrokerCell,
     journal: Option<Arc<RedbJournal>>,
     authenticator: ArcSwap<Authenticator>,
+    /// How often logins that are live had to be asked about again.
+    login_generation: AtomicU64,
+    password_checks: Arc<CheckLine>,
     listeners: Vec<Arc<Listener>>,
     tls_sessions: Arc<TlsSessions>,
     unauthenticated: AtomicUsize,
@@ -151,9 +154,9 @@ pub enum StartError {
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The password file or the SCRAM file.
+    /// A source of users.
     #[error(transparent)]
-    Passwords(#[from] crate::password::PasswordFileError),
+    Auth(#[from] AuthError),
     /// The access rules.
     #[error(transparent)]
     Acl(#[from] AclFileError),
@@ -256,8 +259,16 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
             "persistence.durability is relaxed: a crash loses what was acknowledged last"
         );
     }
+<<<<<<< HEAD
     let authenticator = Authenticator::new(&config.auth)?;
     LoadedAcl::load(&config.auth)?.apply(&broker);
+=======
+    let password_checks = CheckLine::new(config.limits.password_checks_per_address_max);
+    let authenticator = Authenticator::new(&config.auth, password_checks.clone())?;
+    let acl = LoadedAcl::load(&config.auth)?;
+    acl.log();
+    broker.set_acl(acl.acl);
+>>>>>>> e04a383 (Ask sources in an order: certificate, password, JWT, SCRAM)
     let sessions_max = config.limits.tls_sessions_max as usize;
     let tls_sessions = TlsSessions::open(config.data_dir.as_deref(), sessions_max);
     let mut tasks = tokio::task::JoinSet::new();
@@ -282,6 +293,8 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         broker: BrokerCell(broker),
         journal,
         authenticator: ArcSwap::from_pointee(authenticator),
+        login_generation: AtomicU64::new(0),
+        password_checks,
         listeners,
         tls_sessions,
         unauthenticated: AtomicUsize::new(0),
@@ -335,7 +348,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
 /// # Errors
 /// The first file that is missing or wrong.
 pub fn check(config: &Config) -> Result<(), StartError> {
-    Authenticator::new(&config.auth)?;
+    Authenticator::new(&config.auth, CheckLine::new(1))?;
     LoadedAcl::load(&config.auth)?;
     if let Some(dir) = &config.data_dir
         && dir.exists()
@@ -423,6 +436,23 @@ impl Server {
         self.authenticator.store(Arc::new(authenticator));
     }
 
+    /// Where password checks wait.
+    pub(crate) fn password_checks(&self) -> &Arc<CheckLine> {
+        &self.password_checks
+    }
+
+    /// Lets every connection ask whether its login still stands, those that are idle too; after what decides about it has changed.
+    pub(crate) fn ask_logins_again(&self) {
+        // Released by the registry's lock: who attaches a session after it was walked through sees the new number.
+        self.login_generation.fetch_add(1, Ordering::Release);
+        self.broker().wake_all();
+    }
+
+    /// Another number says that logins must be asked about again.
+    pub(crate) fn login_generation(&self) -> u64 {
+        self.login_generation.load(Ordering::Relaxed)
+    }
+
     /// Changes the limits that are the server's own.
     pub(crate) fn set_limits(&self, limits: &config::LimitsConfig) {
         let relaxed = Ordering::Relaxed;
@@ -431,6 +461,8 @@ impl Server {
         self.connect_timeout_s
             .store(limits.connect_timeout_s, relaxed);
         self.stop_timeout_s.store(limits.stop_timeout_s, relaxed);
+        self.password_checks
+            .set_per_address_max(limits.password_checks_per_address_max);
         self.memory.set_max(limits.memory_bytes_max);
     }
 

@@ -4,8 +4,10 @@
 //! `tls_sessions.rs`), no list of accepted authorities in the handshake. Only this module and `accept` know
 //! rustls.
 
+use crate::auth::{PeerCertificate, VerifiedCertificate};
 use crate::config::{ClientCert, Identity, ListenerConfig, TlsConfig};
 use crate::tls_sessions::TlsSessions;
+use motemq_core::{Attributes, Timestamp};
 use rustls::crypto::aws_lc_rs::{self, kx_group};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -13,7 +15,7 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+use x509_parser::prelude::{AttributeTypeAndValue, FromDer, GeneralName, X509Certificate};
 
 /// TLS cannot be set up.
 #[derive(Debug, thiserror::Error)]
@@ -147,53 +149,107 @@ fn file_error<E: std::fmt::Display>(what: &'static str, path: &Path) -> impl FnO
     }
 }
 
-/// The name in a verified certificate; `None` when it has none of that kind, or more than one, or one that is not a
-/// plain name (attack class B7). `now_unix_s` is checked against its validity, because a resumed session is not verified
-/// again.
-#[must_use]
-pub fn identity(
+/// What a verified certificate says. `now_unix_s` is checked against its validity, because a resumed session is not verified again.
+///
+/// Where the listener logs in by a name, that must be there once and plain (attack class B7): else the certificate is unusable. So is one
+/// that has expired.
+pub(crate) fn read(
     certificate: &CertificateDer<'_>,
     kind: Identity,
     now_unix_s: i64,
-) -> Option<Arc<str>> {
-    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
-    if !is_in_time(&parsed, now_unix_s) {
-        return None;
-    }
-    let name = match kind {
-        Identity::None => return None,
-        Identity::Cn => only(
-            parsed
-                .subject()
-                .iter_common_name()
-                .filter_map(|cn| cn.as_str().ok()),
-        )?,
-        Identity::SanUri => only(san(&parsed).filter_map(|name| match name {
-            GeneralName::URI(uri) => Some(*uri),
-            _ => None,
-        }))?,
-        Identity::SanDns => only(san(&parsed).filter_map(|name| match name {
-            GeneralName::DNSName(dns) => Some(*dns),
-            _ => None,
-        }))?,
+) -> PeerCertificate {
+    let Ok((_, parsed)) = X509Certificate::from_der(certificate) else {
+        return PeerCertificate::Unusable;
     };
-    let is_plain = !name.is_empty()
+    let validity = parsed.validity();
+    let (start, end) = (
+        validity.not_before.timestamp(),
+        validity.not_after.timestamp(),
+    );
+    let name = name(&parsed, kind);
+    if !(start..=end).contains(&now_unix_s) || name.is_none() && kind != Identity::None {
+        return PeerCertificate::Unusable;
+    }
+    let expires_ms = u64::try_from(end).unwrap_or_default().saturating_mul(1000);
+    PeerCertificate::Verified(Arc::new(VerifiedCertificate {
+        name: name.map(Arc::from),
+        attributes: Arc::new(Attributes {
+            fields: fields(&parsed),
+            ..Attributes::default()
+        }),
+        serial: parsed.raw_serial().into(),
+        issuer: parsed.issuer().as_raw().into(),
+        // The last second counts.
+        expires_at: Timestamp::from_ms(expires_ms.saturating_add(1000)),
+    }))
+}
+
+/// The name of that kind; `None` when there is none, or more than one, or one that is not plain.
+fn name(certificate: &X509Certificate<'_>, kind: Identity) -> Option<String> {
+    let name = match kind {
+        Identity::None => None,
+        Identity::Cn => only(texts(certificate.subject().iter_common_name())),
+        Identity::SanUri => only(san_uris(certificate)),
+        Identity::SanDns => only(san_dns(certificate)),
+    };
+    name.filter(|name| is_plain(name)).map(str::to_owned)
+}
+
+/// The fields that rules may ask for: each that is there once and plain.
+fn fields(certificate: &X509Certificate<'_>) -> Box<[(Box<str>, Box<str>)]> {
+    let subject = certificate.subject();
+    let serial = certificate.raw_serial();
+    let significant = serial.iter().position(|byte| *byte != 0).unwrap_or(0);
+    let serial: String = serial
+        .iter()
+        .skip(significant)
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let fields = [
+        ("cn", only(texts(subject.iter_common_name()))),
+        ("san-dns", only(san_dns(certificate))),
+        ("san-uri", only(san_uris(certificate))),
+        ("o", only(texts(subject.iter_organization()))),
+        ("ou", only(texts(subject.iter_organizational_unit()))),
+        ("serial", Some(serial.as_str())),
+    ];
+    let plain = fields
+        .into_iter()
+        .filter_map(|(name, value)| Some((name, value.filter(|value| is_plain(value))?)));
+    plain
+        .map(|(name, value)| (name.into(), value.into()))
+        .collect()
+}
+
+/// What could be taken for something else than a name of one client is none: no wildcards of topics or hosts, no way up a path.
+fn is_plain(name: &str) -> bool {
+    !name.is_empty()
         && name.len() <= NAME_BYTES_MAX
         && !name
             .chars()
-            .any(|c| c.is_control() || matches!(c, '+' | '#'));
-    is_plain.then(|| name.into())
+            .any(|c| c.is_control() || matches!(c, '+' | '#' | '*'))
+        && !name.split('/').any(|level| level == "..")
 }
 
-/// Whether a certificate is valid now, where its name is of no interest: a resumed session is not verified again.
-#[must_use]
-pub fn is_valid_now(certificate: &CertificateDer<'_>, now_unix_s: i64) -> bool {
-    X509Certificate::from_der(certificate).is_ok_and(|(_, parsed)| is_in_time(&parsed, now_unix_s))
+/// Each value as text; `None` for one that is not UTF-8, so that it still counts.
+fn texts<'a>(
+    values: impl Iterator<Item = &'a AttributeTypeAndValue<'a>>,
+) -> impl Iterator<Item = Option<&'a str>> {
+    values.map(|value| value.as_str().ok())
 }
 
-fn is_in_time(certificate: &X509Certificate<'_>, now_unix_s: i64) -> bool {
-    let validity = certificate.validity();
-    (validity.not_before.timestamp()..=validity.not_after.timestamp()).contains(&now_unix_s)
+fn san_uris<'a>(certificate: &'a X509Certificate<'a>) -> impl Iterator<Item = Option<&'a str>> {
+    san(certificate).filter_map(|name| match name {
+        GeneralName::URI(uri) => Some(Some(*uri)),
+        _ => None,
+    })
+}
+
+fn san_dns<'a>(certificate: &'a X509Certificate<'a>) -> impl Iterator<Item = Option<&'a str>> {
+    san(certificate).filter_map(|name| match name {
+        GeneralName::DNSName(dns) => Some(Some(*dns)),
+        _ => None,
+    })
 }
 
 fn san<'a>(certificate: &'a X509Certificate<'a>) -> impl Iterator<Item = &'a GeneralName<'a>> {
@@ -203,10 +259,56 @@ fn san<'a>(certificate: &'a X509Certificate<'a>) -> impl Iterator<Item = &'a Gen
         .flat_map(|san| &san.value.general_names)
 }
 
-fn only<'a>(mut names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+fn only<'a>(mut names: impl Iterator<Item = Option<&'a str>>) -> Option<&'a str> {
     let name = names.next()?;
-    names.next().is_none().then_some(name)
+    name.filter(|_| names.next().is_none())
 }
 
 /// Longest identity.
 const NAME_BYTES_MAX: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use motemq_certs::Authority;
+    use rustls::pki_types::pem::PemObject;
+    use tempfile::TempDir;
+
+    #[test]
+    fn a_certificate_says_its_fields_and_when_it_ends() {
+        let folder = TempDir::new().unwrap();
+        let authority = Authority::create(&folder.path().join("ca"), "test").unwrap();
+        let (path, key) = (folder.path().join("crt"), folder.path().join("key"));
+        let issued = authority.issue_device("meter-7").unwrap();
+        issued.write(&path, &key).unwrap();
+        let leaf = CertificateDer::from_pem_file(&path).unwrap();
+        let (_, parsed) = X509Certificate::from_der(&leaf).unwrap();
+        let (start, end) = (
+            parsed.validity().not_before.timestamp(),
+            parsed.validity().not_after.timestamp(),
+        );
+        let PeerCertificate::Verified(certificate) = read(&leaf, Identity::Cn, start) else {
+            panic!("a good certificate")
+        };
+        assert_eq!(certificate.name.as_deref(), Some("meter-7"));
+        assert_eq!(certificate.expires_at.as_ms() / 1000, end as u64 + 1);
+        let field = |name: &str| {
+            let fields = &certificate.attributes.fields;
+            let found = fields.iter().find(|(known, _)| &**known == name);
+            found.map(|(_, value)| value.to_string())
+        };
+        assert_eq!(field("cn").as_deref(), Some("meter-7"));
+        assert_eq!(field("ou"), None);
+        let serial = parsed.raw_serial_as_string().replace(':', "");
+        let serial = serial.strip_prefix("00").unwrap_or(&serial).to_owned();
+        assert_eq!(field("serial"), Some(serial));
+        // Without a login by name there is none, and the fields are there all the same.
+        let PeerCertificate::Verified(certificate) = read(&leaf, Identity::None, end) else {
+            panic!("a good certificate")
+        };
+        assert!(certificate.name.is_none() && !certificate.attributes.fields.is_empty());
+        for (kind, now) in [(Identity::Cn, start - 1), (Identity::None, end + 1)] {
+            assert!(matches!(read(&leaf, kind, now), PeerCertificate::Unusable));
+        }
+    }
+}

@@ -9,10 +9,10 @@ use super::error::{Place, Problem};
 use super::number::{Range, Unit};
 use super::section::{Reader, Section};
 use super::settings::{
-    AdminConfig, AnonymousAccess, AuthConfig, Bind, ClientCert, Config, Durability, HttpConfig,
-    Identity, LimitsConfig, ListenerConfig, LogConfig, LogFormat, MqttConfig, PersistenceConfig,
-    Protocol, QueueFull, RateFull, ShareRedispatch, ShareStrategy, SharedSubscriptionsConfig,
-    TlsConfig,
+    AdminConfig, AnonymousAccess, AuthConfig, AuthSource, Bind, ClientCert, Config, Durability,
+    HttpConfig, Identity, JwtConfig, LimitsConfig, ListenerConfig, LogConfig, LogFormat,
+    MqttConfig, PersistenceConfig, Protocol, QueueFull, RateFull, ShareRedispatch, ShareStrategy,
+    SharedSubscriptionsConfig, TlsConfig,
 };
 use super::show::quoted_list;
 use ipnet::IpNet;
@@ -33,9 +33,12 @@ pub(super) fn config<'a>(reader: &mut Reader<'a>, document: &'a DeTable<'a>) -> 
     let default = Config::default();
     let mut root = Section::root(reader, document);
     let mut addresses = Addresses::default();
+    let data_dir = root.path("data_dir", default.data_dir.as_deref());
+    let listeners = listeners(&mut root, &mut addresses);
+    let has_certificates = listeners.iter().any(logs_in_by_certificate);
     let config = Config {
-        data_dir: root.path("data_dir", default.data_dir.as_deref()),
-        listeners: listeners(&mut root, &mut addresses),
+        data_dir,
+        listeners,
         limits: limits(root.table("limits", "limits")),
         mqtt: mqtt(root.table("mqtt", "mqtt")),
         shared_subscriptions: shared_subscriptions(
@@ -43,7 +46,7 @@ pub(super) fn config<'a>(reader: &mut Reader<'a>, document: &'a DeTable<'a>) -> 
         ),
         persistence: persistence(root.table("persistence", "persistence")),
         http: http(root.table("http", "http"), &mut addresses),
-        auth: auth(root.table("auth", "auth")),
+        auth: auth(root.table("auth", "auth"), has_certificates),
         admin: admin(root.table("admin", "admin")),
         log: log(root.table("log", "log")),
     };
@@ -400,6 +403,7 @@ fn limits(mut section: Section<'_, '_>) -> LimitsConfig {
             output_bytes_max: number(bytes(4 * KIB, GIB)),
             memory_bytes_max: number(or_zero(bytes(32 * MIB, TIB))),
             unauthenticated_max: number(count(1, 10_000_000)),
+            password_checks_per_address_max: number(count(1, 1_000_000)),
             connect_timeout_s: number(seconds(1, 3_600)),
             stop_timeout_s: number(seconds(1, 3_600)),
             mailbox_memory_bytes: number(bytes(KIB, GIB)),
@@ -513,18 +517,123 @@ fn optional_address(
     bind
 }
 
-fn auth(mut section: Section<'_, '_>) -> AuthConfig {
+fn auth(mut section: Section<'_, '_>, has_certificates: bool) -> AuthConfig {
+    let order = order(&mut section);
     let password_file = section.path("password_file", None);
+    let mosquitto_password_file = section.path("mosquitto_password_file", None);
     let scram_file = section.path("scram_file", None);
     let acl_file = section.path("acl_file", None);
     let mosquitto_acl_file = section.path("mosquitto_acl_file", None);
+    let jwt = jwt(section.table("jwt", "auth.jwt"));
+    let configured = [
+        (AuthSource::Certificate, has_certificates, CERTIFICATES_OFF),
+        (
+            AuthSource::Password,
+            password_file.is_some() || mosquitto_password_file.is_some(),
+            "unset auth.password_file and auth.mosquitto_password_file",
+        ),
+        (
+            AuthSource::Jwt,
+            jwt.keys_file.is_some(),
+            "unset auth.jwt.keys_file",
+        ),
+        (
+            AuthSource::Scram,
+            scram_file.is_some(),
+            "unset auth.scram_file",
+        ),
+    ];
+    for (source, is_configured, cure) in configured {
+        if is_configured && !order.contains(&source) {
+            let name = source.name();
+            let other = format!("\"{name}\" in it, which is configured: add it, or {cure}");
+            needs(&mut section, "order", &other);
+        }
+    }
     section.finish();
     AuthConfig {
+        order,
         password_file,
+        mosquitto_password_file,
         scram_file,
         acl_file,
         mosquitto_acl_file,
+        jwt,
     }
+}
+
+fn logs_in_by_certificate(listener: &ListenerConfig) -> bool {
+    let tls = listener.tls.as_ref();
+    tls.is_some_and(|tls| tls.identity != Identity::None)
+}
+
+/// The sources, each at most once. A mistake leaves all of them, so that it is the only one.
+fn order(section: &mut Section<'_, '_>) -> Vec<AuthSource> {
+    let default = AuthSource::ALL.map(|source| source.name().to_owned());
+    let place = section.place_of("order");
+    let Some(texts) = section.texts("order") else {
+        section.note_answer(quoted_list(&default));
+        return AuthSource::ALL.into();
+    };
+    if texts.is_empty() {
+        let expected = format!(
+            "at least one source, or absent for all: {}",
+            quoted_list(&default)
+        );
+        section.malformed("order", place, &expected, "[]".to_owned());
+        return AuthSource::ALL.into();
+    }
+    let mut order = Vec::new();
+    let mut is_right = true;
+    for (text, place) in texts {
+        match AUTH_SOURCES.iter().find(|(name, _)| *name == text) {
+            Some((_, source)) if order.contains(source) => {
+                let expected = "a list with each source once";
+                section.malformed("order", place, expected, format!("{text} twice"));
+                is_right = false;
+            }
+            Some((_, source)) => order.push(*source),
+            None => {
+                section.unknown_value("order", place, text, AUTH_SOURCES);
+                is_right = false;
+            }
+        }
+    }
+    match is_right {
+        true => order,
+        false => AuthSource::ALL.into(),
+    }
+}
+
+fn jwt(mut section: Section<'_, '_>) -> JwtConfig {
+    let default = JwtConfig::default();
+    let keys_file = section.path("keys_file", None);
+    let mut text = |key, default: String| {
+        let text = section.text_or(key, &default);
+        let is_other = text.as_ref().is_some_and(|(text, _)| *text != default);
+        if is_other && keys_file.is_none() {
+            let other = "auth.jwt.keys_file, the keys that tokens are signed with (JWKS)";
+            needs(&mut section, key, other);
+        }
+        text.map_or(default, |(text, _)| text)
+    };
+    let jwt = JwtConfig {
+        issuer: text("issuer", default.issuer),
+        audience: text("audience", default.audience),
+        user_claim: text("user_claim", default.user_claim),
+        client_id_claim: text("client_id_claim", default.client_id_claim),
+        groups_claim: text("groups_claim", default.groups_claim),
+        acl_claim: text("acl_claim", default.acl_claim),
+        leeway_s: section.number("leeway_s", default.leeway_s, seconds(0, 3_600)),
+        keys_file,
+    };
+    if jwt.user_claim.is_empty() {
+        let place = section.place_of("user_claim");
+        let expected = "the name of a claim, such as \"sub\"";
+        section.malformed("user_claim", place, expected, String::new());
+    }
+    section.finish();
+    jwt
 }
 
 fn admin(mut section: Section<'_, '_>) -> AdminConfig {
@@ -679,6 +788,17 @@ const RATE_FULL: &[(&str, RateFull)] = &[
     ("drop-qos0", RateFull::DropQoS0),
     ("disconnect", RateFull::Disconnect),
 ];
+
+const AUTH_SOURCES: &[(&str, AuthSource)] = &[
+    ("certificate", AuthSource::Certificate),
+    ("password", AuthSource::Password),
+    ("jwt", AuthSource::Jwt),
+    ("scram", AuthSource::Scram),
+];
+
+/// How listeners are told not to log in by certificate.
+const CERTIFICATES_OFF: &str =
+    "set identity = \"none\" in [listeners.tls] where client_cert is not \"none\"";
 
 const QUEUE_FULL: &[(&str, QueueFull)] = &[
     ("drop-oldest", QueueFull::DropOldest),

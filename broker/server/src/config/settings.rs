@@ -269,6 +269,8 @@ pub struct LimitsConfig {
     pub memory_bytes_max: u64,
     /// Connections that have not been accepted yet, over all listeners. Default 2000.
     pub unauthenticated_max: u32,
+    /// Password checks of one address that wait for their turn; the client of another one is told to come back later. Default 200.
+    pub password_checks_per_address_max: u32,
     /// Time from the connection to a complete CONNECT, TLS handshake included, in seconds. Default 120.
     pub connect_timeout_s: u32,
     /// Time that a stop gives connections to take what they are owed, in seconds. Default 5.
@@ -316,6 +318,7 @@ impl Default for LimitsConfig {
             output_bytes_max: 262_144,
             memory_bytes_max: 0,
             unauthenticated_max: 2_000,
+            password_checks_per_address_max: 200,
             connect_timeout_s: 120,
             stop_timeout_s: 5,
             mailbox_memory_bytes: 65_536,
@@ -476,16 +479,103 @@ impl Default for HttpConfig {
 }
 
 /// Who may log in.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct AuthConfig {
+    /// Which sources are asked, in this order; never empty, each at most once, and no other source is configured. Default: all, as
+    /// [`AuthSource::ALL`] has them.
+    pub order: Vec<AuthSource>,
     /// Users and their password hashes; `None` (written `""`) is no users. Default `None`.
     pub password_file: Option<PathBuf>,
+    /// Users and their password hashes as mosquitto has them; `None` (written `""`) is no users. Default `None`.
+    pub mosquitto_password_file: Option<PathBuf>,
     /// Users who log in by SCRAM-SHA-256; `None` (written `""`) is no SCRAM. Default `None`.
     pub scram_file: Option<PathBuf>,
     /// Who may publish and subscribe where; `None` (written `""`) allows everything but `$` topics. Default `None`.
     pub acl_file: Option<PathBuf>,
     /// The same, in mosquitto's format. Default `None`.
     pub mosquitto_acl_file: Option<PathBuf>,
+    /// Users who log in by a token.
+    pub jwt: JwtConfig,
+}
+
+impl Default for AuthConfig {
+    fn default() -> Self {
+        Self {
+            order: AuthSource::ALL.into(),
+            password_file: None,
+            mosquitto_password_file: None,
+            scram_file: None,
+            acl_file: None,
+            mosquitto_acl_file: None,
+            jwt: JwtConfig::default(),
+        }
+    }
+}
+
+/// Where clients may be known from.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum AuthSource {
+    /// `"certificate"`: the name in a client certificate.
+    Certificate,
+    /// `"password"`: the password files.
+    Password,
+    /// `"jwt"`: a token in the place of the password.
+    Jwt,
+    /// `"scram"`: the authentication method.
+    Scram,
+}
+
+impl AuthSource {
+    /// All of them, in the order of the default.
+    pub const ALL: [Self; 4] = [Self::Certificate, Self::Password, Self::Jwt, Self::Scram];
+
+    /// As the document writes it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Certificate => "certificate",
+            Self::Password => "password",
+            Self::Jwt => "jwt",
+            Self::Scram => "scram",
+        }
+    }
+}
+
+/// Users who log in by a token (JWT), which they send as their password.
+#[derive(Clone, Debug, PartialEq)]
+pub struct JwtConfig {
+    /// The keys that tokens are signed with (JWKS); `None` (written `""`) takes no tokens. Default `None`.
+    pub keys_file: Option<PathBuf>,
+    /// What `iss` must be; empty is anything. Default empty.
+    pub issuer: String,
+    /// What `aud` must be or have; empty is anything. Default empty.
+    pub audience: String,
+    /// The claim that names the user. Default `sub`.
+    pub user_claim: String,
+    /// The claim that must be the client identifier; empty is none. Default empty.
+    pub client_id_claim: String,
+    /// The claim with the groups of the user; empty is none. Default `groups`.
+    pub groups_claim: String,
+    /// The claim with what the user may do; empty is none. Default `acl`.
+    pub acl_claim: String,
+    /// How much clocks may differ, in seconds, 0 to 3600: for so long a token is taken, and a connection stays, beyond its end.
+    /// Default 30.
+    pub leeway_s: u32,
+}
+
+impl Default for JwtConfig {
+    fn default() -> Self {
+        Self {
+            keys_file: None,
+            issuer: String::new(),
+            audience: String::new(),
+            user_claim: "sub".to_owned(),
+            client_id_claim: String::new(),
+            groups_claim: "groups".to_owned(),
+            acl_claim: "acl".to_owned(),
+            leeway_s: 30,
+        }
+    }
 }
 
 /// How tools on this machine reach the running broker.

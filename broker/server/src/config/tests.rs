@@ -211,6 +211,85 @@ fn every_number_is_held_to_its_range() {
 }
 
 #[test]
+fn the_order_of_sources_is_kept_and_its_mistakes_say_what_to_write() {
+    let order = |text: &str, set: &[&str]| read(text, &[], set).1.map(|config| config.auth.order);
+    let all = AuthSource::ALL;
+    assert_eq!(order("", &[]).unwrap(), all);
+    let written = "[auth]\norder = [\"jwt\", \"password\"]\npassword_file = \"users\"\n";
+    let swapped = [AuthSource::Jwt, AuthSource::Password];
+    assert_eq!(order(written, &[]).unwrap(), swapped);
+    assert_eq!(order("", &["auth.order=jwt,password"]).unwrap(), swapped);
+    check_messages(
+        "[auth]\norder = [\"pasword\", \"jwt\", \"jwt\"]\n",
+        &[
+            ":2:10: auth.order must be one of \"certificate\", \"password\", \"jwt\", \"scram\"; found \"pasword\"; did you mean \"password\"?",
+            ":2:28: auth.order must be a list with each source once; found \"jwt twice\"",
+        ],
+    );
+    check_messages(
+        "[auth]\norder = []\n",
+        &[
+            ":2:9: auth.order must be at least one source, or absent for all: [\"certificate\", \"password\", \"jwt\", \"scram\"]; found \"[]\"",
+        ],
+    );
+}
+
+#[test]
+fn a_source_that_is_configured_must_be_in_the_order() {
+    for (file, source, cure) in [
+        ("password_file", "password", "unset auth.password_file"),
+        (
+            "mosquitto_password_file",
+            "password",
+            "unset auth.password_file",
+        ),
+        ("scram_file", "scram", "unset auth.scram_file"),
+    ] {
+        let other = if source == "scram" {
+            "password"
+        } else {
+            "scram"
+        };
+        let text = format!("[auth]\norder = [\"{other}\"]\n{file} = \"f\"\n");
+        let message = read(&text, &[], &[]).1.unwrap_err().to_string();
+        assert!(
+            message.contains(&format!("auth.order needs \"{source}\" in it"))
+                && message.contains(cure),
+            "{message}"
+        );
+    }
+    let text = "[auth]\norder = [\"password\"]\n[auth.jwt]\nkeys_file = \"k\"\n";
+    let message = read(text, &[], &[]).1.unwrap_err().to_string();
+    assert!(message.contains("needs \"jwt\" in it"), "{message}");
+    let text = format!("{TLS_LISTENER}client_ca = \"ca\"\n[auth]\norder = [\"password\"]\n");
+    let message = read(&text, &[], &[]).1.unwrap_err().to_string();
+    assert!(
+        message.contains("needs \"certificate\" in it") && message.contains("identity = \"none\""),
+        "{message}"
+    );
+    let text = text.replace("[auth]", "identity = \"none\"\n[auth]");
+    assert!(read(&text, &[], &[]).1.is_ok());
+}
+
+#[test]
+fn settings_of_tokens_need_their_keys() {
+    check_messages(
+        "[auth.jwt]\nissuer = \"i\"\nuser_claim = \"\"\n",
+        &[
+            ":2:10: auth.jwt.issuer needs auth.jwt.keys_file, the keys that tokens are signed with (JWKS)",
+            ":3:14: auth.jwt.user_claim needs auth.jwt.keys_file, the keys that tokens are signed with (JWKS)",
+            ":3:14: auth.jwt.user_claim must be the name of a claim, such as \"sub\"; found \"\"",
+        ],
+    );
+    let text = "[auth.jwt]\nkeys_file = \"jwks.json\"\naudience = \"a\"\nacl_claim = \"\"\n";
+    let (folder, config) = read(text, &[], &[]);
+    let jwt = config.unwrap().auth.jwt;
+    assert_eq!(jwt.keys_file, Some(folder.path().join("jwks.json")));
+    assert_eq!((jwt.audience.as_str(), jwt.acl_claim.as_str()), ("a", ""));
+    assert_eq!((jwt.user_claim.as_str(), jwt.leeway_s), ("sub", 30));
+}
+
+#[test]
 fn the_limits_refuse_zero_where_it_has_no_meaning() {
     let zero_is_fine: Vec<_> = asked_for("")
         .into_iter()

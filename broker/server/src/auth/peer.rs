@@ -1,0 +1,96 @@
+//! What is known of a connection before its CONNECT: where it comes from, and what its certificate says.
+
+use motemq_core::{Attributes, Timestamp};
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// What is known of a connection before its CONNECT.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// Where it comes from.
+    pub address: PeerAddress,
+    /// What its certificate says.
+    pub certificate: PeerCertificate,
+}
+
+/// Where a client comes from, as far as that is known.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum PeerAddress {
+    /// From an IP address; behind a proxy, from the one that the proxy names.
+    Ip(SocketAddr),
+    /// From this machine, through a Unix socket; the user is known where the system tells it.
+    Unix {
+        /// The user's number.
+        uid: Option<u32>,
+    },
+    /// From behind a proxy that does not say.
+    Unknown,
+}
+
+impl PeerAddress {
+    /// Whether it is on this machine.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        match self {
+            Self::Ip(address) => address.ip().to_canonical().is_loopback(),
+            Self::Unix { .. } => true,
+            Self::Unknown => false,
+        }
+    }
+}
+
+impl fmt::Display for PeerAddress {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip(address) => address.fmt(formatter),
+            Self::Unix { uid: Some(uid) } => write!(formatter, "unix (uid {uid})"),
+            Self::Unix { uid: None } => formatter.write_str("unix"),
+            Self::Unknown => formatter.write_str("unknown, behind the proxy"),
+        }
+    }
+}
+
+/// What a client certificate says about who the client is.
+#[derive(Clone, Debug)]
+pub enum PeerCertificate {
+    /// There is none.
+    None,
+    /// A verified one.
+    Verified(Arc<VerifiedCertificate>),
+    /// It is valid for the handshake but names nobody where it should, or has expired since.
+    Unusable,
+}
+
+impl PeerCertificate {
+    /// What a login says besides who the client is.
+    pub(super) fn attributes(&self) -> Arc<Attributes> {
+        match self {
+            Self::Verified(certificate) => certificate.attributes.clone(),
+            Self::None | Self::Unusable => Arc::default(),
+        }
+    }
+
+    /// The name by which the listener logs in.
+    pub(super) fn name(&self) -> Option<&Arc<str>> {
+        match self {
+            Self::Verified(certificate) => certificate.name.as_ref(),
+            Self::None | Self::Unusable => None,
+        }
+    }
+}
+
+/// A certificate that was verified in the handshake, or in the one that was resumed.
+#[derive(Clone, Debug)]
+pub struct VerifiedCertificate {
+    /// Who the client is, where the listener logs in by certificate.
+    pub name: Option<Arc<str>>,
+    /// Its fields, for rules.
+    pub attributes: Arc<Attributes>,
+    /// The serial number, as the certificate has it: a list of revoked certificates names serials by issuer.
+    pub serial: Box<[u8]>,
+    /// The issuer's name, DER.
+    pub issuer: Arc<[u8]>,
+    /// When it expires.
+    pub expires_at: Timestamp,
+}
