@@ -8,8 +8,8 @@
 
 use motemq::config::Config;
 use motemq::server::{Running, start};
-use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -64,6 +64,17 @@ impl InProcess {
 /// A TLS client, before its handshake, that trusts the authority in the file `ca`.
 #[must_use]
 pub fn tls_over(socket: TcpStream, ca: &Path) -> StreamOwned<ClientConnection, TcpStream> {
+    let name = "localhost".try_into().expect("a name");
+    let connection = ClientConnection::new(tls_client(ca, None), name).expect("a client");
+    StreamOwned::new(connection, socket)
+}
+
+/// A TLS client that trusts the authority in the file `ca`, and shows a certificate if it has one and is asked.
+#[must_use]
+pub fn tls_client(
+    ca: &Path,
+    own: Option<(CertificateDer<'static>, PrivateKeyDer<'static>)>,
+) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
     let ca = CertificateDer::from_pem_file(ca).expect("a certificate");
     roots.add(ca).expect("an authority");
@@ -71,11 +82,13 @@ pub fn tls_over(socket: TcpStream, ca: &Path) -> StreamOwned<ClientConnection, T
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .expect("versions of the provider")
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    let name = "localhost".try_into().expect("a name");
-    let connection = ClientConnection::new(Arc::new(config), name).expect("a client");
-    StreamOwned::new(connection, socket)
+        .with_root_certificates(roots);
+    Arc::new(match own {
+        None => config.with_no_client_auth(),
+        Some((certificate, key)) => config
+            .with_client_auth_cert(vec![certificate], key)
+            .expect("a certificate and its key"),
+    })
 }
 
 /// Reads as many bytes as `expected` has, which must be those.

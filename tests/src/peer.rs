@@ -99,6 +99,10 @@ pub struct Hello<'a> {
     pub will: Option<Will<'a>>,
     /// Authentication Method and Authentication Data.
     pub authentication: Option<(&'a str, &'a str)>,
+    /// User Name.
+    pub username: Option<&'a str>,
+    /// Password.
+    pub password: Option<&'a str>,
 }
 
 impl Default for Hello<'_> {
@@ -116,6 +120,8 @@ impl Default for Hello<'_> {
             response_information: false,
             will: None,
             authentication: None,
+            username: None,
+            password: None,
         }
     }
 }
@@ -160,8 +166,8 @@ impl<'a> Hello<'a> {
             client_id: self.id,
             clean_start: self.clean,
             keep_alive_s: self.keep_alive_s,
-            username: None,
-            password: None,
+            username: self.username,
+            password: self.password.map(str::as_bytes),
             will: self.will,
             properties: ConnectProperties {
                 session_expiry_s: self.expiry_s,

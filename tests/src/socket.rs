@@ -12,14 +12,16 @@
 
 use crate::peer::{Got, GotPublish, Hello, encoded, got, packet_id, publish, subscribe};
 use motemq_codec::{Ack, AckKind, Decoded, Packet, ProtocolVersion, ReasonCode, decode};
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpStream};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// A client's end of a connection.
 #[derive(Debug)]
 pub struct Client {
-    stream: TcpStream,
+    stream: Stream,
     version: ProtocolVersion,
     inbox: Vec<u8>,
     start: usize,
@@ -30,8 +32,19 @@ impl Client {
     /// A connection on which nothing was said yet.
     #[must_use]
     pub fn open(port: u16, version: ProtocolVersion) -> Self {
-        let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("a connection");
-        stream.set_nodelay(true).expect("an open socket");
+        Self::over(Stream::Tcp(tcp(port)), version)
+    }
+
+    /// As [`open`](Self::open), over TLS: with a handshake that is still to come.
+    #[must_use]
+    pub fn open_tls(port: u16, config: Arc<ClientConfig>, version: ProtocolVersion) -> Self {
+        let name = "localhost".try_into().expect("a name");
+        let connection = ClientConnection::new(config, name).expect("a client");
+        let stream = StreamOwned::new(connection, tcp(port));
+        Self::over(Stream::Tls(Box::new(stream)), version)
+    }
+
+    fn over(stream: Stream, version: ProtocolVersion) -> Self {
         Self {
             stream,
             version,
@@ -119,7 +132,7 @@ impl Client {
 
     /// Says that nothing more will be sent.
     pub fn finish_sending(&self) {
-        let _ = self.stream.shutdown(Shutdown::Write);
+        let _ = self.stream.tcp().shutdown(Shutdown::Write);
     }
 
     /// Takes what waits for this client, as far as it waited when this was called; `None` when the connection ended.
@@ -202,7 +215,8 @@ impl Client {
         self.inbox.drain(..self.start);
         self.start = 0;
         let time = Some(time.max(Duration::from_millis(1)));
-        self.stream.set_read_timeout(time).expect("an open socket");
+        let socket = self.stream.tcp();
+        socket.set_read_timeout(time).expect("an open socket");
         let mut bytes = [0; 64 << 10];
         match self.stream.read(&mut bytes) {
             Ok(count) if count > 0 => {
@@ -216,6 +230,41 @@ impl Client {
                 self.is_closed = true;
                 true
             }
+        }
+    }
+}
+
+fn tcp(port: u16) -> TcpStream {
+    let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("a connection");
+    stream.set_nodelay(true).expect("an open socket");
+    stream
+}
+
+#[derive(Debug)]
+enum Stream {
+    Tcp(TcpStream),
+    Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
+}
+
+impl Stream {
+    fn tcp(&self) -> &TcpStream {
+        match self {
+            Self::Tcp(stream) => stream,
+            Self::Tls(stream) => &stream.sock,
+        }
+    }
+
+    fn write_all(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.write_all(bytes),
+            Self::Tls(stream) => stream.write_all(bytes),
+        }
+    }
+
+    fn read(&mut self, bytes: &mut [u8]) -> std::io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.read(bytes),
+            Self::Tls(stream) => stream.read(bytes),
         }
     }
 }
