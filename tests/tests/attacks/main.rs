@@ -14,6 +14,7 @@
 mod access;
 mod exchanges;
 mod framing;
+mod identity;
 mod packets;
 mod properties;
 mod resources;

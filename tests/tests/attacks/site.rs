@@ -24,6 +24,8 @@ pub(super) struct Site {
     child: Child,
     port: u16,
     http: u16,
+    /// Of the listeners behind the first.
+    others: Vec<u16>,
     bystander: Option<Bystander>,
 }
 
@@ -42,27 +44,44 @@ impl Site {
 
     /// A broker with these lines in `[limits]`.
     pub(super) fn start_alone(limits: &str) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        Self::start_from(tempfile::tempdir().unwrap(), limits, "")
+    }
+
+    /// A broker with these lines in `[limits]`, these tables, and what is in the folder.
+    pub(super) fn start_from(folder: TempDir, limits: &str, tables: &str) -> Self {
         let configuration = format!(
             "data_dir = \"data\"\n\
              [[listeners]]\nname = \"mqtt\"\nbind = \"127.0.0.1:0\"\nanonymous = true\n\
              [limits]\n{limits}\n\
              [persistence]\ncache_bytes = \"1MiB\"\njournal_bytes_max = \"1MiB\"\n\
-             [http]\nbind = \"127.0.0.1:0\"\n"
+             [http]\nbind = \"127.0.0.1:0\"\n{tables}"
         );
         std::fs::write(folder.path().join("motemq.toml"), configuration).unwrap();
-        let (child, port, http) = spawn(folder.path());
+        let (child, http, ports) = spawn(folder.path());
+        let (port, others) = ports.split_first().expect("a listener");
         Self {
             folder,
             child,
-            port,
+            port: *port,
             http,
+            others: others.to_vec(),
             bystander: None,
         }
     }
 
+    /// With a bystander from now on.
+    pub(super) fn with_bystander(mut self) -> Self {
+        self.bystander = Some(Bystander::start(self.port));
+        self
+    }
+
     pub(super) fn port(&self) -> u16 {
         self.port
+    }
+
+    /// The port of the second listener.
+    pub(super) fn second_port(&self) -> u16 {
+        self.others.first().copied().expect("a second listener")
     }
 
     /// kill -9, then the same again.
@@ -70,7 +89,10 @@ impl Site {
         assert!(self.child.try_wait().unwrap().is_none(), "{}", self.log());
         self.child.kill().unwrap();
         self.child.wait().unwrap();
-        (self.child, self.port, self.http) = spawn(self.folder.path());
+        let (child, http, ports) = spawn(self.folder.path());
+        let (port, others) = ports.split_first().expect("a listener");
+        (self.child, self.http, self.port) = (child, http, *port);
+        self.others = others.to_vec();
     }
 
     /// Resident memory of the broker, in bytes.
@@ -156,7 +178,8 @@ impl Drop for Site {
     }
 }
 
-fn spawn(folder: &Path) -> (Child, u16, u16) {
+/// The process, its HTTP port and those of its listeners.
+fn spawn(folder: &Path) -> (Child, u16, Vec<u16>) {
     let how = File::options()
         .create(true)
         .append(true)
@@ -172,11 +195,11 @@ fn spawn(folder: &Path) -> (Child, u16, u16) {
     let lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let ports = lines.map(Result::unwrap).find_map(|line| {
         let (_, ports) = line.split_once(READY)?;
-        let (mqtt, http) = ports.split_once(' ')?;
-        Some((mqtt.parse().unwrap(), http.parse().unwrap()))
+        let mut ports = ports.split(' ').map(|port| port.parse().unwrap());
+        Some((ports.next()?, ports.collect()))
     });
-    let (port, http) = ports.expect("the broker's ports");
-    (child, port, http)
+    let (http, ports) = ports.expect("the broker's ports");
+    (child, http, ports)
 }
 
 /// Runs as the broker of another process of this binary, if it is told to; ends with that process.
@@ -191,8 +214,14 @@ pub(super) fn serve() {
     });
     let broker = InProcess::start(config.unwrap());
     let running = broker.running();
-    let (_, mqtt) = running.addresses().first().unwrap();
-    println!("{READY}{} {}", mqtt.port(), running.http().unwrap().port());
+    let mut ports = vec![running.http().unwrap().port().to_string()];
+    ports.extend(
+        running
+            .addresses()
+            .iter()
+            .map(|(_, address)| address.port().to_string()),
+    );
+    println!("{READY}{}", ports.join(" "));
     let mut rest = Vec::new();
     std::io::stdin().read_to_end(&mut rest).unwrap();
     broker.stop();
