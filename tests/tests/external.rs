@@ -13,6 +13,7 @@ mod external {
     mod durability;
     mod mosquitto;
     mod mosquitto_acl;
+    mod passwords;
     mod rumqttc;
     mod rumqttc_5;
     mod scripts;
