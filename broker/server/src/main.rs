@@ -97,12 +97,8 @@ fn main() -> ExitCode {
             Ok(config) => command::store::run(&command, &config),
             Err(code) => code,
         },
-<<<<<<< HEAD
         Command::Acl(command) => command::acl::run(&command),
-        Command::Passwd(command) => match passwd(&command) {
-=======
         Command::Passwd(command) => match command::passwd::run(&command) {
->>>>>>> e04a383 (Ask sources in an order: certificate, password, JWT, SCRAM)
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(&error),
         },

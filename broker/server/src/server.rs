@@ -259,16 +259,9 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
             "persistence.durability is relaxed: a crash loses what was acknowledged last"
         );
     }
-<<<<<<< HEAD
-    let authenticator = Authenticator::new(&config.auth)?;
-    LoadedAcl::load(&config.auth)?.apply(&broker);
-=======
     let password_checks = CheckLine::new(config.limits.password_checks_per_address_max);
     let authenticator = Authenticator::new(&config.auth, password_checks.clone())?;
-    let acl = LoadedAcl::load(&config.auth)?;
-    acl.log();
-    broker.set_acl(acl.acl);
->>>>>>> e04a383 (Ask sources in an order: certificate, password, JWT, SCRAM)
+    LoadedAcl::load(&config.auth)?.apply(&broker);
     let sessions_max = config.limits.tls_sessions_max as usize;
     let tls_sessions = TlsSessions::open(config.data_dir.as_deref(), sessions_max);
     let mut tasks = tokio::task::JoinSet::new();
