@@ -194,6 +194,7 @@ impl Server {
             cert,
             key,
             client_ca: None,
+            crl: None,
             client_cert: ClientCert::None,
             identity: Identity::None,
             record_bytes_max: 16384,

@@ -88,6 +88,12 @@ impl Session {
         &self.client_id
     }
 
+    /// Whose it is.
+    #[must_use]
+    pub fn identity(&self) -> Identity {
+        self.lock().identity.clone()
+    }
+
     /// Where the session's messages wait.
     #[must_use]
     pub fn mailbox(&self) -> &Arc<Mailbox> {

@@ -1,33 +1,35 @@
 //! From a socket to a connection: who may connect, and the handshakes below MQTT.
 //!
 //! Promises:
-//! - The accept loop waits for no peer, and at most a second for room: it counts, looks at limits and addresses, and spawns. PROXY header, TLS and WebSocket
-//!   handshake happen in the connection's own task, together within `limits.connect_timeout_s`, and count towards
-//!   `limits.unauthenticated_max`.
+//! - The accept loop waits for no peer, and for room only while it is worth it (`admission/places.rs`): it counts, looks at limits
+//!   and addresses, and spawns. PROXY header, TLS and WebSocket handshake happen in the connection's own task, together within
+//!   `limits.connect_timeout_s`, and count towards `limits.unauthenticated_max`.
 //! - An address that a listener does not admit costs no handshake: it is refused at accept, or behind a proxy right after the
 //!   header.
 //! - A connection costs what its own layers cost: the driver is compiled for each kind of socket, and WebSocket, over whichever,
 //!   is one more that is boxed.
 
-use crate::audit::AuditLimit;
+use crate::admission::{Entry, Holder, Place};
+use crate::audit::Refused;
 use crate::auth::{Peer, PeerAddress, PeerCertificate};
 use crate::clock;
-use crate::config::{Identity, ListenerConfig, Protocol};
+use crate::config::{Identity, Protocol};
+use crate::crl::CertificateId;
 use crate::driver::{Deadlines, Driver};
+use crate::listener::{Gate, Listener, OpenAt, Refusal, contains};
 use crate::proxy::{self, Source};
-use crate::server::{Listener, Refusal, Server};
+use crate::server::Server;
 use crate::socket::ListeningSocket;
 use crate::tls;
 use crate::websocket::{self, HandshakeRules, WebSocket};
-use ipnet::IpNet;
 use motemq_core::Timestamp;
-use std::net::{IpAddr, SocketAddr};
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
-use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 /// What becomes a connection.
@@ -38,137 +40,155 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream for S {}
 type BoxedStream = Box<dyn Stream>;
 type BoxedDriver = Pin<Box<dyn Future<Output = ()> + Send>>;
 
+/// What a connection holds from the moment it is accepted.
+pub(crate) struct Admitted {
+    /// Counts it while it is open.
+    pub(crate) entry: Entry,
+    /// Its place until it has a session.
+    pub(crate) place: Place,
+    /// As of when it was admitted.
+    pub(crate) generation: u64,
+}
+
 /// Accepts connections until the task is dropped.
-pub(crate) async fn accept(server: Arc<Server>, listener: Arc<Listener>, socket: ListeningSocket) {
-    let mut is_patient = true;
+pub(crate) async fn accept(server: Arc<Server>, gate: Arc<Gate>) {
+    let Some(socket) = gate.socket() else { return };
     loop {
-        let failed = match &socket {
+        let failed = match &*socket {
             ListeningSocket::Tcp(socket) => match socket.accept().await {
                 Ok((stream, address)) => {
-                    is_patient = has_room(&server, is_patient).await;
-                    if is_admitted(&server, &listener, Some(address)) {
-                        let address = PeerAddress::Ip(address);
-                        spawn(&server, &listener, stream, address);
-                    }
+                    let address = PeerAddress::Ip(address);
+                    take(&server, &gate, stream, address).await;
                     continue;
                 }
                 Err(error) => error,
             },
             ListeningSocket::Unix { socket, .. } => match socket.accept().await {
                 Ok((stream, _)) => {
-                    is_patient = has_room(&server, is_patient).await;
-                    if is_admitted(&server, &listener, None) {
-                        let uid = stream.peer_cred().ok().map(|credentials| credentials.uid());
-                        let address = PeerAddress::Unix { uid };
-                        spawn(&server, &listener, stream, address);
-                    }
+                    let uid = stream.peer_cred().ok().map(|credentials| credentials.uid());
+                    take(&server, &gate, stream, PeerAddress::Unix { uid }).await;
                     continue;
                 }
                 Err(error) => error,
             },
         };
-        // Out of descriptors, most likely: the listener must survive that.
+        // Out of descriptors, most likely: the listener must survive that. Whoever has no session yet gives way.
+        let listener = gate.listener();
         tracing::warn!(listener = listener.config().name, error = %failed, "cannot accept");
-        tokio::time::sleep(ACCEPT_PAUSE).await;
+        if !server.admission().places().evict() {
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+        }
     }
 }
 
-/// Whether the broker may take another connection without a session; where it `is_patient` it waits for that a moment.
-///
-/// A fleet that comes back all at once waits in the system's backlog then, in order, instead of being closed again and again: each
-/// attempt would cost a device its TLS session. Where no place becomes free within the moment somebody holds them, and what comes is
-/// closed at once, until there is room again.
-async fn has_room(server: &Server, is_patient: bool) -> bool {
-    for _ in 0..ROOM_LOOKS {
-        if !server.is_unauthenticated_max() {
-            return true;
-        }
-        if !is_patient {
-            return false;
-        }
-        tokio::time::sleep(ROOM_PAUSE).await;
-    }
-    false
-}
-
-/// Counts a socket and decides whether it is worth a task. A Unix socket has no address.
-fn is_admitted(server: &Server, listener: &Listener, address: Option<SocketAddr>) -> bool {
+/// Counts a socket, and has a task see to it if it is admitted.
+async fn take<S: Transport>(
+    server: &Arc<Server>,
+    gate: &Arc<Gate>,
+    stream: S,
+    address: PeerAddress,
+) {
+    server.admission().wait_for_room().await;
+    // Taken together: whoever comes through a listener that was replaced meanwhile looks at it again.
+    let generation = server.generation();
+    let listener = OpenAt::new(gate.listener());
     listener.note_accepted();
-    let config = listener.config();
-    if let Some(address) = address {
-        let ip = address.ip().to_canonical();
-        let (is_known, refusal, hint) = match config.proxy_protocol {
-            true => (
-                contains(&config.proxy_cidrs, ip),
-                Refusal::Proxy,
-                "not among proxy_cidrs of this listener",
-            ),
-            false => (admits(config, ip), Refusal::Address, ADDRESS_HINT),
-        };
-        if !is_known {
-            refuse(listener, refusal, &PeerAddress::Ip(address), &hint);
-            return false;
+    match admit(server, &listener, address) {
+        Ok(entry) => {
+            let place = server.admission().places().take(address.into());
+            let admitted = Admitted {
+                entry,
+                place,
+                generation,
+            };
+            spawn(server, listener, stream, address, admitted);
         }
+        Err((refusal, rule)) => refuse(&listener, refusal, &address, &rule),
     }
-    let refusal = if listener.is_full() {
-        Refusal::MaxConnections
-    } else if server.is_unauthenticated_max() {
-        Refusal::UnauthenticatedMax
-    } else {
-        return true;
+}
+
+/// Decides whether a socket is worth a task.
+fn admit(
+    server: &Server,
+    listener: &Listener,
+    address: PeerAddress,
+) -> Result<Entry, (Refusal, &'static str)> {
+    let config = listener.config();
+    let ip = match address {
+        PeerAddress::Ip(address) => Some(address.ip().to_canonical()),
+        _ => None,
     };
-    listener.note_refused(refusal);
-    tracing::debug!(
-        listener = config.name,
-        peer = address.map(tracing::field::display),
-        reason = refusal.label(),
-        "refused: max_connections or limits.unauthenticated_max"
-    );
-    false
+    if config.proxy_protocol {
+        if ip.is_some_and(|ip| !contains(&config.proxy_cidrs, ip)) {
+            let rule = "not among proxy_cidrs of this listener";
+            return Err((Refusal::Proxy, rule));
+        }
+    } else {
+        admit_address(server, listener, address)?;
+    }
+    let mut entry = server
+        .admission()
+        .enter()
+        .map_err(|refusal| (refusal, LIMIT))?;
+    if !config.proxy_protocol {
+        let counted = server.admission().admit_address(&mut entry, address.into());
+        counted.map_err(|refusal| (refusal, LIMIT))?;
+    }
+    // Those of a listener and of all come last: who is refused for his address does not use them up.
+    let refusal = if listener.is_beyond_max() {
+        Refusal::MaxConnections
+    } else if !listener.admits_rate() {
+        Refusal::ListenerConnectRate
+    } else if !server.admission().admits_rate() {
+        Refusal::ConnectRate
+    } else {
+        return Ok(entry);
+    };
+    Err((refusal, LIMIT))
 }
 
-/// Whether a client may come from this address; the more careful list wins.
-fn admits(config: &ListenerConfig, ip: IpAddr) -> bool {
-    !contains(&config.deny_cidrs, ip)
-        && (config.allow_cidrs.is_empty() || contains(&config.allow_cidrs, ip))
-}
-
-fn contains(networks: &[IpNet], ip: IpAddr) -> bool {
-    networks.iter().any(|network| network.contains(&ip))
+/// Whether a client may come from this address.
+fn admit_address(
+    server: &Server,
+    listener: &Listener,
+    address: PeerAddress,
+) -> Result<(), (Refusal, &'static str)> {
+    if !listener.admits(&address) {
+        return Err((Refusal::Address, "the lists of this listener"));
+    }
+    if server.bans().has_address(&address) {
+        return Err((Refusal::Banned, "the address is banned"));
+    }
+    Ok(())
 }
 
 /// Counts a refusal, and says so in the log unless there are too many.
-fn refuse(listener: &Listener, refusal: Refusal, peer: &PeerAddress, hint: &dyn std::fmt::Display) {
+fn refuse(listener: &Listener, refusal: Refusal, peer: &PeerAddress, rule: &dyn std::fmt::Display) {
     listener.note_refused(refusal);
-    let limit = match refusal {
-        Refusal::Address => &ADDRESS_REFUSALS,
-        Refusal::Proxy => &PROXY_REFUSALS,
-        Refusal::Tls => &TLS_REFUSALS,
-        _ => &WEBSOCKET_REFUSALS,
-    };
-    if let Some(suppressed) = limit.admit() {
-        tracing::warn!(
-            listener = listener.config().name,
-            %peer,
-            reason = refusal.label(),
-            %hint,
-            suppressed,
-            "refused connection"
-        );
+    Refused {
+        what: "connection",
+        reason: refusal.label(),
+        peer,
+        listener: &listener.config().name,
+        client: "",
+        user: "",
+        rule,
+        key: refusal.key(),
     }
+    .log();
 }
 
 fn spawn<S: Transport>(
     server: &Arc<Server>,
-    listener: &Arc<Listener>,
+    listener: OpenAt,
     stream: S,
     address: PeerAddress,
+    admitted: Admitted,
 ) {
-    let (serving, lane) = (server.clone(), listener.clone());
-    let acceptor = listener.acceptor();
+    let serving = server.clone();
     let config = listener.config();
-    if acceptor.is_some() || config.protocol != Protocol::Mqtt || config.proxy_protocol {
-        return server.spawn_connection(serve(serving, lane, acceptor, stream, address));
+    if listener.tls().is_some() || config.protocol != Protocol::Mqtt || config.proxy_protocol {
+        return server.spawn_connection(serve(serving, listener, stream, address, admitted));
     }
     // Nothing comes before MQTT: the driver is the task.
     let now = clock::now();
@@ -179,85 +199,98 @@ fn spawn<S: Transport>(
     let peer = Peer {
         address,
         certificate: PeerCertificate::None,
+        certificate_ids: None,
     };
-    listener.count_open().leave();
-    server.count_unauthenticated().leave();
-    server.spawn_connection(Driver::new(stream, serving, lane, peer, deadlines));
+    let driver = Driver::new(stream, serving, listener, peer, deadlines, admitted);
+    server.spawn_connection(driver);
 }
 
 async fn serve<S: Transport>(
     server: Arc<Server>,
-    listener: Arc<Listener>,
-    acceptor: Option<TlsAcceptor>,
+    listener: OpenAt,
     stream: S,
     address: PeerAddress,
+    admitted: Admitted,
 ) {
     // Boxed apart, so that a connection keeps neither the state of its handshake nor room for a TLS stream it has not.
-    let prepared = Box::pin(prepare_in_time(
-        &server, &listener, acceptor, stream, address,
-    ));
+    let prepared = Box::pin(prepare_in_time(server, listener, stream, address, admitted));
     if let Some(driver) = prepared.await {
         driver.await;
     }
 }
 
 async fn prepare_in_time<S: Transport>(
-    server: &Arc<Server>,
-    listener: &Arc<Listener>,
-    acceptor: Option<TlsAcceptor>,
+    server: Arc<Server>,
+    listener: OpenAt,
     stream: S,
     address: PeerAddress,
+    admitted: Admitted,
 ) -> Option<BoxedDriver> {
     let timeout = server.connect_timeout();
     let connect_by = clock::now() + timeout;
+    let holder = admitted.place.holder().clone();
+    let lane = listener.clone();
+    let stopping = server.clone();
     let preparation = Preparation {
         server,
         listener,
         address,
+        admitted,
         connect_by,
     };
     let prepared = tokio::time::timeout(timeout, async {
-        // A peer that is slow at its handshake has been promised nothing: it does not hold a stop up.
+        // A peer that is slow at its handshake has been promised nothing: it does not hold a stop up, and gives way.
         tokio::select! {
-            driver = preparation.run(acceptor, stream) => driver,
-            () = server.stopped() => None,
+            // What the peer has sent comes first.
+            biased;
+            driver = preparation.run(stream) => driver,
+            () = gives_way(&holder, &stopping) => {
+                if !stopping.is_stopping() {
+                    refuse(&lane, Refusal::UnauthenticatedMax, &address, &GAVE_WAY);
+                }
+                None
+            }
         }
     })
     .await;
     prepared.unwrap_or_else(|_| {
-        listener.note_refused(Refusal::Timeout);
-        tracing::debug!(listener = listener.config().name, peer = %address, "no handshake within limits.connect_timeout_s");
+        refuse(&lane, Refusal::Timeout, &address, &NO_HANDSHAKE);
         None
     })
 }
 
+/// Ends when the place is given to somebody else, or the server stops.
+async fn gives_way(holder: &Holder, server: &Server) {
+    poll_fn(
+        |cx| match holder.is_evicted(cx.waker()) || server.is_stopping() {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        },
+    )
+    .await;
+}
+
 /// What is known while the handshakes run.
-struct Preparation<'a> {
-    server: &'a Arc<Server>,
-    listener: &'a Arc<Listener>,
+struct Preparation {
+    server: Arc<Server>,
+    listener: OpenAt,
     address: PeerAddress,
+    admitted: Admitted,
     connect_by: Timestamp,
 }
 
-impl Preparation<'_> {
+impl Preparation {
     /// First byte, PROXY header, TLS, WebSocket, in this order, as far as the listener asks for them.
-    async fn run<S: Transport>(
-        mut self,
-        acceptor: Option<TlsAcceptor>,
-        mut stream: S,
-    ) -> Option<BoxedDriver> {
-        let counted = (
-            self.listener.count_open(),
-            self.server.count_unauthenticated(),
-        );
+    async fn run<S: Transport>(mut self, mut stream: S) -> Option<BoxedDriver> {
         if !stream.speaks().await {
             return None;
         }
         if self.listener.config().proxy_protocol {
             self.address = self.read_proxy_header(&mut stream).await?;
+            self.admitted.place.move_to(self.address.into());
         }
-        let driver = match acceptor {
-            None => self.driver_over(stream, PeerCertificate::None).await?,
+        match self.listener.acceptor() {
+            None => self.driver_over(stream, PeerCertificate::None, None).await,
             Some(acceptor) => {
                 let stream = match acceptor.accept(stream).await {
                     Ok(stream) => stream,
@@ -266,24 +299,23 @@ impl Preparation<'_> {
                         return None;
                     }
                 };
+                let ids = self.certificate_ids(&stream)?;
                 let certificate = self.certificate(&stream);
-                self.driver_over(stream, certificate).await?
+                self.driver_over(stream, certificate, ids).await
             }
-        };
-        counted.0.leave();
-        counted.1.leave();
-        Some(driver)
+        }
     }
 
     /// The driver over what is open now, with WebSocket between where the listener has it.
     async fn driver_over<S: Stream>(
-        &self,
+        self,
         mut stream: S,
         certificate: PeerCertificate,
+        ids: CertificateIds,
     ) -> Option<BoxedDriver> {
         let config = self.listener.config();
         if config.protocol == Protocol::Mqtt {
-            return Some(self.driver(stream, certificate));
+            return Some(self.driver(stream, certificate, ids));
         }
         let rules = HandshakeRules {
             head_bytes_max: self.server.websocket_head_bytes_max(),
@@ -296,7 +328,7 @@ impl Preparation<'_> {
                 let counters = self.listener.violations().clone();
                 let socket = WebSocket::new(stream, early, frame_bytes_max, counters);
                 let socket: BoxedStream = Box::new(socket);
-                Some(self.driver(socket, certificate))
+                Some(self.driver(socket, certificate, ids))
             }
             Err(refusal) => {
                 self.refuse(Refusal::WebSocket, &refusal);
@@ -306,8 +338,7 @@ impl Preparation<'_> {
     }
 
     /// Where the client of a proxy comes from; `None` when there is no usable header or the client is not admitted.
-    async fn read_proxy_header<S: Stream>(&self, stream: &mut S) -> Option<PeerAddress> {
-        let config = self.listener.config();
+    async fn read_proxy_header<S: Stream>(&mut self, stream: &mut S) -> Option<PeerAddress> {
         let address = match proxy::read_header(stream).await {
             Ok(Source::Client(address)) => PeerAddress::Ip(address),
             // It only looks whether we are alive, and it is one of `proxy_cidrs`.
@@ -318,16 +349,36 @@ impl Preparation<'_> {
                 return None;
             }
         };
-        let is_admitted = match address {
-            PeerAddress::Ip(address) => admits(config, address.ip().to_canonical()),
-            // No list can tell.
-            _ => config.allow_cidrs.is_empty() && config.deny_cidrs.is_empty(),
+        let admission = self.server.admission();
+        let counted = admit_address(&self.server, &self.listener, address).and_then(|()| {
+            let entry = &mut self.admitted.entry;
+            let counted = admission.admit_address(entry, address.into());
+            counted.map_err(|refusal| (refusal, LIMIT))
+        });
+        match counted {
+            Ok(()) => Some(address),
+            Err((refusal, rule)) => {
+                refuse(&self.listener, refusal, &address, &rule);
+                None
+            }
+        }
+    }
+
+    /// What lists of revoked certificates know the client's by; `None` when they know one. A resumed session was not verified.
+    fn certificate_ids<S>(&self, stream: &TlsStream<S>) -> Option<CertificateIds> {
+        let (_, session) = stream.get_ref();
+        let certificates = session.peer_certificates().unwrap_or_default();
+        let ids: Option<Arc<[_]>> = certificates.iter().map(CertificateId::of).collect();
+        let Some(ids) = ids else {
+            self.refuse(Refusal::Tls, &"the client certificate cannot be read");
+            return None;
         };
-        if !is_admitted {
-            refuse(self.listener, Refusal::Address, &address, &ADDRESS_HINT);
+        let tls = self.listener.tls();
+        if tls.is_some_and(|tls| tls.revoked().has_any(&ids)) {
+            self.refuse(Refusal::Tls, &"the client certificate has been revoked");
             return None;
         }
-        Some(address)
+        Some((!ids.is_empty()).then_some(ids))
     }
 
     /// What the client's certificate says.
@@ -340,21 +391,29 @@ impl Preparation<'_> {
         leaf.map_or(PeerCertificate::None, |leaf| tls::read(leaf, kind, now_s))
     }
 
-    fn refuse(&self, refusal: Refusal, hint: &dyn std::fmt::Display) {
-        refuse(self.listener, refusal, &self.address, hint);
+    fn refuse(&self, refusal: Refusal, rule: &dyn std::fmt::Display) {
+        refuse(&self.listener, refusal, &self.address, rule);
     }
 
-    fn driver<S: Stream>(&self, stream: S, certificate: PeerCertificate) -> BoxedDriver {
+    fn driver<S: Stream>(
+        self,
+        stream: S,
+        certificate: PeerCertificate,
+        certificate_ids: CertificateIds,
+    ) -> BoxedDriver {
         let peer = Peer {
             address: self.address,
             certificate,
+            certificate_ids,
         };
-        let (server, listener) = (self.server.clone(), self.listener.clone());
         let deadlines = Deadlines {
             silent_by: None,
             connect_by: self.connect_by,
         };
-        Box::pin(Driver::new(stream, server, listener, peer, deadlines))
+        let (server, listener, admitted) = (self.server, self.listener, self.admitted);
+        Box::pin(Driver::new(
+            stream, server, listener, peer, deadlines, admitted,
+        ))
     }
 }
 
@@ -379,15 +438,15 @@ impl Transport for UnixStream {
     }
 }
 
-static ADDRESS_REFUSALS: AuditLimit = AuditLimit::new();
-static PROXY_REFUSALS: AuditLimit = AuditLimit::new();
-static TLS_REFUSALS: AuditLimit = AuditLimit::new();
-static WEBSOCKET_REFUSALS: AuditLimit = AuditLimit::new();
-const ADDRESS_HINT: &str = "allow_cidrs or deny_cidrs of this listener";
+/// What lists of revoked certificates know a client's by.
+type CertificateIds = Option<Arc<[CertificateId]>>;
+
+/// The rule behind most refusals.
+const LIMIT: &str = "the limit is reached";
+pub(crate) const GAVE_WAY: &str =
+    "gave way to a newcomer: oldest connection without a session, of the address with most of them";
+pub(crate) const NO_HANDSHAKE: &str = "no complete handshake and CONNECT in time";
 /// A socket that says nothing for so long is closed.
 const FIRST_BYTE_TIME: Duration = Duration::from_secs(10);
-/// How often, and after which pauses, the accept loop looks for room: a second.
-const ROOM_LOOKS: u32 = 200;
-const ROOM_PAUSE: Duration = Duration::from_millis(5);
 /// Pause after a failed accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

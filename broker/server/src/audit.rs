@@ -1,9 +1,96 @@
-//! Limits the lines that refused clients cause: in a storm the log must not be the outage.
+//! One line for each refusal: who, from where, what, which rule, which key changes it. Target `audit`.
+//!
+//! Invariants: in a storm the log is not the outage. One address causes at most [`ADDRESS_LINES_PER_SECOND`] lines a second, all
+//! together [`LINES_PER_SECOND`]; each line says how many are missing before it (`suppressed`). Addresses are remembered in a bounded
+//! table. What is counted, and never suppressed, is with the listeners (`listener.rs`).
+//!
+//! Does not know: why something was refused, and never a password or payload.
 
+use crate::admission::{AddressKey, Recent};
+use crate::auth::PeerAddress;
 use crate::clock;
+use std::fmt::Display;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{LazyLock, Mutex, PoisonError};
 
-/// Lines of one kind: at most [`LINES_PER_SECOND`].
+/// Something that was refused.
+pub(crate) struct Refused<'a> {
+    /// What: `connection`, `client`, `publish`, `subscribe`, ...
+    pub(crate) what: &'static str,
+    /// Why, in a word of the metrics.
+    pub(crate) reason: &'static str,
+    pub(crate) peer: &'a PeerAddress,
+    pub(crate) listener: &'a str,
+    /// The client identifier; empty where it is not known.
+    pub(crate) client: &'a str,
+    /// The user name, as proven or as claimed; empty where there is none.
+    pub(crate) user: &'a str,
+    /// The rule, or what is wrong: a topic, an error.
+    pub(crate) rule: &'a dyn Display,
+    /// What an operator changes to have it otherwise.
+    pub(crate) key: &'a str,
+}
+
+impl Refused<'_> {
+    /// Writes the line, unless there are too many.
+    pub(crate) fn log(&self) {
+        if let Some(suppressed) = LINES.admit((*self.peer).into()) {
+            tracing::warn!(
+                target: "audit",
+                reason = self.reason,
+                peer = %self.peer,
+                listener = self.listener,
+                client = self.client,
+                user = self.user,
+                rule = %self.rule,
+                key = self.key,
+                suppressed,
+                "refused {}",
+                self.what
+            );
+        }
+    }
+}
+
+/// Lines of all refusals.
+#[derive(Debug, Default)]
+struct Lines {
+    all: AuditLimit,
+    by_address: Mutex<Recent<AddressKey, SecondOfLines>>,
+}
+
+#[derive(Copy, Clone, Debug, Default)]
+struct SecondOfLines {
+    second: u64,
+    lines: u64,
+}
+
+impl Lines {
+    /// Whether `key` may cause a line now; if so, how many were suppressed before it.
+    fn admit(&self, key: AddressKey) -> Option<u64> {
+        if self.all.is_spent() || !self.admits_address(key) {
+            self.all.suppressed.fetch_add(1, Ordering::Relaxed);
+            return None;
+        }
+        self.all.admit_within(LINES_PER_SECOND)
+    }
+
+    fn admits_address(&self, key: AddressKey) -> bool {
+        let second = clock::monotonic().as_secs() + 1;
+        let mut addresses = self
+            .by_address
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let lines = addresses.entry(key, ADDRESSES_MAX);
+        if lines.second != second {
+            *lines = SecondOfLines { second, lines: 0 };
+        }
+        lines.lines += 1;
+        lines.lines <= ADDRESS_LINES_PER_SECOND
+    }
+}
+
+/// Lines of one kind: at most [`KIND_LINES_PER_SECOND`].
 #[derive(Debug, Default)]
 pub(crate) struct AuditLimit {
     second: AtomicU64,
@@ -23,21 +110,39 @@ impl AuditLimit {
 
     /// Whether a line may be written now; if so, how many were suppressed before it.
     pub(crate) fn admit(&self) -> Option<u64> {
+        self.admit_within(KIND_LINES_PER_SECOND)
+    }
+
+    fn admit_within(&self, lines_max: u64) -> Option<u64> {
         let second = clock::monotonic().as_secs() + 1;
         if self.second.swap(second, Ordering::Relaxed) != second {
             self.lines.store(0, Ordering::Relaxed);
         }
-        if self.lines.fetch_add(1, Ordering::Relaxed) < LINES_PER_SECOND {
+        if self.lines.fetch_add(1, Ordering::Relaxed) < lines_max {
             Some(self.suppressed.swap(0, Ordering::Relaxed))
         } else {
             self.suppressed.fetch_add(1, Ordering::Relaxed);
             None
         }
     }
+
+    /// Whether this second has had its lines.
+    fn is_spent(&self) -> bool {
+        let second = clock::monotonic().as_secs() + 1;
+        self.second.load(Ordering::Relaxed) == second
+            && self.lines.load(Ordering::Relaxed) >= LINES_PER_SECOND
+    }
 }
 
-/// Lines that one kind of refusal may cause in a second.
-const LINES_PER_SECOND: u64 = 10;
+static LINES: LazyLock<Lines> = LazyLock::new(Lines::default);
+/// Lines that all refusals together may cause in a second.
+const LINES_PER_SECOND: u64 = 50;
+/// Lines that one address may cause in a second.
+const ADDRESS_LINES_PER_SECOND: u64 = 10;
+/// Lines that one kind of event may cause in a second.
+const KIND_LINES_PER_SECOND: u64 = 10;
+/// Addresses whose lines are counted; the others start anew.
+const ADDRESSES_MAX: usize = 10_000;
 
 #[cfg(test)]
 mod tests {
@@ -48,6 +153,20 @@ mod tests {
         let limit = AuditLimit::new();
         let admitted = (0..1000).filter(|_| limit.admit().is_some()).count() as u64;
         // The second may change once while this runs.
-        assert!((LINES_PER_SECOND..=2 * LINES_PER_SECOND).contains(&admitted));
+        assert!((KIND_LINES_PER_SECOND..=2 * KIND_LINES_PER_SECOND).contains(&admitted));
+    }
+
+    #[test]
+    fn one_address_does_not_use_up_the_lines_of_others() {
+        let lines = Lines::default();
+        let admitted = |key| {
+            let key = AddressKey::V4(key);
+            (0..1000).filter(|_| lines.admit(key).is_some()).count() as u64
+        };
+        let of_one = admitted(1);
+        assert!((ADDRESS_LINES_PER_SECOND..=2 * ADDRESS_LINES_PER_SECOND).contains(&of_one));
+        assert!(admitted(2) >= 1);
+        let of_many: u64 = (3..1000).map(admitted).sum();
+        assert!(of_many <= 2 * LINES_PER_SECOND, "{of_many}");
     }
 }

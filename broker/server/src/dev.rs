@@ -89,6 +89,7 @@ pub fn prepare(config: &mut Config) -> Result<DevSetup, DevError> {
                 cert: server_cert,
                 key: server_key,
                 client_ca: Some(authority.certificate_path()),
+                crl: None,
                 client_cert: ClientCert::Optional,
                 identity: Identity::Cn,
                 record_bytes_max: 16_384,

@@ -6,13 +6,18 @@
 //!
 //! Does not know: MQTT rules, TLS.
 
-use crate::audit::AuditLimit;
+use crate::accept::{Admitted, GAVE_WAY, NO_HANDSHAKE};
+use crate::admission::{Entry, Place};
+use crate::audit::Refused;
 use crate::auth::{Decision, Exchange, Peer, Proof};
 use crate::clock;
+use crate::listener::{Listener, OpenAt, Refusal};
 use crate::runtime;
-use crate::server::{Listener, Server};
+use crate::server::Server;
+use motemq_codec::ReasonCode;
 use motemq_core::{
-    ClientId, Close, ConnectRequest, Connection, ConnectionRules, Event, Room, Timestamp,
+    ClientId, Close, ConnectRequest, Connection, ConnectionRules, Event, ExchangeAnswer,
+    ExchangeStage, ExchangeStep, Identity, Room, Timestamp, Verdict,
 };
 use std::cell::RefCell;
 use std::future::Future;
@@ -28,7 +33,9 @@ pub(crate) struct Driver<S> {
     socket: S,
     connection: Connection,
     server: Arc<Server>,
-    listener: Arc<Listener>,
+    listener: OpenAt,
+    #[expect(dead_code, reason = "counts the connection while it is open")]
+    entry: Entry,
     peer: Peer,
     /// A packet that is not complete yet, or bytes that must wait.
     input: Vec<u8>,
@@ -53,8 +60,10 @@ pub(crate) struct Driver<S> {
     deadlines: Deadlines,
     /// What is left to write after the end must be gone by then.
     close_by: Option<Timestamp>,
-    /// Until the client is connected; then the server wakes it through its session.
-    stop: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    /// Until the client is connected. The server wakes it through this, and then through its session.
+    place: Option<Box<Place>>,
+    /// It has been looked at as of this one whether the connection may stay.
+    generation: u64,
     is_counted: bool,
 }
 
@@ -79,9 +88,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     pub(crate) fn new(
         socket: S,
         server: Arc<Server>,
-        listener: Arc<Listener>,
+        listener: OpenAt,
         peer: Peer,
         deadlines: Deadlines,
+        admitted: Admitted,
     ) -> Self {
         let now = clock::now();
         let rules = ConnectionRules {
@@ -90,14 +100,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             publish_rate: listener.publish_rate(),
         };
         let connection = Connection::new(rules, server.broker(), now);
-        let stop: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(server.stopped());
         // Before anything is asked: what changes from now on may have been missed.
-        let login_generation = server.login_generation();
+        let login_generation = server.generation();
         Self {
             socket,
             connection,
             server,
             listener,
+            entry: admitted.entry,
             peer,
             input: Vec::new(),
             input_needed: 0,
@@ -112,7 +122,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             timer_at: None,
             deadlines,
             close_by: None,
-            stop: Some(stop),
+            place: Some(Box::new(admitted.place)),
+            generation: admitted.generation,
             is_counted: false,
         }
     }
@@ -147,18 +158,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let Some(denial) = self.connection.take_denial() else {
             return;
         };
-        if let Some(suppressed) = DENIALS.admit() {
-            tracing::warn!(
-                target: "audit",
-                client = self.connection.client_id().map(ClientId::as_str),
-                peer = %self.peer.address,
-                action = denial.action.label(),
-                topic = &*denial.topic,
-                why = &*denial.why,
-                suppressed,
-                "denied by the ACL (auth.acl_file)"
-            );
+        let identity = self.identity();
+        Refused {
+            what: "by the ACL",
+            reason: denial.action.label(),
+            peer: &self.peer.address,
+            listener: &self.listener.config().name,
+            client: self.connection.client_id().map_or("", ClientId::as_str),
+            user: identity.name().unwrap_or_default(),
+            rule: &format_args!("{}: {}", denial.topic, denial.why),
+            key: "auth.acl_file",
         }
+        .log();
+    }
+
+    /// Who the client is, once connected.
+    fn identity(&self) -> Identity {
+        let session = self.connection.session();
+        session.map_or(Identity::Anonymous, |session| session.identity())
     }
 
     fn run(&mut self, cx: &mut Context<'_>, output: &mut Vec<u8>) -> Poll<()> {
@@ -168,6 +185,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         self.connection.resume(now);
         self.poll_stop(cx, output);
         self.poll_check(cx, output);
+        self.poll_standing(output);
         if self.is_counted {
             self.poll_login(output);
         }
@@ -177,8 +195,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             let was_blocked = self.is_blocked(output);
             let read = self.poll_read(cx, now, output);
             self.note_connected();
-            // Once more: a client that connects while the server stops is not among those it wakes.
+            // Once more: a client that connects while the server stops, or changes, is not among those it wakes.
             self.poll_stop(cx, output);
+            self.poll_standing(output);
             let more = output.len() < self.connection.output_bytes_max()
                 && self
                     .connection
@@ -208,6 +227,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             // A reload may have been while the credentials were checked; it has woken nobody then.
             self.poll_login(output);
         }
+        self.poll_place(cx, output);
         self.poll_timer(cx, now, output);
         if self.connection.closed().is_some() {
             let _ = self.poll_write(cx, output);
@@ -228,14 +248,73 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         self.is_courteous
     }
 
+    /// Ends the connection when the server stops.
     fn poll_stop(&mut self, cx: &mut Context<'_>, output: &mut Vec<u8>) {
-        let is_stopping = match &mut self.stop {
-            Some(stop) => stop.as_mut().poll(cx).is_ready(),
-            None => self.server.is_stopping(),
-        };
-        if is_stopping {
+        if let Some(place) = &self.place {
+            // Before the look at the server: it wakes who is not connected through this.
+            let _ = place.holder().is_evicted(cx.waker());
+        }
+        if self.server.is_stopping() {
             self.connection.close(Close::ServerShutdown, output);
         }
+    }
+
+    /// Ends the connection when somebody else has its place. What the client has sent comes first: it may be its CONNECT.
+    fn poll_place(&mut self, cx: &mut Context<'_>, output: &mut Vec<u8>) {
+        let Some(place) = &self.place else { return };
+        if place.holder().is_evicted(cx.waker()) && self.connection.closed().is_none() {
+            self.refuse(Refusal::UnauthenticatedMax, GAVE_WAY);
+            self.connection.close(Close::Lost, output);
+        }
+    }
+
+    /// After a change: whether the connection may stay.
+    fn poll_standing(&mut self, output: &mut Vec<u8>) {
+        let generation = self.server.generation();
+        if generation == self.generation {
+            return;
+        }
+        self.generation = generation;
+        if let Err((code, reason)) = self.may_stay() {
+            self.connection
+                .close(Close::Dismissed(code, reason), output);
+        }
+    }
+
+    fn may_stay(&mut self) -> Result<(), (ReasonCode, &'static str)> {
+        let Some(listener) = self.server.listener_now(&self.listener) else {
+            return Err((ReasonCode::AdministrativeAction, "the listener was removed"));
+        };
+        if !Arc::ptr_eq(&listener, &self.listener) {
+            listener.may_keep(&self.listener, &self.peer)?;
+            self.listener.follow(listener);
+        }
+        if let Some(client) = self.connection.client_id()
+            && self.server.bans().has_client(
+                &self.peer.address,
+                client.as_str(),
+                self.identity().name().unwrap_or_default(),
+            )
+        {
+            return Err((ReasonCode::Banned, BANNED));
+        }
+        Ok(())
+    }
+
+    /// Counts and logs why a connection without a session ends.
+    fn refuse(&self, refusal: Refusal, rule: &'static str) {
+        self.listener.note_refused(refusal);
+        Refused {
+            what: "connection",
+            reason: refusal.label(),
+            peer: &self.peer.address,
+            listener: &self.listener.config().name,
+            client: "",
+            user: "",
+            rule: &rule,
+            key: refusal.key(),
+        }
+        .log();
     }
 
     /// Takes the verdict on the credentials, when it is there.
@@ -255,7 +334,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 
     /// After a reload: whether the login still stands.
     fn poll_login(&mut self, output: &mut Vec<u8>) {
-        let generation = self.server.login_generation();
+        let generation = self.server.generation();
         if generation == self.login_generation {
             return;
         }
@@ -332,12 +411,45 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 let client = self.connection.client_id().map(ClientId::as_str);
                 let (listener, peer) = (self.listener.config(), &self.peer);
                 let authenticator = self.server.authenticator();
+                let claimed = claimed(&step, self.exchange.as_deref());
                 let (exchange, proof) = (&mut self.exchange, &mut self.proof);
                 let answer = authenticator.answer(exchange, proof, step, client, listener, peer);
+                let answer = self.judge(answer, &claimed);
+                let broker = self.server.broker();
                 self.connection.handle_answer(answer, broker, now, output);
                 self.connection.begin(cx.waker(), output);
             }
             None => {}
+        }
+    }
+
+    /// An answer of the method, unless a ban is in its way.
+    fn judge(&mut self, answer: ExchangeAnswer, claimed: &Claimed) -> ExchangeAnswer {
+        let (bans, peer) = (self.server.bans(), &self.peer);
+        let user = match (&answer, &self.exchange) {
+            (ExchangeAnswer::Accepted { login, .. }, _) => {
+                login.identity.name().unwrap_or_default()
+            }
+            (_, Some(exchange)) => exchange.user(),
+            _ => &claimed.user,
+        };
+        let is_banned = match &answer {
+            ExchangeAnswer::Refused { code, .. } => {
+                if is_failure(*code) && !user.is_empty() {
+                    bans.note_failure(&peer.address, user);
+                }
+                false
+            }
+            _ => bans.has_login(&peer.address, &claimed.client, user) || bans.has_user(user),
+        };
+        if !is_banned {
+            return answer;
+        }
+        report_ban(&self.listener, peer, &claimed.client, user);
+        self.exchange = None;
+        ExchangeAnswer::Refused {
+            code: ReasonCode::Banned,
+            reason: BANNED,
         }
     }
 
@@ -347,13 +459,37 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         request: ConnectRequest,
         output: &mut Vec<u8>,
     ) {
-        let (server, listener) = (self.server.clone(), self.listener.clone());
+        let (server, listener) = (self.server.clone(), Arc::clone(&self.listener));
         let peer = self.peer.clone();
         self.check = Some(Box::pin(async move {
-            server
+            let (client, user) = (request.client_id.clone(), request.username.clone());
+            let user = user.unwrap_or_default();
+            if server.bans().has_login(&peer.address, &client, &user) {
+                return ban(&listener, &peer, &client, &user);
+            }
+            let decision = server
                 .authenticator()
                 .check(request, listener.config(), &peer)
-                .await
+                .await;
+            match &decision.verdict {
+                Verdict::Accepted { login, .. }
+                    if server
+                        .bans()
+                        .has_user(login.identity.name().unwrap_or_default()) =>
+                {
+                    ban(
+                        &listener,
+                        &peer,
+                        &client,
+                        login.identity.name().unwrap_or_default(),
+                    )
+                }
+                Verdict::Refused { code, .. } if is_failure(*code) && !user.is_empty() => {
+                    server.bans().note_failure(&peer.address, &user);
+                    decision
+                }
+                _ => decision,
+            }
         }));
         self.poll_check(cx, output);
     }
@@ -433,7 +569,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
         self.connection.handle_timeout(now, output);
         let connect_by = self.deadlines.next();
-        if !self.is_counted && now >= connect_by {
+        if !self.is_counted && now >= connect_by && self.connection.closed().is_none() {
+            self.refuse(Refusal::Timeout, NO_HANDSHAKE);
             self.connection.close(Close::Lost, output);
         }
         if self.connection.closed().is_some() {
@@ -471,9 +608,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
         if let Some(client) = self.connection.client_id() {
             self.is_counted = true;
-            self.stop = None;
-            self.server.note_authenticated();
+            if let Some(place) = self.place.take() {
+                place.succeed();
+            }
             self.listener.note_connected();
+            self.server.bans().note_connected(client.as_str());
             tracing::info!(
                 client = client.as_str(),
                 peer = %self.peer.address,
@@ -487,27 +626,55 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 
 impl<S> Drop for Driver<S> {
     fn drop(&mut self) {
-        self.listener.note_gone();
         let client = self.connection.client_id().cloned();
         self.connection.finish(self.server.broker(), clock::now());
         let Some(close) = self.connection.closed() else {
             return;
         };
         self.listener.note_closed(close, self.is_counted);
-        if !self.is_counted {
-            self.server.note_authenticated();
-        }
         let reason = close.label();
         match (client, close) {
             (Some(client), Close::Violation(violation)) => {
-                if let Some(suppressed) = REFUSALS.admit() {
-                    tracing::warn!(client = client.as_str(), peer = %self.peer.address, reason, %violation, suppressed, "client disconnected for breaking a rule or a limit");
+                Refused {
+                    what: "client that broke a rule or a limit",
+                    reason,
+                    peer: &self.peer.address,
+                    listener: &self.listener.config().name,
+                    client: client.as_str(),
+                    user: "",
+                    rule: violation,
+                    key: "",
                 }
+                .log();
+            }
+            (Some(client), Close::Dismissed(code, rule)) => {
+                Refused {
+                    what: "client that a change does not admit any more",
+                    reason,
+                    peer: &self.peer.address,
+                    listener: &self.listener.config().name,
+                    client: client.as_str(),
+                    user: "",
+                    rule,
+                    key: match code {
+                        ReasonCode::Banned => Refusal::Banned.key(),
+                        _ => "[[listeners]]",
+                    },
+                }
+                .log();
             }
             (Some(client), Close::LoginEnded(LOGIN_GONE)) => {
-                if let Some(suppressed) = LOGINS_GONE.admit() {
-                    tracing::warn!(client = client.as_str(), peer = %self.peer.address, reason, suppressed, "client disconnected: its user, password, key or certificate was removed or changed, or its listener no longer admits it; see [auth]");
+                Refused {
+                    what: "client whose user, password, key or certificate was removed or changed",
+                    reason,
+                    peer: &self.peer.address,
+                    listener: &self.listener.config().name,
+                    client: client.as_str(),
+                    user: "",
+                    rule: &LOGIN_GONE,
+                    key: "[auth]",
                 }
+                .log();
             }
             (Some(client), _) => {
                 tracing::info!(client = client.as_str(), reason, "client disconnected");
@@ -527,6 +694,59 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Driver<S> {
     }
 }
 
+/// Who a client says it is.
+struct Claimed {
+    client: String,
+    user: String,
+}
+
+/// What a step of an enhanced authentication says of that, or the exchange before it.
+fn claimed(step: &ExchangeStep, exchange: Option<&Exchange>) -> Claimed {
+    match (&step.stage, exchange) {
+        (ExchangeStage::Connect { request, .. }, _) => Claimed {
+            client: request.client_id.clone(),
+            user: request.username.clone().unwrap_or_default(),
+        },
+        (_, exchange) => Claimed {
+            client: exchange.map_or("", Exchange::client).to_owned(),
+            user: exchange.map_or("", Exchange::user).to_owned(),
+        },
+    }
+}
+
+/// Whether a refusal says that somebody does not know a password.
+fn is_failure(code: ReasonCode) -> bool {
+    matches!(
+        code,
+        ReasonCode::BadUserNameOrPassword | ReasonCode::NotAuthorized
+    )
+}
+
+fn ban(listener: &Listener, peer: &Peer, client: &str, user: &str) -> Decision {
+    report_ban(listener, peer, client, user);
+    Decision {
+        verdict: Verdict::Refused {
+            code: ReasonCode::Banned,
+            reason: BANNED,
+        },
+        proof: None,
+    }
+}
+
+fn report_ban(listener: &Listener, peer: &Peer, client: &str, user: &str) {
+    Refused {
+        what: "client",
+        reason: Refusal::Banned.label(),
+        peer: &peer.address,
+        listener: &listener.config().name,
+        client,
+        user,
+        rule: &BANNED,
+        key: Refusal::Banned.key(),
+    }
+    .log();
+}
+
 /// Buffers of a thread; taken for the time of one run.
 #[derive(Default)]
 struct Scratch {
@@ -538,14 +758,10 @@ thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
-/// Clients that were thrown out, in the log.
-static REFUSALS: AuditLimit = AuditLimit::new();
-/// What the ACL denied, in the log.
-static DENIALS: AuditLimit = AuditLimit::new();
-/// Clients whose login no longer stands, in the log.
-static LOGINS_GONE: AuditLimit = AuditLimit::new();
 /// What a client is told whose login no longer stands.
 const LOGIN_GONE: &str = "the login is no longer valid";
+/// What a banned client is told.
+const BANNED: &str = "banned for now";
 /// Bytes read in one go.
 const INPUT_BYTES: usize = 64 << 10;
 /// Deliveries are encoded up to this many bytes before they are written.

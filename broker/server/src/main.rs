@@ -6,15 +6,17 @@
 mod command;
 
 use clap::{Args, Parser, Subcommand};
+use command::admin::BanCommand;
 use command::passwd::PasswdCommand;
 use command::store::StoreCommand;
 use motemq::config::{self, Bind, Config, LogFormat, Sources};
-use motemq::reload::Reloader;
+use motemq::reload::{Mistakes, Reloaded, Reloader};
 use motemq::server::{INJECT_SYNC, StartError, Stop};
 use motemq::{clock, dev, runtime, server, supervisor};
 use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -44,6 +46,15 @@ enum Command {
     Store {
         #[command(subcommand)]
         command: StoreCommand,
+        #[command(flatten)]
+        config: ConfigArgs,
+    },
+    /// Have the running broker read its configuration and files again, and say what changed.
+    Reload(ConfigArgs),
+    /// Shut out addresses, clients and users, or end that.
+    Ban {
+        #[command(subcommand)]
+        command: BanCommand,
         #[command(flatten)]
         config: ConfigArgs,
     },
@@ -87,6 +98,7 @@ enum ConfigCommand {
 }
 
 fn main() -> ExitCode {
+    raise_descriptors();
     // Starts the clock, from which "ready in" counts.
     let _ = clock::monotonic();
     match Cli::parse().command {
@@ -98,11 +110,31 @@ fn main() -> ExitCode {
             Err(code) => code,
         },
         Command::Acl(command) => command::acl::run(&command),
+        Command::Reload(config) => match load(&config) {
+            Ok(config) => command::admin::reload(&config),
+            Err(code) => code,
+        },
+        Command::Ban { command, config } => match load(&config) {
+            Ok(config) => command::admin::ban(command, &config),
+            Err(code) => code,
+        },
         Command::Passwd(command) => match command::passwd::run(&command) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(&error),
         },
     }
+}
+
+/// Services start with room for a thousand files, for the sake of programs that use `select`; the hard limit is the operator's.
+fn raise_descriptors() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    // Without it there are fewer connections, as the log says when it comes to that.
+    let _ = setrlimit(Resource::Nofile, raised);
 }
 
 fn load(args: &ConfigArgs) -> Result<Config, ExitCode> {
@@ -256,12 +288,27 @@ async fn serve(
     let server = running.server().clone();
     supervisor::ready();
     let watchdog = tokio::spawn(supervisor::watch(server.clone()));
+    let mut requests = match &reloader {
+        Some(_) => server.reload_requests(),
+        None => tokio::sync::mpsc::channel(1).1,
+    };
     let stop = loop {
         tokio::select! {
             stop = server.stop_reason() => break stop,
             _ = interrupt.recv() => break Stop::Asked,
             _ = terminate.recv() => break Stop::Asked,
-            Some(()) = received(&mut hangup) => reload(reloader.as_mut(), &server),
+            Some(()) = received(&mut hangup) => {
+                let _ = reload(reloader.as_mut(), &server);
+            }
+            Some(asked) = requests.recv() => {
+                // Who asked may have gone.
+                let _ = reload(reloader.as_mut(), &server).map(|result| asked.send(result));
+            }
+            () = look_due(reloader.as_ref()) => {
+                if let Some(reloader) = &mut reloader {
+                    reloader.look(&server);
+                }
+            }
         }
     };
     watchdog.abort();
@@ -285,12 +332,22 @@ async fn received(signal: &mut Option<Signal>) -> Option<()> {
     }
 }
 
-fn reload(reloader: Option<&mut Reloader>, server: &server::Server) {
-    supervisor::reloading();
-    if let Some(reloader) = reloader {
-        reloader.reload(server);
+/// Ends when it is time to look whether files have changed.
+async fn look_due(reloader: Option<&Reloader>) {
+    match reloader {
+        Some(reloader) => tokio::time::sleep(reloader.look_interval()).await,
+        None => std::future::pending().await,
     }
+}
+
+fn reload(
+    reloader: Option<&mut Reloader>,
+    server: &Arc<server::Server>,
+) -> Option<Result<Reloaded, Mistakes>> {
+    supervisor::reloading();
+    let result = reloader.map(|reloader| reloader.reload_and_report(server));
     supervisor::ready();
+    result
 }
 
 /// A panic ends its connection only; one that met a lock poisoned by an earlier panic ends the process, because the state

@@ -3,9 +3,11 @@
 //! The broker counts in plain structs; a scrape copies the sums into the `metrics` recorder and renders it. Label values
 //! come from closed sets: never a client id, topic, address or user.
 
+use crate::ban::Cause;
 use crate::config::Protocol;
 use crate::server::{Refusal, Server};
 use crate::store::journal::{COMMIT_BUCKETS_US, StoreCounters};
+use crate::tls;
 use crate::websocket::Violation;
 use metrics::{Unit, counter, describe_counter, describe_gauge, gauge, with_local_recorder};
 use metrics_exporter_prometheus::PrometheusBuilder;
@@ -52,6 +54,24 @@ fn describe() {
         "mqtt_broker_connections_refused_total",
         "Connections and clients refused, by listener and reason."
     );
+    describe_gauge!(
+        "mqtt_broker_tls_crl_next_update_timestamp_seconds",
+        Unit::Seconds,
+        "When the first certificate revocation list of a listener is due to be renewed (Unix time)."
+    );
+    describe_gauge!(
+        "mqtt_broker_tls_crl_overdue",
+        "1 when a certificate revocation list of a listener is past its nextUpdate; it still holds."
+    );
+    describe_gauge!("mqtt_broker_bans", "Bans that hold.");
+    describe_counter!(
+        "mqtt_broker_bans_imposed_total",
+        "Bans that came by themselves, by cause: failures (of one user from one address), address_failures, flapping."
+    );
+    describe_counter!(
+        "mqtt_broker_connects_refused_total",
+        "CONNECTs and re-authentications refused, by listener and the reason code of MQTT 5."
+    );
     describe_counter!(
         "mqtt_broker_tls_handshakes_failed_total",
         "TLS handshakes that failed, by listener."
@@ -66,7 +86,11 @@ fn describe() {
     );
     describe_gauge!(
         "mqtt_broker_connections_unauthenticated",
-        "Sockets whose first byte or TLS handshake is awaited."
+        "Sockets whose first byte, TLS handshake or CONNECT is awaited."
+    );
+    describe_counter!(
+        "mqtt_broker_connections_evicted_total",
+        "Connections without a session that gave way to newcomers: limits.unauthenticated_max, or too few descriptors."
     );
     describe_counter!(
         "mqtt_broker_password_checks_refused_total",
@@ -189,9 +213,16 @@ fn connections(server: &Server) {
     let pressure = server.broker().pressure().level() as u8;
     gauge!("mqtt_broker_memory_pressure").set(f64::from(pressure));
     gauge!("mqtt_broker_connections_unauthenticated").set(server.unauthenticated() as f64);
+    counter!("mqtt_broker_connections_evicted_total")
+        .absolute(server.admission().places().evicted());
     counter!("mqtt_broker_connection_panics_total").absolute(server.panics());
     counter!("mqtt_broker_password_checks_refused_total")
         .absolute(server.password_checks().refused());
+    for cause in Cause::ALL {
+        counter!("mqtt_broker_bans_imposed_total", "cause" => cause.label())
+            .absolute(server.bans().imposed(cause));
+    }
+    gauge!("mqtt_broker_bans").set(server.bans().list().len() as f64);
     for listener in server.listeners() {
         let name = listener.config().name.clone();
         gauge!("mqtt_broker_connections", "listener" => name.clone())
@@ -201,6 +232,21 @@ fn connections(server: &Server) {
         for refusal in Refusal::ALL {
             counter!("mqtt_broker_connections_refused_total", "listener" => name.clone(), "reason" => refusal.label())
                 .absolute(listener.refused(refusal));
+        }
+        if let Some(tls) = listener.tls() {
+            if let Some(at_s) = tls.revoked().next_update_s() {
+                gauge!("mqtt_broker_tls_crl_next_update_timestamp_seconds", "listener" => name.clone()).set(at_s as f64);
+            }
+            let is_overdue = if tls::is_overdue(tls.revoked()) {
+                1.0
+            } else {
+                0.0
+            };
+            gauge!("mqtt_broker_tls_crl_overdue", "listener" => name.clone()).set(is_overdue);
+        }
+        for (code, count) in listener.refused_codes() {
+            counter!("mqtt_broker_connects_refused_total", "listener" => name.clone(), "code" => format!("0x{code:02X}"))
+                .absolute(count);
         }
         if listener.config().protocol == Protocol::Ws {
             for violation in Violation::ALL {

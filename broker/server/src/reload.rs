@@ -1,21 +1,25 @@
-//! SIGHUP: what can be read again is, all of it or nothing.
+//! SIGHUP, `motemq reload` or a changed file: what can be read again is, all of it or nothing.
 //!
-//! Read again: the configuration, of which `[limits]`, `[mqtt]` and `[auth]` take effect; the files that it names; certificate,
-//! key and authorities of each listener, for connections made from then on. Every other key that was changed is named in the
-//! log: it needs a restart, as do all of `[[listeners]]`. If anything is wrong, each mistake is logged, everything stays as
-//! it was, and `mqtt_broker_config_reload_success` is 0.
+//! Read again: the configuration, of which `[[listeners]]`, `[limits]`, `[mqtt]`, `[auth]`, `[ban]` and `[reload]` take effect; the
+//! files that it names. Every other key that was changed is named: it needs a restart. If anything is wrong, an address that cannot
+//! be used among it, each mistake is reported, everything stays as it was, and `mqtt_broker_config_reload_success` is 0.
 //!
-//! Does not know: signals.
+//! Listeners: one whose `bind` is among the new ones keeps its socket, whatever else of it changed, its name included. Any other is
+//! new, or gone. Who is connected looks whether it may stay (`Listener::may_keep`); through a listener that is gone nobody may.
+//!
+//! Does not know: signals, the admin socket, when files change (`watch.rs`).
 
 use crate::acl_file::LoadedAcl;
 use crate::auth::Authenticator;
-use crate::config::{self, Config, ConfigErrors, Setting, Sources};
-use crate::server::{Server, core_limits};
+use crate::config::{self, Bind, Config, ConfigErrors, ListenerConfig, Setting, Sources, Watch};
+use crate::listener::{Gate, Listener};
+use crate::server::{Server, bind, core_limits};
 use crate::tls;
+use crate::watch::FileWatch;
 use motemq_core::Limits;
-use rustls::ServerConfig;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Where the configuration came from, to read it again.
 #[derive(Debug)]
@@ -25,6 +29,18 @@ pub struct Reloader {
     set: Vec<String>,
     /// As of the start, but for what has taken effect since.
     settings: Vec<Setting>,
+    /// What the files said when they were read last.
+    config: Option<Config>,
+    watched: FileWatch,
+}
+
+/// What a reload changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reloaded {
+    /// `key: from -> to`, one for each that took effect.
+    pub changed: Vec<String>,
+    /// Keys that were changed and need a restart.
+    pub waiting: Vec<String>,
 }
 
 /// Everything of a reload that can fail, done.
@@ -33,12 +49,19 @@ struct Prepared {
     settings: Vec<Setting>,
     authenticator: Authenticator,
     acl: LoadedAcl,
-    /// By listener, in order.
-    tls: Vec<Option<Arc<ServerConfig>>>,
+    gates: Vec<Prospect>,
+}
+
+/// Where connections will come in.
+struct Prospect {
+    gate: Arc<Gate>,
+    /// What is to be behind a gate that is there already.
+    listener: Option<Listener>,
 }
 
 /// Why nothing was changed: one line each.
-struct Mistakes(Vec<String>);
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mistakes(pub Vec<String>);
 
 impl From<ConfigErrors> for Mistakes {
     fn from(errors: ConfigErrors) -> Self {
@@ -50,83 +73,117 @@ impl Reloader {
     /// Will read `sources` again; `settings` are what they say now.
     #[must_use]
     pub fn new(sources: &Sources<'_>, settings: Vec<Setting>) -> Self {
-        Self {
+        let mut reloader = Self {
             file: sources.file.map(ToOwned::to_owned),
             environment: sources.environment.clone(),
             set: sources.set.clone(),
             settings,
+            config: config::load(sources).ok(),
+            watched: FileWatch::default(),
+        };
+        reloader.watched = FileWatch::new(&reloader.watched_files());
+        reloader
+    }
+
+    /// How long to wait until the next [`look`](Self::look).
+    #[must_use]
+    pub fn look_interval(&self) -> Duration {
+        let config = self.config.as_ref().map(|config| &config.reload);
+        Duration::from_secs(config.map_or(NO_LOOK_S, |reload| reload.interval_s.into()))
+    }
+
+    /// Looks whether files have changed, and takes over what they say if so. What the configuration file says now counts only if
+    /// that is watched too: otherwise somebody may be at work on it.
+    pub fn look(&mut self, server: &Arc<Server>) {
+        let files = self.watched_files();
+        if files.is_empty() || !self.watched.look(&files) {
+            return;
+        }
+        tracing::info!("reload: files have changed");
+        let _ = match (self.watch(), self.config.clone()) {
+            (Watch::Files, Some(config)) => {
+                let settings = self.settings.clone();
+                self.take_over(server, Ok((config, settings)))
+            }
+            _ => self.reload_and_report(server),
+        };
+    }
+
+    fn watch(&self) -> Watch {
+        let config = self.config.as_ref();
+        config.map_or(Watch::Off, |config| config.reload.watch)
+    }
+
+    fn watched_files(&self) -> Vec<PathBuf> {
+        let named = self
+            .settings
+            .iter()
+            .filter_map(|setting| setting.file.clone());
+        match self.watch() {
+            Watch::Off => Vec::new(),
+            Watch::Files => named.collect(),
+            Watch::All => named.chain(self.file.clone()).collect(),
         }
     }
 
     /// Reads again. `true` when it took effect.
-    pub fn reload(&mut self, server: &Server) -> bool {
-        match self.prepare(server) {
-            Ok(prepared) => {
-                self.apply(server, prepared);
-                server.note_reload(true);
-                true
-            }
-            Err(Mistakes(lines)) => {
-                for line in &lines {
-                    tracing::error!("reload: {line}");
-                }
-                let mistakes = lines.len();
-                tracing::error!(
-                    mistakes,
-                    "the configuration was not reloaded: everything stays as it was"
-                );
-                server.note_reload(false);
-                false
-            }
-        }
+    pub fn reload(&mut self, server: &Arc<Server>) -> bool {
+        self.reload_and_report(server).is_ok()
     }
 
-    fn prepare(&self, server: &Server) -> Result<Prepared, Mistakes> {
+    /// Reads again, and says what came of it.
+    ///
+    /// # Errors
+    /// When something is wrong: everything is as it was.
+    pub fn reload_and_report(&mut self, server: &Arc<Server>) -> Result<Reloaded, Mistakes> {
         let sources = Sources {
             file: self.file.as_deref(),
             environment: self.environment.clone(),
             set: self.set.clone(),
         };
-        let (config, settings) = config::load_with_settings(&sources)?;
-        let mut mistakes = Vec::new();
-        let mut tls = Vec::new();
-        for listener in server.listeners() {
-            let config = listener.config();
-            let read = tls::server_config(config, server.tls_sessions());
-            tls.push(read.unwrap_or_else(|error| {
-                mistakes.push(format!("listener {}: {error}", config.name));
-                None
-            }));
-        }
-        let acl = LoadedAcl::load(&config.auth).unwrap_or_else(|error| {
-            mistakes.extend(error.lines());
-            LoadedAcl::open()
-        });
-        match Authenticator::new(&config.auth, server.password_checks().clone()) {
-            Ok(authenticator) if mistakes.is_empty() => Ok(Prepared {
-                config,
-                settings,
-                authenticator,
-                acl,
-                tls,
-            }),
-            Ok(_) => Err(Mistakes(mistakes)),
-            Err(error) => {
-                mistakes.push(error.to_string());
-                Err(Mistakes(mistakes))
-            }
-        }
+        let read = config::load_with_settings(&sources);
+        let result = self.take_over(server, read);
+        // What was read just now need not be read again.
+        self.watched = FileWatch::new(&self.watched_files());
+        result
     }
 
-    fn apply(&mut self, server: &Server, prepared: Prepared) {
-        server.set_authenticator(prepared.authenticator);
-        prepared.acl.apply(server.broker());
-        for (listener, tls) in server.listeners().iter().zip(prepared.tls) {
-            if let Some(tls) = tls {
-                listener.set_tls(tls);
+    fn take_over(
+        &mut self,
+        server: &Arc<Server>,
+        read: Result<(Config, Vec<Setting>), ConfigErrors>,
+    ) -> Result<Reloaded, Mistakes> {
+        let result = read
+            .map_err(Mistakes::from)
+            .and_then(|(config, settings)| prepare(server, config, settings))
+            .map(|prepared| self.apply(server, prepared));
+        match &result {
+            Ok(reloaded) if reloaded.waiting.is_empty() => {
+                tracing::info!("the configuration and its files were reloaded");
+            }
+            Ok(reloaded) => tracing::warn!(
+                keys = reloaded.waiting.join(", "),
+                "the configuration and its files were reloaded, but these keys need a restart"
+            ),
+            Err(Mistakes(lines)) => {
+                for line in lines {
+                    tracing::error!("reload: {line}");
+                }
+                tracing::error!(
+                    mistakes = lines.len(),
+                    "the configuration was not reloaded: everything stays as it was"
+                );
             }
         }
+        server.note_reload(result.is_ok());
+        result
+    }
+
+    fn apply(&mut self, server: &Arc<Server>, prepared: Prepared) -> Reloaded {
+        server.set_authenticator(prepared.authenticator);
+        prepared.acl.apply(server.broker());
         server.set_limits(&prepared.config.limits);
+        server.bans().set_config(&prepared.config);
         let broker = server.broker();
         let old = broker.limits();
         // How groups share is fixed when they are made.
@@ -135,46 +192,150 @@ impl Reloader {
             share_redispatch: old.share_redispatch,
             ..core_limits(&prepared.config)
         }));
-        server.ask_logins_again();
-        let mut waiting = Vec::new();
-        for new in &prepared.settings {
-            let old = self.settings.iter_mut().find(|old| old.key == new.key);
+        let mut gates = Vec::new();
+        for Prospect { gate, listener } in prepared.gates {
+            if let Some(listener) = listener {
+                change_gate(&gate, listener);
+            }
+            gates.push(gate);
+        }
+        server.set_gates(gates);
+        server.note_change();
+        self.config = Some(prepared.config);
+        self.compare(prepared.settings)
+    }
+
+    /// Notes which settings hold now, and says which have changed.
+    fn compare(&mut self, settings: Vec<Setting>) -> Reloaded {
+        let mut reloaded = Reloaded::default();
+        let mut hold = Vec::new();
+        for new in settings {
+            let old = self.settings.iter().find(|old| old.key == new.key);
             match old {
-                Some(old) if old.value == new.value => {}
-                Some(old) if is_live(&new.key) => {
-                    let (key, from, to) = (&new.key, &old.value, &new.value);
+                Some(old) if old.value == new.value => hold.push(new),
+                _ if is_live(&new.key) => {
+                    let from = old.map_or("(absent)", |old| &old.value);
+                    let (key, to) = (&new.key, &new.value);
                     tracing::info!(%key, %from, %to, "reload: changed");
-                    *old = new.clone();
+                    reloaded.changed.push(format!("{key}: {from} -> {to}"));
+                    hold.push(new);
                 }
-                _ => waiting.push(new.key.clone()),
+                _ => {
+                    reloaded.waiting.push(new.key);
+                    hold.extend(old.cloned());
+                }
             }
         }
-        let is_gone = |old: &&Setting| !prepared.settings.iter().any(|new| new.key == old.key);
-        waiting.extend(
-            self.settings
-                .iter()
-                .filter(is_gone)
-                .map(|old| old.key.clone()),
-        );
-        if waiting.is_empty() {
-            tracing::info!(
-                "the configuration, passwords, access rules and certificates were reloaded"
-            );
-        } else {
-            tracing::warn!(
-                keys = waiting.join(", "),
-                "the configuration, passwords, access rules and certificates were reloaded, but these keys need a restart"
-            );
+        let is_gone = |old: &&Setting| !hold.iter().any(|new| new.key == old.key);
+        let (live, waiting): (Vec<_>, Vec<_>) = self
+            .settings
+            .iter()
+            .filter(is_gone)
+            .partition(|old| is_live(&old.key));
+        for old in live {
+            let (key, from) = (&old.key, &old.value);
+            tracing::info!(%key, %from, "reload: gone");
+            reloaded.changed.push(format!("{key}: {from} -> (absent)"));
+        }
+        reloaded
+            .waiting
+            .extend(waiting.iter().map(|old| old.key.clone()));
+        hold.extend(waiting.into_iter().cloned());
+        self.settings = hold;
+        reloaded
+    }
+}
+
+/// Does everything that can fail.
+fn prepare(server: &Server, config: Config, settings: Vec<Setting>) -> Result<Prepared, Mistakes> {
+    let mut mistakes = Vec::new();
+    let authenticator = Authenticator::new(&config.auth, server.password_checks().clone())
+        .map_err(|error| mistakes.push(error.to_string()))
+        .ok();
+    let acl = LoadedAcl::load(&config.auth).unwrap_or_else(|error| {
+        mistakes.extend(error.lines());
+        LoadedAcl::open()
+    });
+    let gates = prepare_gates(server, &config.listeners, &mut mistakes);
+    match authenticator {
+        Some(authenticator) if mistakes.is_empty() => Ok(Prepared {
+            config,
+            settings,
+            authenticator,
+            acl,
+            gates,
+        }),
+        _ => Err(Mistakes(mistakes)),
+    }
+}
+
+/// What is to be where; sockets are bound last, and not for nothing.
+fn prepare_gates(
+    server: &Server,
+    listeners: &[ListenerConfig],
+    mistakes: &mut Vec<String>,
+) -> Vec<Prospect> {
+    let mut tls = Vec::new();
+    for config in listeners {
+        let read = tls::of_listener(config, server.tls_sessions());
+        tls.push(read.unwrap_or_else(|error| {
+            mistakes.push(format!("listener {}: {error}", config.name));
+            None
+        }));
+    }
+    if !mistakes.is_empty() {
+        return Vec::new();
+    }
+    let before = server.gates();
+    // Sockets belong to a runtime.
+    let _entered = server.runtime().enter();
+    let mut prospects = Vec::new();
+    for (config, tls) in listeners.iter().zip(tls) {
+        let is_there = |gate: &&Arc<Gate>| is_same_bind(gate.listener().config(), config);
+        if let Some(gate) = before.iter().find(is_there) {
+            let listener = gate.listener().changed(config.clone(), tls);
+            prospects.push(Prospect {
+                gate: gate.clone(),
+                listener: Some(listener),
+            });
+            continue;
+        }
+        match bind(config) {
+            Ok(socket) => prospects.push(Prospect {
+                gate: Gate::new(Listener::new(config.clone(), tls), socket),
+                listener: None,
+            }),
+            Err(error) => mistakes.push(error.to_string()),
         }
     }
+    prospects
+}
+
+/// Whether the socket of one is that of the other. The system chose what port 0 is, once for each name.
+fn is_same_bind(one: &ListenerConfig, other: &ListenerConfig) -> bool {
+    let is_chosen = matches!(&one.bind, Bind::Ip(address) if address.port() == 0);
+    one.bind == other.bind && (!is_chosen || one.name == other.name)
+}
+
+fn change_gate(gate: &Gate, listener: Listener) {
+    if let Some(socket) = gate.socket()
+        && let Err(error) = socket.change(listener.config())
+    {
+        let name = &listener.config().name;
+        tracing::warn!(listener = %name, %error, "the listening socket cannot be changed: tcp_user_timeout_s and unix_mode need a restart");
+    }
+    gate.set_listener(listener);
 }
 
 /// Keys that take effect without a restart.
 fn is_live(key: &str) -> bool {
     let is_in = |section: &&str| key.starts_with(section);
-    ["limits.", "auth.", "mqtt."].iter().any(is_in)
-        && !FIXED.iter().any(|fixed| key.starts_with(fixed))
+    LIVE.iter().any(is_in) && !FIXED.iter().any(|fixed| key.starts_with(fixed))
 }
 
+/// Without a configuration there is nothing to look for.
+const NO_LOOK_S: u64 = 3_600;
+/// Sections that take effect.
+const LIVE: [&str; 6] = ["limits.", "auth.", "mqtt.", "listeners.", "ban.", "reload."];
 /// Limits that are fixed at the start.
 const FIXED: [&str; 2] = ["limits.websocket_", "limits.tls_sessions_max"];

@@ -5,11 +5,15 @@
 use crate::accept::accept;
 use crate::acl_file::{AclFileError, LoadedAcl};
 use crate::admin::{self, AdminSocket};
+use crate::admission::Admission;
 use crate::auth::{AuthError, Authenticator, CheckLine};
+use crate::ban::Bans;
 use crate::clock;
-use crate::config::{self, Bind, Config, ListenerConfig};
+use crate::config::{self, Bind, Config};
 use crate::http;
+use crate::listener::Gate;
 use crate::memory::{self, Memory};
+use crate::reload::{Mistakes, Reloaded};
 use crate::socket::ListeningSocket;
 use crate::store::StoreError;
 use crate::store::engine::EngineOptions;
@@ -17,23 +21,21 @@ use crate::store::file::FileLimits;
 use crate::store::journal::{Opened, RedbJournal, StoreDurability, StoreOptions};
 use crate::tls;
 use crate::tls_sessions::TlsSessions;
-use crate::websocket::{Violation, ViolationCounters};
-use arc_swap::{ArcSwap, ArcSwapOption};
-use motemq_codec::QoS;
+use arc_swap::ArcSwap;
 use motemq_core::{
-    Broker, Close, DropReason, Limits, Occasion, QueueFull, RateFull, RateLimit, ShareRedispatch,
-    ShareStrategy, SharedRate,
+    Broker, DropReason, Limits, Occasion, QueueFull, RateFull, RateLimit, ShareRedispatch,
+    ShareStrategy,
 };
 use rand::RngExt as _;
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::watch;
-use tokio_rustls::TlsAcceptor;
+use tokio::sync::{mpsc, oneshot, watch};
+
+pub use crate::listener::{Listener, Refusal};
 
 /// The broker with everything that connections share.
 #[derive(Debug)]
@@ -41,17 +43,19 @@ pub struct Server {
     broker: BrokerCell,
     journal: Option<Arc<RedbJournal>>,
     authenticator: ArcSwap<Authenticator>,
-    /// How often logins that are live had to be asked about again.
-    login_generation: AtomicU64,
     password_checks: Arc<CheckLine>,
-    listeners: Vec<Arc<Listener>>,
+    gates: ArcSwap<Vec<Arc<Gate>>>,
     tls_sessions: Arc<TlsSessions>,
-    unauthenticated: AtomicUsize,
+    admission: Admission,
+    bans: Bans,
+    /// Whoever reads the configuration again, if anybody does.
+    reloader: Mutex<Option<mpsc::Sender<ReloadRequest>>>,
+    /// Counts changes after which connections look whether they may stay.
+    generation: AtomicU64,
     memory: Memory,
     websocket_head_bytes_max: usize,
     websocket_frame_bytes_max: u64,
     /// The server's own limits, which can change while it runs.
-    unauthenticated_max: AtomicUsize,
     connect_timeout_s: AtomicU32,
     stop_timeout_s: AtomicU32,
     /// The last reload took effect; so does the start.
@@ -60,8 +64,14 @@ pub struct Server {
     /// As `stop`, for connections to look at.
     is_stopping: AtomicBool,
     connections: Mutex<tokio::task::JoinSet<()>>,
+    /// One for each gate.
+    accepting: Mutex<tokio::task::JoinSet<()>>,
+    runtime: tokio::runtime::Handle,
     panics: AtomicU64,
 }
+
+/// A wish for a reload; what came of it is the answer.
+pub type ReloadRequest = oneshot::Sender<Result<Reloaded, Mistakes>>;
 
 struct BrokerCell(Broker);
 
@@ -82,72 +92,6 @@ pub enum Stop {
     StoreFailed,
 }
 
-/// One listener and what it counts.
-#[derive(Debug)]
-pub struct Listener {
-    config: ListenerConfig,
-    /// For connections made from now on.
-    tls: ArcSwapOption<rustls::ServerConfig>,
-    open: AtomicUsize,
-    connected: AtomicUsize,
-    accepted: AtomicU64,
-    refused: [AtomicU64; Refusal::ALL.len()],
-    violations: Arc<ViolationCounters>,
-    closed: Mutex<BTreeMap<&'static str, u64>>,
-    /// What all its clients together may publish.
-    publish_rate: Option<Arc<SharedRate>>,
-}
-
-/// Why a listener refused a connection or client.
-#[derive(Copy, Clone, PartialEq, Eq, Debug)]
-pub enum Refusal {
-    /// `max_connections` of the listener.
-    MaxConnections,
-    /// `limits.unauthenticated_max`.
-    UnauthenticatedMax,
-    /// `allow_cidrs` or `deny_cidrs`.
-    Address,
-    /// `proxy_cidrs`, or no usable PROXY protocol header.
-    Proxy,
-    /// The TLS handshake failed.
-    Tls,
-    /// The WebSocket handshake failed.
-    WebSocket,
-    /// `limits.connect_timeout_s` passed before CONNECT could come.
-    Timeout,
-    /// The CONNECT was refused.
-    Connect,
-}
-
-impl Refusal {
-    /// All of them.
-    pub const ALL: [Self; 8] = [
-        Self::MaxConnections,
-        Self::UnauthenticatedMax,
-        Self::Address,
-        Self::Proxy,
-        Self::Tls,
-        Self::WebSocket,
-        Self::Timeout,
-        Self::Connect,
-    ];
-
-    /// The value of the metric's label.
-    #[must_use]
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::MaxConnections => "max_connections",
-            Self::UnauthenticatedMax => "unauthenticated_max",
-            Self::Address => "address",
-            Self::Proxy => "proxy",
-            Self::Tls => "tls",
-            Self::WebSocket => "websocket",
-            Self::Timeout => "timeout",
-            Self::Connect => "connect",
-        }
-    }
-}
-
 /// The server cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -160,6 +104,9 @@ pub enum StartError {
     /// The access rules.
     #[error(transparent)]
     Acl(#[from] AclFileError),
+    /// What an operator had banned.
+    #[error("the bans from before cannot be read: {0}")]
+    Bans(String),
     /// A certificate or key.
     #[error("listener {listener}: {source}")]
     Tls {
@@ -219,7 +166,6 @@ fn bind_advice(address: &Bind, error: &std::io::Error) -> &'static str {
 pub struct Running {
     server: Arc<Server>,
     tasks: tokio::task::JoinSet<()>,
-    addresses: Vec<(String, SocketAddr)>,
     http: Option<SocketAddr>,
 }
 
@@ -265,49 +211,41 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let sessions_max = config.limits.tls_sessions_max as usize;
     let tls_sessions = TlsSessions::open(config.data_dir.as_deref(), sessions_max);
     let mut tasks = tokio::task::JoinSet::new();
-    let mut bound = Vec::new();
+    let mut gates = Vec::new();
     for listener in &config.listeners {
         let tls = read_tls(listener, &tls_sessions)?;
-        let socket = ListeningSocket::bind(listener).map_err(|source| StartError::Bind {
-            what: format!("listener {}", listener.name),
-            address: listener.bind.clone(),
-            source,
-        })?;
-        bound.push((socket, tls));
+        let socket = bind(listener)?;
+        gates.push(Gate::new(Listener::new(listener.clone(), tls), socket));
     }
-    let listeners = config
-        .listeners
-        .iter()
-        .cloned()
-        .map(Listener::new)
-        .map(Arc::new)
-        .collect();
     let server = Arc::new(Server {
         broker: BrokerCell(broker),
         journal,
         authenticator: ArcSwap::from_pointee(authenticator),
-        login_generation: AtomicU64::new(0),
         password_checks,
-        listeners,
+        gates: ArcSwap::default(),
         tls_sessions,
-        unauthenticated: AtomicUsize::new(0),
+        admission: Admission::new(&config.limits),
+        bans: Bans::open(&config).map_err(StartError::Bans)?,
+        reloader: Mutex::default(),
+        generation: AtomicU64::new(0),
         memory: Memory::default(),
         websocket_head_bytes_max: config.limits.websocket_head_bytes_max as usize,
         websocket_frame_bytes_max: match config.limits.websocket_frame_bytes_max {
             0 => config.limits.packet_bytes_max.into(),
             bytes => bytes.into(),
         },
-        unauthenticated_max: AtomicUsize::new(0),
         connect_timeout_s: AtomicU32::new(0),
         stop_timeout_s: AtomicU32::new(0),
         is_reloaded: AtomicBool::new(true),
         stop,
         is_stopping: AtomicBool::new(false),
         connections: Mutex::default(),
+        accepting: Mutex::default(),
+        runtime: tokio::runtime::Handle::current(),
         panics: AtomicU64::new(0),
     });
     server.set_limits(&config.limits);
-    if let Some(path) = config.admin_socket().filter(|_| server.journal.is_some()) {
+    if let Some(path) = config.admin_socket() {
         let socket = AdminSocket::bind(&path)?;
         tasks.spawn(admin::serve(server.clone(), socket));
     }
@@ -316,14 +254,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         let bound = http::serve(server.clone(), address, &config.http, &mut tasks).await?;
         http.get_or_insert(bound);
     }
-    let mut addresses = Vec::new();
-    for ((socket, tls), listener) in bound.into_iter().zip(&server.listeners) {
-        listener.tls.store(tls);
-        if let Some(address) = socket.address() {
-            addresses.push((listener.config.name.clone(), address));
-        }
-        tasks.spawn(accept(server.clone(), listener.clone(), socket));
-    }
+    server.set_gates(gates);
     tasks.spawn(watch_deadlines(server.clone()));
     tasks.spawn(server.tls_sessions.clone().write_regularly());
     tasks.spawn(watch_losses(server.clone()));
@@ -331,7 +262,6 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     Ok(Running {
         server,
         tasks,
-        addresses,
         http,
     })
 }
@@ -358,8 +288,11 @@ pub fn check(config: &Config) -> Result<(), StartError> {
 impl Running {
     /// The names of the TCP listeners, WebSocket among them, and the addresses they really have.
     #[must_use]
-    pub fn addresses(&self) -> &[(String, SocketAddr)] {
-        &self.addresses
+    pub fn addresses(&self) -> Vec<(String, SocketAddr)> {
+        let gates = self.server.gates.load();
+        let address =
+            |gate: &Arc<Gate>| Some((gate.listener().config().name.clone(), gate.address()?));
+        gates.iter().filter_map(address).collect()
     }
 
     /// The address of the HTTP port.
@@ -384,9 +317,16 @@ impl Running {
             is_first
         });
         self.server.is_stopping.store(true, Ordering::Release);
-        self.server.broker().wake_all();
+        self.server.wake_all();
         self.tasks.shutdown().await;
-        let mut connections = std::mem::take(&mut *self.server.lock_connections());
+        self.server
+            .gates
+            .load()
+            .iter()
+            .for_each(|gate| gate.close());
+        let mut accepting = std::mem::take(&mut *lock(&self.server.accepting));
+        accepting.shutdown().await;
+        let mut connections = std::mem::take(&mut *lock(&self.server.connections));
         let drain = async { while connections.join_next().await.is_some() {} };
         let stop_timeout_s = self.server.stop_timeout_s.load(Ordering::Relaxed);
         let stop_timeout = Duration::from_secs(stop_timeout_s.into());
@@ -434,23 +374,10 @@ impl Server {
         &self.password_checks
     }
 
-    /// Lets every connection ask whether its login still stands, those that are idle too; after what decides about it has changed.
-    pub(crate) fn ask_logins_again(&self) {
-        // Released by the registry's lock: who attaches a session after it was walked through sees the new number.
-        self.login_generation.fetch_add(1, Ordering::Release);
-        self.broker().wake_all();
-    }
-
-    /// Another number says that logins must be asked about again.
-    pub(crate) fn login_generation(&self) -> u64 {
-        self.login_generation.load(Ordering::Relaxed)
-    }
-
     /// Changes the limits that are the server's own.
     pub(crate) fn set_limits(&self, limits: &config::LimitsConfig) {
         let relaxed = Ordering::Relaxed;
-        self.unauthenticated_max
-            .store(limits.unauthenticated_max as usize, relaxed);
+        self.admission.set_limits(limits);
         self.connect_timeout_s
             .store(limits.connect_timeout_s, relaxed);
         self.stop_timeout_s.store(limits.stop_timeout_s, relaxed);
@@ -483,8 +410,90 @@ impl Server {
 
     /// The listeners.
     #[must_use]
-    pub fn listeners(&self) -> &[Arc<Listener>] {
-        &self.listeners
+    pub fn listeners(&self) -> Vec<Arc<Listener>> {
+        self.gates
+            .load()
+            .iter()
+            .map(|gate| gate.listener())
+            .collect()
+    }
+
+    /// What has become of a listener; `None` when it was removed.
+    pub(crate) fn listener_now(&self, known: &Listener) -> Option<Arc<Listener>> {
+        let gates = self.gates.load();
+        let mut listeners = gates.iter().map(|gate| gate.listener());
+        listeners.find(|listener| listener.is_same(known))
+    }
+
+    /// Where connections come in.
+    pub(crate) fn gates(&self) -> Arc<Vec<Arc<Gate>>> {
+        self.gates.load_full()
+    }
+
+    /// Connections come in there from now on; those that are new begin to accept, those that are gone stop.
+    pub(crate) fn set_gates(self: &Arc<Self>, gates: Vec<Arc<Gate>>) {
+        let before = self.gates();
+        let is_in = |gates: &[Arc<Gate>], gate: &Arc<Gate>| {
+            gates.iter().any(|known| Arc::ptr_eq(known, gate))
+        };
+        let mut accepting = lock(&self.accepting);
+        for gate in gates.iter().filter(|gate| !is_in(&before, gate)) {
+            let task = accept(self.clone(), gate.clone());
+            gate.set_accepting(accepting.spawn_on(task, &self.runtime));
+        }
+        for gate in before.iter().filter(|gate| !is_in(&gates, gate)) {
+            gate.close();
+        }
+        while accepting.try_join_next().is_some() {}
+        self.gates.store(Arc::new(gates));
+    }
+
+    /// The runtime, for sockets that a reload binds.
+    pub(crate) fn runtime(&self) -> &tokio::runtime::Handle {
+        &self.runtime
+    }
+
+    /// Who is shut out.
+    pub(crate) fn bans(&self) -> &Bans {
+        &self.bans
+    }
+
+    /// Asks for a reload, and waits for what comes of it; `None` where nobody can.
+    pub(crate) async fn ask_for_reload(&self) -> Option<Result<Reloaded, Mistakes>> {
+        let reloader = lock(&self.reloader).clone()?;
+        let (done, result) = oneshot::channel();
+        reloader.send(done).await.ok()?;
+        result.await.ok()
+    }
+
+    /// Who asks for a reload from now on.
+    #[must_use]
+    pub fn reload_requests(&self) -> mpsc::Receiver<ReloadRequest> {
+        let (sender, requests) = mpsc::channel(1);
+        *lock(&self.reloader) = Some(sender);
+        requests
+    }
+
+    /// Who may connect at all.
+    pub(crate) fn admission(&self) -> &Admission {
+        &self.admission
+    }
+
+    /// How many changes there were after which connections look whether they may stay.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// Has every connection look whether it may stay.
+    pub(crate) fn note_change(&self) {
+        self.generation.fetch_add(1, Ordering::AcqRel);
+        self.wake_all();
+    }
+
+    /// Has every connection run once.
+    fn wake_all(&self) {
+        self.broker().wake_all();
+        self.admission.places().wake_all();
     }
 
     /// When a connection that starts now has to have sent its CONNECT.
@@ -502,20 +511,10 @@ impl Server {
         self.websocket_frame_bytes_max
     }
 
-    /// Whether the broker has as many connections without a session as it may.
-    pub(crate) fn is_unauthenticated_max(&self) -> bool {
-        self.unauthenticated() >= self.unauthenticated_max.load(Ordering::Relaxed)
-    }
-
-    /// Counts a connection without a session while the outcome lives.
-    pub(crate) fn count_unauthenticated(&self) -> Counted<'_> {
-        Counted::new(&self.unauthenticated)
-    }
-
     /// Spawns the task of a connection, and joins those that have ended.
     pub(crate) fn spawn_connection(&self, connection: impl Future<Output = ()> + Send + 'static) {
-        let mut connections = self.lock_connections();
-        connections.spawn(connection);
+        let mut connections = lock(&self.connections);
+        connections.spawn_on(connection, &self.runtime);
         while let Some(ended) = connections.try_join_next() {
             if ended.is_err_and(|error| error.is_panic()) {
                 self.panics.fetch_add(1, Ordering::Relaxed);
@@ -526,12 +525,7 @@ impl Server {
     /// Connections that have not got their CONNACK yet.
     #[must_use]
     pub fn unauthenticated(&self) -> usize {
-        self.unauthenticated.load(Ordering::Relaxed)
-    }
-
-    /// A connection has its session, or has ended without one.
-    pub(crate) fn note_authenticated(&self) {
-        self.unauthenticated.fetch_sub(1, Ordering::Relaxed);
+        self.admission.places().held()
     }
 
     /// Connection tasks that ended by a panic.
@@ -554,179 +548,29 @@ impl Server {
     pub fn is_stopping(&self) -> bool {
         self.is_stopping.load(Ordering::Acquire)
     }
-
-    /// Ends when the server is to stop.
-    pub fn stopped(self: &Arc<Self>) -> impl Future<Output = ()> + Send + use<> {
-        let mut stop = self.stop.subscribe();
-        async move {
-            let _ = stop.wait_for(|stop| *stop != Stop::No).await;
-        }
-    }
-
-    fn lock_connections(&self) -> std::sync::MutexGuard<'_, tokio::task::JoinSet<()>> {
-        self.connections
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
-impl Listener {
-    fn new(config: ListenerConfig) -> Self {
-        let publish_rate = RateLimit {
-            messages: config.publish_rate_max,
-            bytes: config.publish_bytes_rate_max,
-        };
-        let is_limited = !publish_rate.is_unlimited();
-        Self {
-            publish_rate: is_limited.then(|| Arc::new(SharedRate::new(publish_rate))),
-            config,
-            tls: ArcSwapOption::empty(),
-            open: AtomicUsize::new(0),
-            connected: AtomicUsize::new(0),
-            accepted: AtomicU64::new(0),
-            refused: std::array::from_fn(|_| AtomicU64::new(0)),
-            violations: Arc::default(),
-            closed: Mutex::default(),
-        }
-    }
-
-    /// Its configuration.
-    #[must_use]
-    pub fn config(&self) -> &ListenerConfig {
-        &self.config
-    }
-
-    /// The handshake for a new connection; none where there is no TLS.
-    pub(crate) fn acceptor(&self) -> Option<TlsAcceptor> {
-        self.tls.load_full().map(TlsAcceptor::from)
-    }
-
-    /// Certificate, key and authorities for connections made from now on.
-    pub(crate) fn set_tls(&self, tls: Arc<rustls::ServerConfig>) {
-        self.tls.store(Some(tls));
-    }
-
-    pub(crate) fn qos_max(&self) -> QoS {
-        QoS::from_bits(self.config.qos_max).unwrap_or(QoS::ExactlyOnce)
-    }
-
-    /// What all its clients together may publish in a second, if that is limited.
-    pub(crate) fn publish_rate(&self) -> Option<Arc<SharedRate>> {
-        self.publish_rate.clone()
-    }
-
-    pub(crate) fn note_accepted(&self) {
-        self.accepted.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(crate) fn note_refused(&self, refusal: Refusal) {
-        self.refused[refusal as usize].fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Whether the listener has as many connections as it may.
-    pub(crate) fn is_full(&self) -> bool {
-        self.open.load(Ordering::Relaxed) >= self.config.max_connections as usize
-    }
-
-    /// Counts a connection while the outcome lives.
-    pub(crate) fn count_open(&self) -> Counted<'_> {
-        Counted::new(&self.open)
-    }
-
-    /// Where its WebSocket clients' mistakes are counted.
-    pub(crate) fn violations(&self) -> &Arc<ViolationCounters> {
-        &self.violations
-    }
-
-    /// The driver of a connection is gone.
-    pub(crate) fn note_gone(&self) {
-        self.open.fetch_sub(1, Ordering::Relaxed);
-    }
-
-    pub(crate) fn note_connected(&self) {
-        self.connected.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(crate) fn note_closed(&self, close: &Close, was_connected: bool) {
-        if was_connected {
-            self.connected.fetch_sub(1, Ordering::Relaxed);
-        }
-        if let Close::Refused(_) | Close::ReauthenticationFailed(..) = close {
-            self.note_refused(Refusal::Connect);
-        }
-        let mut closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
-        *closed.entry(close.label()).or_default() += 1;
-    }
-
-    /// Clients connected now.
-    #[must_use]
-    pub fn connected(&self) -> usize {
-        self.connected.load(Ordering::Relaxed)
-    }
-
-    /// Sockets accepted so far.
-    #[must_use]
-    pub fn accepted(&self) -> u64 {
-        self.accepted.load(Ordering::Relaxed)
-    }
-
-    /// Connections and clients refused so far, for this reason.
-    #[must_use]
-    pub fn refused(&self, refusal: Refusal) -> u64 {
-        self.refused[refusal as usize].load(Ordering::Relaxed)
-    }
-
-    /// TLS handshakes that failed.
-    #[must_use]
-    pub fn tls_failed(&self) -> u64 {
-        self.refused(Refusal::Tls)
-    }
-
-    /// How often WebSocket clients broke this rule.
-    #[must_use]
-    pub fn violated(&self, violation: Violation) -> u64 {
-        self.violations.of(violation)
-    }
-
-    /// Connections ended so far, by reason.
-    #[must_use]
-    pub fn closed(&self) -> BTreeMap<&'static str, u64> {
-        self.closed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-    }
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn read_tls(
-    listener: &ListenerConfig,
-    sessions: &Arc<TlsSessions>,
-) -> Result<Option<Arc<rustls::ServerConfig>>, StartError> {
-    tls::server_config(listener, sessions).map_err(|source| StartError::Tls {
-        listener: listener.name.clone(),
+/// Listens where a listener is to.
+pub(crate) fn bind(listener: &config::ListenerConfig) -> Result<ListeningSocket, StartError> {
+    ListeningSocket::bind(listener).map_err(|source| StartError::Bind {
+        what: format!("listener {}", listener.name),
+        address: listener.bind.clone(),
         source,
     })
 }
 
-/// Counts something while it lives.
-pub(crate) struct Counted<'a>(&'a AtomicUsize);
-
-impl<'a> Counted<'a> {
-    fn new(count: &'a AtomicUsize) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(count)
-    }
-
-    /// The driver that the connection has now ends the count.
-    pub(crate) fn leave(self) {
-        std::mem::forget(self);
-    }
-}
-
-impl Drop for Counted<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
+fn read_tls(
+    listener: &config::ListenerConfig,
+    sessions: &Arc<TlsSessions>,
+) -> Result<Option<tls::ListenerTls>, StartError> {
+    tls::of_listener(listener, sessions).map_err(|source| StartError::Tls {
+        listener: listener.name.clone(),
+        source,
+    })
 }
 
 /// Publishes wills and ends sessions on time, to a tenth of a second.

@@ -7,7 +7,7 @@
 //!   down): no delay, and the time after which data that nobody acknowledges ends the connection.
 
 use crate::config::{Bind, ListenerConfig};
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
@@ -42,6 +42,20 @@ impl ListeningSocket {
         }
     }
 
+    /// Takes over what can be changed while it listens, for connections made from now on.
+    pub(crate) fn change(&self, config: &ListenerConfig) -> io::Result<()> {
+        match (self, &config.bind) {
+            (Self::Tcp(socket), _) => {
+                let timeout = Duration::from_secs(config.tcp_user_timeout_s.into());
+                set_user_timeout(&SockRef::from(socket), timeout)
+            }
+            (Self::Unix { .. }, Bind::Unix(path)) => {
+                fs::set_permissions(path, fs::Permissions::from_mode(config.unix_mode))
+            }
+            (Self::Unix { .. }, Bind::Ip(_)) => Ok(()),
+        }
+    }
+
     /// The address it really has.
     pub(crate) fn address(&self) -> Option<SocketAddr> {
         match self {
@@ -62,15 +76,19 @@ pub(crate) fn listen(address: SocketAddr, user_timeout: Duration) -> io::Result<
     socket.set_nonblocking(true)?;
     // Latency matters more than segment count for packets of this size.
     socket.set_tcp_nodelay(true)?;
-    #[cfg(target_os = "linux")]
-    if !user_timeout.is_zero() {
-        socket.set_tcp_user_timeout(Some(user_timeout))?;
-    }
-    #[cfg(not(target_os = "linux"))]
-    let _ = user_timeout;
+    set_user_timeout(&SockRef::from(&socket), user_timeout)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     TcpListener::from_std(socket.into())
+}
+
+/// How long data may wait for its acknowledgement; zero leaves it to the system.
+fn set_user_timeout(socket: &SockRef<'_>, timeout: Duration) -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout((!timeout.is_zero()).then_some(timeout))?;
+    #[cfg(not(target_os = "linux"))]
+    let _ = (socket, timeout);
+    Ok(())
 }
 
 fn listen_unix(path: &Path, mode: u32) -> io::Result<(UnixListener, SocketFile)> {
@@ -141,7 +159,6 @@ const BACKLOG: i32 = 4096;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use socket2::SockRef;
 
     fn in_runtime<T>(body: impl FnOnce() -> T) -> T {
         let runtime = tokio::runtime::Builder::new_current_thread()

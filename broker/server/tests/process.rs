@@ -49,11 +49,92 @@ fn a_reload_that_is_refused_names_every_mistake_and_the_broker_goes_on() {
     broker.wait_for_line("everything stays as it was");
     broker.round_trip();
     // Changed, valid, and not possible while it runs.
-    let changed = configuration.replace("anonymous = true", "anonymous = false");
+    let changed = format!("{configuration}[persistence]\nfold_ms_max = 7\n");
     std::fs::write(site.path("motemq.toml"), changed).unwrap();
     broker.signal(Signal::HUP);
     let waiting = broker.wait_for_line("need a restart");
-    assert!(waiting.contains("listeners.mqtt.anonymous"), "{waiting}");
+    assert!(waiting.contains("persistence.fold_ms_max"), "{waiting}");
+    broker.signal(Signal::TERM);
+    assert_eq!(broker.wait(), Some(0));
+}
+
+#[test]
+fn a_reload_is_asked_for_by_command_and_says_what_came_of_it() {
+    let site = Site::new("");
+    let broker = site.run();
+    let configuration = std::fs::read_to_string(site.path("motemq.toml")).unwrap();
+    let changed =
+        format!("{configuration}[limits]\nreceive_maximum = 7\n[persistence]\nfold_ms_max = 7\n");
+    std::fs::write(site.path("motemq.toml"), &changed).unwrap();
+    let output = site.command(&["reload"]).output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(
+        said.contains("limits.receive_maximum: 100 -> 7\n"),
+        "{said}"
+    );
+    let restart = "needs a restart: persistence.fold_ms_max\n";
+    assert!(said.contains(restart), "{said}");
+    std::fs::write(site.path("motemq.toml"), format!("{changed}x = 1\n")).unwrap();
+    // The tool reads the configuration for the socket's path, and finds the same mistake.
+    let output = site.command(&["reload"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    std::fs::write(
+        site.path("motemq.toml"),
+        changed.replace(
+            "fold_ms_max = 7",
+            "fold_ms_max = 7\n[auth]\npassword_file = \"absent\"",
+        ),
+    )
+    .unwrap();
+    let output = site.command(&["reload"]).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(
+        said.contains("absent") && said.contains("everything stays"),
+        "{said}"
+    );
+    broker.signal(Signal::TERM);
+    assert_eq!(broker.wait(), Some(0));
+}
+
+#[test]
+fn bans_are_added_listed_and_ended_by_command_over_a_restart() {
+    let site = Site::new("");
+    let run = |words: &[&str]| {
+        let output = site.command(words).output().unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        (output.status.code(), said)
+    };
+    let broker = site.run();
+    let add = [
+        "ban",
+        "add",
+        "address",
+        "10.0.0.0/8",
+        "--for",
+        "7d",
+        "--reason",
+        "noisy",
+    ];
+    assert_eq!(run(&add), (Some(0), String::new()));
+    assert_eq!(run(&["ban", "add", "client", "thief"]).0, Some(0));
+    assert_eq!(run(&["ban", "add", "address", "10.0.0"]).0, Some(1));
+    assert_eq!(
+        run(&["ban", "add", "client", "x", "--for", "soon"]).0,
+        Some(2)
+    );
+    broker.signal(Signal::KILL);
+    assert_eq!(broker.wait(), None);
+    assert_eq!(run(&["ban", "ls"]).0, Some(1));
+    let broker = site.run();
+    let (code, list) = run(&["ban", "ls"]);
+    assert_eq!(code, Some(0));
+    assert!(list.contains("address 10.0.0.0/8\t60"), "{list}");
+    assert!(list.contains("client \"thief\"\tuntil ended"), "{list}");
+    assert_eq!(run(&["ban", "rm", "client", "thief"]).0, Some(0));
+    assert_eq!(run(&["ban", "rm", "client", "thief"]).0, Some(1));
+    assert_eq!(run(&["ban", "ls"]).1.lines().count(), 1);
     broker.signal(Signal::TERM);
     assert_eq!(broker.wait(), Some(0));
 }

@@ -361,7 +361,7 @@ impl Connection {
         }
         let code = match &close {
             Close::Violation(violation) => Some(violation.reason_code()),
-            Close::ReauthenticationFailed(code, _) => Some(*code),
+            Close::ReauthenticationFailed(code, _) | Close::Dismissed(code, _) => Some(*code),
             Close::LoginEnded(_) => Some(ReasonCode::NotAuthorized),
             Close::TakenOver => Some(ReasonCode::SessionTakenOver),
             Close::QueueOverflow => Some(ReasonCode::QuotaExceeded),
@@ -375,9 +375,9 @@ impl Connection {
         {
             let reason = match &close {
                 Close::Violation(violation) => Some(violation.to_string()),
-                Close::ReauthenticationFailed(_, reason) | Close::LoginEnded(reason) => {
-                    Some((*reason).to_owned())
-                }
+                Close::ReauthenticationFailed(_, reason)
+                | Close::LoginEnded(reason)
+                | Close::Dismissed(_, reason) => Some((*reason).to_owned()),
                 Close::QueueOverflow => Some("the queue is full: limits.queue_full".to_owned()),
                 _ => None,
             };

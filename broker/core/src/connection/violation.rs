@@ -132,6 +132,8 @@ pub enum Close {
     ReauthenticationFailed(ReasonCode, &'static str),
     /// The login that let the client in has ended or is not valid any more; with what it is told.
     LoginEnded(&'static str),
+    /// An operator's change does not admit the client any more; with what it is told.
+    Dismissed(ReasonCode, &'static str),
     /// The client broke a rule.
     Violation(Violation),
     /// A newer connection has the session [MQTT5-3.1.4-3].
@@ -157,6 +159,7 @@ impl Close {
             Self::Violation(Violation::RateExceeded) => "rate_exceeded",
             Self::Violation(_) => "protocol_error",
             Self::ReauthenticationFailed(..) | Self::LoginEnded(_) => "not_authorized",
+            Self::Dismissed(..) => "dismissed",
             Self::TakenOver => "taken_over",
             Self::QueueOverflow => "slow_consumer",
             Self::StoreFailed => "store_failed",

@@ -1,5 +1,6 @@
 //! What is said over the admin socket: one JSON object a line.
 
+use crate::ban::{Ban, Subject};
 use crate::store::StoreError;
 use crate::store::tools::{Report, ToolError};
 use serde::{Deserialize, Serialize};
@@ -13,6 +14,21 @@ pub enum Request {
     Check,
     /// Copy the store to this file; an absolute path, as the broker sees it.
     Backup(PathBuf),
+    /// Read configuration and files again.
+    Reload,
+    /// Ban.
+    Ban {
+        /// What.
+        subject: Subject,
+        /// For so many seconds; `None` is until it is ended.
+        for_s: Option<u64>,
+        /// Why.
+        reason: String,
+    },
+    /// End a ban.
+    Unban(Subject),
+    /// List the bans.
+    Bans,
 }
 
 /// What the broker answers.
@@ -28,6 +44,22 @@ pub enum Answer {
         /// Bytes of keys and values.
         bytes: u64,
     },
+    /// It has been read again.
+    Reloaded {
+        /// What took effect.
+        changed: Vec<String>,
+        /// Keys that need a restart.
+        waiting: Vec<String>,
+    },
+    /// Nothing was read again.
+    NotReloaded {
+        /// What is wrong.
+        mistakes: Vec<String>,
+    },
+    /// A ban holds, or has ended.
+    Banned,
+    /// The bans that hold, and the seconds that are left of each.
+    Bans(Vec<(Ban, Option<u64>)>),
     /// It could not be done.
     Failed {
         /// Why, for a program.

@@ -4,6 +4,9 @@
 //! keeps the pages of its view from being used again.
 
 use super::protocol::{Answer, Failure, REQUEST_BYTES_MAX, Request};
+use crate::ban::Ban;
+use crate::clock;
+use crate::reload::{Mistakes, Reloaded};
 use crate::server::{Server, StartError};
 use crate::store::StoreError;
 use crate::store::tools::{self, ToolError};
@@ -117,7 +120,7 @@ async fn converse(server: Arc<Server>, stream: UnixStream, is_busy: Arc<AtomicBo
         Ok(request) => {
             let mut more = [0];
             tokio::select! {
-                answer = run(server, request, is_busy) => answer,
+                answer = answer(server, request, is_busy) => answer,
                 // The tool has gone: dropping the job ends it.
                 _ = reader.read(&mut more) => return,
             }
@@ -131,6 +134,56 @@ async fn converse(server: Arc<Server>, stream: UnixStream, is_busy: Arc<AtomicBo
         line.push('\n');
         // A tool that does not read its answer has gone.
         let _ = tokio::time::timeout(REQUEST_TIME, writer.write_all(line.as_bytes())).await;
+    }
+}
+
+async fn answer(server: Arc<Server>, request: Request, is_busy: Arc<AtomicBool>) -> Answer {
+    match request {
+        Request::Check | Request::Backup(_) if server.journal().is_none() => Answer::failed(
+            Failure::Request,
+            "this broker has no store: data_dir is \"\"",
+        ),
+        Request::Check | Request::Backup(_) => run(server, request, is_busy).await,
+        Request::Reload => reload(&server).await,
+        Request::Ban {
+            subject,
+            for_s,
+            reason,
+        } => {
+            let banned = server.bans().add(subject, for_s, reason);
+            server.note_change();
+            done(banned)
+        }
+        Request::Unban(subject) => match server.bans().remove(&subject) {
+            Ok(false) => Answer::failed(Failure::Request, format!("{subject} is not banned")),
+            other => done(other.map(drop)),
+        },
+        Request::Bans => {
+            let now_s = clock::now().as_ms() / 1000;
+            let left = |until_s: u64| until_s.saturating_sub(now_s);
+            let bans = server.bans().list().into_iter();
+            let with_left = |ban: Ban| (ban.until_s.map(left), ban);
+            Answer::Bans(bans.map(with_left).map(|(left, ban)| (ban, left)).collect())
+        }
+    }
+}
+
+fn done(result: Result<(), String>) -> Answer {
+    match result {
+        Ok(()) => Answer::Banned,
+        Err(message) => Answer::failed(Failure::Other, message),
+    }
+}
+
+/// Whoever has the configuration's sources reads them again.
+async fn reload(server: &Server) -> Answer {
+    match server.ask_for_reload().await {
+        Some(Ok(Reloaded { changed, waiting })) => Answer::Reloaded { changed, waiting },
+        Some(Err(Mistakes(mistakes))) => Answer::NotReloaded { mistakes },
+        None => Answer::failed(
+            Failure::Request,
+            "this broker cannot be reloaded: what --dev makes up cannot be read again",
+        ),
     }
 }
 
@@ -186,6 +239,10 @@ fn work(
                 Err(error)
             }
         },
+        // They are no jobs.
+        Request::Reload | Request::Ban { .. } | Request::Unban(_) | Request::Bans => {
+            Err(StoreError::Interrupted.into())
+        }
     }
 }
 

@@ -23,6 +23,20 @@ pub struct Exchange {
     fingerprint: Option<Fingerprint>,
 }
 
+impl Exchange {
+    /// The client identifier.
+    #[must_use]
+    pub fn client(&self) -> &str {
+        &self.client
+    }
+
+    /// The user name, as claimed.
+    #[must_use]
+    pub fn user(&self) -> &str {
+        self.scram.user()
+    }
+}
+
 impl From<Refusal> for ExchangeAnswer {
     fn from(refusal: Refusal) -> Self {
         let Refusal { code, reason } = refusal;

@@ -1,5 +1,6 @@
 //! What is known of a connection before its CONNECT: where it comes from, and what its certificate says.
 
+use crate::crl::CertificateId;
 use motemq_core::{Attributes, Timestamp};
 use std::fmt;
 use std::net::SocketAddr;
@@ -12,6 +13,8 @@ pub struct Peer {
     pub address: PeerAddress,
     /// What its certificate says.
     pub certificate: PeerCertificate,
+    /// What lists of revoked certificates know its certificates by, if it showed any.
+    pub certificate_ids: Option<Arc<[CertificateId]>>,
 }
 
 /// Where a client comes from, as far as that is known.

@@ -213,5 +213,6 @@ fn peer(name: Option<&str>) -> Peer {
     Peer {
         address: PeerAddress::Unknown,
         certificate: certificate.map_or(PeerCertificate::None, PeerCertificate::Verified),
+        certificate_ids: None,
     }
 }

@@ -1,5 +1,6 @@
 //! The subcommands of `motemq` that are more than a call.
 
 pub(crate) mod acl;
+pub(crate) mod admin;
 pub(crate) mod passwd;
 pub(crate) mod store;

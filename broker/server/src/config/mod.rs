@@ -22,10 +22,10 @@ mod source;
 pub use error::{ConfigError, ConfigErrors, Hint, Place, Problem};
 pub use number::{Range, Unit};
 pub use settings::{
-    AdminConfig, AnonymousAccess, AuthConfig, AuthSource, Bind, ClientCert, Config, Durability,
-    HttpConfig, Identity, JwtConfig, LimitsConfig, ListenerConfig, LogConfig, LogFormat,
-    MqttConfig, PersistenceConfig, Protocol, QueueFull, RateFull, ShareRedispatch, ShareStrategy,
-    SharedSubscriptionsConfig, TlsConfig,
+    AdminConfig, AnonymousAccess, AuthConfig, AuthSource, BanConfig, Bind, ClientCert, Config,
+    Durability, HttpConfig, Identity, JwtConfig, LimitsConfig, ListenerConfig, LogConfig,
+    LogFormat, MqttConfig, PersistenceConfig, Protocol, QueueFull, RateFull, ReloadConfig,
+    ShareRedispatch, ShareStrategy, SharedSubscriptionsConfig, TlsConfig, Watch,
 };
 pub use show::Setting;
 

@@ -9,10 +9,10 @@ use super::error::{Place, Problem};
 use super::number::{Range, Unit};
 use super::section::{Reader, Section};
 use super::settings::{
-    AdminConfig, AnonymousAccess, AuthConfig, AuthSource, Bind, ClientCert, Config, Durability,
-    HttpConfig, Identity, JwtConfig, LimitsConfig, ListenerConfig, LogConfig, LogFormat,
-    MqttConfig, PersistenceConfig, Protocol, QueueFull, RateFull, ShareRedispatch, ShareStrategy,
-    SharedSubscriptionsConfig, TlsConfig,
+    AdminConfig, AnonymousAccess, AuthConfig, AuthSource, BanConfig, Bind, ClientCert, Config,
+    Durability, HttpConfig, Identity, JwtConfig, LimitsConfig, ListenerConfig, LogConfig,
+    LogFormat, MqttConfig, PersistenceConfig, Protocol, QueueFull, RateFull, ReloadConfig,
+    ShareRedispatch, ShareStrategy, SharedSubscriptionsConfig, TlsConfig, Watch,
 };
 use super::show::quoted_list;
 use ipnet::IpNet;
@@ -47,6 +47,8 @@ pub(super) fn config<'a>(reader: &mut Reader<'a>, document: &'a DeTable<'a>) -> 
         persistence: persistence(root.table("persistence", "persistence")),
         http: http(root.table("http", "http"), &mut addresses),
         auth: auth(root.table("auth", "auth"), has_certificates),
+        ban: ban(root.table("ban", "ban")),
+        reload: reload(root.table("reload", "reload")),
         admin: admin(root.table("admin", "admin")),
         log: log(root.table("log", "log")),
     };
@@ -153,6 +155,7 @@ fn listener(
         default.publish_bytes_rate_max,
         or_zero(bytes(1, TIB)),
     );
+    let connect_rate_max = section.number("connect_rate_max", default.connect_rate_max, RATE);
     let qos_max = section.number("qos_max", default.qos_max, count(0, 2));
     let allow_cidrs = networks(&mut section, "allow_cidrs");
     let deny_cidrs = networks(&mut section, "deny_cidrs");
@@ -176,6 +179,7 @@ fn listener(
         max_connections,
         publish_rate_max,
         publish_bytes_rate_max,
+        connect_rate_max,
         qos_max,
         allow_cidrs,
         deny_cidrs,
@@ -326,6 +330,7 @@ fn tls(mut section: Section<'_, '_>) -> TlsConfig {
     let cert = section.required_path("cert");
     let key = section.required_path("key");
     let client_ca = section.path("client_ca", None);
+    let crl = section.path("crl", None);
     let asked_for = if client_ca.is_some() {
         ClientCert::Required
     } else {
@@ -346,6 +351,9 @@ fn tls(mut section: Section<'_, '_>) -> TlsConfig {
             "client_cert",
             "client_ca, the authorities that sign client certificates",
         );
+    } else if !is_asked_for && crl.is_some() {
+        let other = "client_ca, and client_cert = \"required\" or \"optional\"";
+        needs(&mut section, "crl", other);
     } else if !is_asked_for && identity != Identity::None {
         needs(
             &mut section,
@@ -358,6 +366,7 @@ fn tls(mut section: Section<'_, '_>) -> TlsConfig {
         cert,
         key,
         client_ca,
+        crl,
         client_cert,
         identity,
         record_bytes_max,
@@ -404,6 +413,10 @@ fn limits(mut section: Section<'_, '_>) -> LimitsConfig {
             memory_bytes_max: number(or_zero(bytes(32 * MIB, TIB))),
             unauthenticated_max: number(count(1, 10_000_000)),
             password_checks_per_address_max: number(count(1, 1_000_000)),
+            connect_rate_max: number(RATE),
+            address_connect_rate_max: number(RATE),
+            address_connections_max: number(or_zero(count(1, 10_000_000))),
+            addresses_max: number(count(100, 10_000_000)),
             connect_timeout_s: number(seconds(1, 3_600)),
             stop_timeout_s: number(seconds(1, 3_600)),
             mailbox_memory_bytes: number(bytes(KIB, GIB)),
@@ -636,6 +649,40 @@ fn jwt(mut section: Section<'_, '_>) -> JwtConfig {
     jwt
 }
 
+fn ban(mut section: Section<'_, '_>) -> BanConfig {
+    let default = BanConfig::default();
+    let number_max = or_zero(count(1, 1_000_000_000));
+    let ban = read!(
+        section,
+        default,
+        BanConfig {
+            failures_max: number(number_max),
+            address_failures_max: number(number_max),
+            failures_window_s: number(seconds(1, 86_400)),
+            flaps_max: number(number_max),
+            flaps_window_s: number(seconds(1, 86_400)),
+            ban_s: number(or_zero(seconds(1, 31_536_000))),
+            bans_max: number(count(1, 10_000_000)),
+        }
+    );
+    section.finish();
+    ban
+}
+
+fn reload(mut section: Section<'_, '_>) -> ReloadConfig {
+    let default = ReloadConfig::default();
+    let reload = read!(
+        section,
+        default,
+        ReloadConfig {
+            watch: choice(WATCH),
+            interval_s: number(seconds(1, 3_600)),
+        }
+    );
+    section.finish();
+    reload
+}
+
 fn admin(mut section: Section<'_, '_>) -> AdminConfig {
     let default = AdminConfig::default();
     let socket = match section.text_or("socket", "admin.sock") {
@@ -745,6 +792,9 @@ const fn or_zero(range: Range) -> Range {
     Range { or_zero, ..range }
 }
 
+/// So many a second; 0 is any number.
+const RATE: Range = or_zero(count(1, 1_000_000));
+
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
@@ -823,6 +873,12 @@ const SHARE_REDISPATCH: &[(&str, ShareRedispatch)] = &[
 const DURABILITY: &[(&str, Durability)] = &[
     ("commit", Durability::Commit),
     ("relaxed", Durability::Relaxed),
+];
+
+const WATCH: &[(&str, Watch)] = &[
+    ("off", Watch::Off),
+    ("files", Watch::Files),
+    ("all", Watch::All),
 ];
 
 const LOG_FORMAT: &[(&str, LogFormat)] = &[("text", LogFormat::Text), ("json", LogFormat::Json)];

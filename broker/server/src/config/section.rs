@@ -40,6 +40,8 @@ pub(super) struct Asked {
     pub(super) place: Place,
     /// The value that holds, as the document writes it; none for an absent path.
     pub(super) answer: Option<String>,
+    /// The path that holds, if it is one.
+    pub(super) file: Option<PathBuf>,
 }
 
 /// A key that was written but does not exist in its section.
@@ -276,6 +278,14 @@ impl<'r, 'a> Section<'r, 'a> {
         }
     }
 
+    /// Notes the file that holds for the key asked for last.
+    fn note_path(&mut self, path: &Path) {
+        if let Some(asked) = self.reader.asked.last_mut() {
+            asked.answer = Some(quoted(&path.display().to_string()));
+            asked.file = Some(path.to_owned());
+        }
+    }
+
     /// A number within `range`.
     pub(super) fn number<T: TryFrom<u64> + std::fmt::Display>(
         &mut self,
@@ -500,7 +510,7 @@ impl<'r, 'a> Section<'r, 'a> {
             Some((text, _)) => Some(PathBuf::from(text)),
         };
         if let Some(path) = &path {
-            self.note_answer(quoted(&path.display().to_string()));
+            self.note_path(path);
         }
         path
     }
@@ -520,7 +530,7 @@ impl<'r, 'a> Section<'r, 'a> {
             Some((text, _)) => PathBuf::from(text),
             None => PathBuf::new(),
         };
-        self.note_answer(quoted(&path.display().to_string()));
+        self.note_path(&path);
         path
     }
 
@@ -622,6 +632,7 @@ impl<'r, 'a> Section<'r, 'a> {
             range: None,
             place: self.place_of(key),
             answer: None,
+            file: None,
         });
         if let Some(last) = self.override_of(key) {
             let path = self.reader.overrides[last].path.clone();

@@ -31,6 +31,10 @@ pub struct Config {
     pub http: HttpConfig,
     /// Who may log in.
     pub auth: AuthConfig,
+    /// Who is shut out for a while.
+    pub ban: BanConfig,
+    /// When files are read again.
+    pub reload: ReloadConfig,
     /// How tools on this machine reach the running broker.
     pub admin: AdminConfig,
     /// What is logged, and how.
@@ -48,6 +52,8 @@ impl Default for Config {
             persistence: PersistenceConfig::default(),
             http: HttpConfig::default(),
             auth: AuthConfig::default(),
+            ban: BanConfig::default(),
+            reload: ReloadConfig::default(),
             admin: AdminConfig::default(),
             log: LogConfig::default(),
         }
@@ -73,6 +79,8 @@ pub struct ListenerConfig {
     pub publish_rate_max: u32,
     /// Payload bytes that they may publish in a second; 0 is no limit. Default 0.
     pub publish_bytes_rate_max: u64,
+    /// Connections a second; more are closed at once. Default 0: any number.
+    pub connect_rate_max: u32,
     /// Highest QoS granted and accepted, 0 to 2. Default 2.
     pub qos_max: u8,
     /// Networks that clients may come from; empty is any. With `proxy_protocol`, the address in the header counts.
@@ -108,6 +116,7 @@ impl Default for ListenerConfig {
             max_connections: 100_000,
             publish_rate_max: 0,
             publish_bytes_rate_max: 0,
+            connect_rate_max: 0,
             qos_max: 2,
             allow_cidrs: Vec::new(),
             deny_cidrs: Vec::new(),
@@ -174,6 +183,8 @@ pub struct TlsConfig {
     pub key: PathBuf,
     /// Authorities that sign client certificates, PEM; `None` when clients show none. Default `None`.
     pub client_ca: Option<PathBuf>,
+    /// Certificates that these authorities have revoked, PEM; `None` is none. Default `None`.
+    pub crl: Option<PathBuf>,
     /// Whether a client must show a certificate. Default: required with `client_ca`, else none.
     pub client_cert: ClientCert,
     /// What of a valid client certificate is the user name. Default: the common name when certificates are asked for.
@@ -267,10 +278,19 @@ pub struct LimitsConfig {
     /// on the publishers that send most are not read, from 90 % new clients are refused with 0x89, from 95 % QoS 0 messages are
     /// dropped. Default 0.
     pub memory_bytes_max: u64,
-    /// Connections that have not been accepted yet, over all listeners. Default 2000.
+    /// Connections that have not been accepted yet, over all listeners; a newcomer takes the place of the oldest one of the address
+    /// that has most. Default 2000.
     pub unauthenticated_max: u32,
     /// Password checks of one address that wait for their turn; the client of another one is told to come back later. Default 200.
     pub password_checks_per_address_max: u32,
+    /// Connections a second over all listeners; more are closed at once. Default 0: any number.
+    pub connect_rate_max: u32,
+    /// Connections a second from one address; more are closed at once. Default 0: any number.
+    pub address_connect_rate_max: u32,
+    /// Connections open at a time from one address; more are closed at once. Default 0: any number.
+    pub address_connections_max: u32,
+    /// Addresses whose rates, failures and log lines are remembered; the others start anew. Default 100,000.
+    pub addresses_max: u32,
     /// Time from the connection to a complete CONNECT, TLS handshake included, in seconds. Default 120.
     pub connect_timeout_s: u32,
     /// Time that a stop gives connections to take what they are owed, in seconds. Default 5.
@@ -319,6 +339,10 @@ impl Default for LimitsConfig {
             memory_bytes_max: 0,
             unauthenticated_max: 2_000,
             password_checks_per_address_max: 200,
+            connect_rate_max: 0,
+            address_connect_rate_max: 0,
+            address_connections_max: 0,
+            addresses_max: 100_000,
             connect_timeout_s: 120,
             stop_timeout_s: 5,
             mailbox_memory_bytes: 65_536,
@@ -576,6 +600,69 @@ impl Default for JwtConfig {
             leeway_s: 30,
         }
     }
+}
+
+/// Who is shut out for a while without an operator.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BanConfig {
+    /// Failed logins of one user from one address within `failures_window_s` after which that user is banned from there; 0 is
+    /// never. Default 20.
+    pub failures_max: u32,
+    /// Failed logins from one address within `failures_window_s` after which the address is banned; 0 is never. Default 1000.
+    pub address_failures_max: u32,
+    /// Default 60.
+    pub failures_window_s: u32,
+    /// Connects of one client identifier within `flaps_window_s` after which it is banned; 0 is never. Default 0.
+    pub flaps_max: u32,
+    /// Default 60.
+    pub flaps_window_s: u32,
+    /// How long a ban lasts that came by itself, in seconds; 0 imposes none. Default 300.
+    pub ban_s: u32,
+    /// Bans at a time; more are not imposed. Default 100,000.
+    pub bans_max: u32,
+}
+
+impl Default for BanConfig {
+    fn default() -> Self {
+        Self {
+            failures_max: 20,
+            address_failures_max: 1_000,
+            failures_window_s: 60,
+            flaps_max: 0,
+            flaps_window_s: 60,
+            ban_s: 300,
+            bans_max: 100_000,
+        }
+    }
+}
+
+/// When files are read again.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ReloadConfig {
+    /// Which files are watched. Default [`Watch::Files`].
+    pub watch: Watch,
+    /// How often they are looked at, in seconds; a change counts when it has been at rest for as long. Default 2.
+    pub interval_s: u32,
+}
+
+impl Default for ReloadConfig {
+    fn default() -> Self {
+        Self {
+            watch: Watch::Files,
+            interval_s: 2,
+        }
+    }
+}
+
+/// Which files are read again when they change.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Watch {
+    /// `"off"`: none.
+    Off,
+    /// `"files"`: those that the configuration names.
+    Files,
+    /// `"all"`: and the configuration file itself.
+    All,
 }
 
 /// How tools on this machine reach the running broker.

@@ -8,6 +8,7 @@
 use super::error::Place;
 use super::section::{Asked, join};
 use std::fmt;
+use std::path::PathBuf;
 
 /// One key.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,6 +19,8 @@ pub struct Setting {
     pub value: String,
     /// Where it was written.
     pub place: Place,
+    /// The file that it names, if it names one.
+    pub file: Option<PathBuf>,
 }
 
 impl Setting {
@@ -40,7 +43,14 @@ impl Setting {
             Place::Flag(_) if is_secret => Place::Flag(format!("{key}=(hidden)")),
             place => place.clone(),
         };
-        Some(Self { key, value, place })
+        // Its own files are nobody else's to change.
+        let file = asked.file.clone().filter(|_| key != "data_dir");
+        Some(Self {
+            key,
+            value,
+            place,
+            file,
+        })
     }
 
     /// Where the value comes from: `default`, `motemq.toml:12`, `environment MOTEMQ_...`, `--set ...`.
@@ -89,6 +99,7 @@ mod tests {
             range: None,
             place: Place::Flag("http.api_token=s3cret".to_owned()),
             answer: Some("\"s3cret\"".to_owned()),
+            file: None,
         };
         let setting = Setting::from_asked(&asked).unwrap();
         let shown = format!("{setting} {}", setting.origin());

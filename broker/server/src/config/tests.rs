@@ -311,6 +311,9 @@ fn the_limits_refuse_zero_where_it_has_no_meaning() {
             "client_retained_messages_max",
             "client_retained_bytes_max",
             "memory_bytes_max",
+            "connect_rate_max",
+            "address_connect_rate_max",
+            "address_connections_max",
             "tls_sessions_max",
             "websocket_frame_bytes_max"
         ]
