@@ -8,6 +8,7 @@
 
 use motemq::config::Config;
 use motemq::server::{Running, start};
+use motemq_certs::Issued;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
@@ -64,9 +65,31 @@ impl InProcess {
 /// A TLS client, before its handshake, that trusts the authority in the file `ca`.
 #[must_use]
 pub fn tls_over(socket: TcpStream, ca: &Path) -> StreamOwned<ClientConnection, TcpStream> {
+    tls_with(socket, ca, None)
+}
+
+/// As [`tls_over`], with a certificate and its key, if any.
+#[must_use]
+pub fn tls_with(
+    socket: TcpStream,
+    ca: &Path,
+    certificate: Option<&Issued>,
+) -> StreamOwned<ClientConnection, TcpStream> {
     let name = "localhost".try_into().expect("a name");
-    let connection = ClientConnection::new(tls_client(ca, None), name).expect("a client");
+    let config = tls_config(ca, certificate);
+    let connection = ClientConnection::new(config, name).expect("a client");
     StreamOwned::new(connection, socket)
+}
+
+/// As [`tls_client`], with a certificate that was just issued, if any.
+#[must_use]
+pub fn tls_config(ca: &Path, certificate: Option<&Issued>) -> Arc<ClientConfig> {
+    let own = certificate.map(|issued| {
+        let certificate = CertificateDer::from_pem_slice(issued.certificate_pem.as_bytes());
+        let key = PrivateKeyDer::from_pem_slice(issued.private_key_pem.as_bytes());
+        (certificate.expect("a certificate"), key.expect("a key"))
+    });
+    tls_client(ca, own)
 }
 
 /// A TLS client that trusts the authority in the file `ca`, and shows a certificate if it has one and is asked.

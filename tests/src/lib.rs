@@ -10,6 +10,8 @@ pub mod load;
 pub mod measured;
 pub mod peer;
 pub mod power_loss;
+pub mod reload_load;
+pub mod revocation;
 pub mod siege;
 pub mod simulation;
 pub mod socket;

@@ -296,7 +296,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 self.identity().name().unwrap_or_default(),
             )
         {
-            return Err((ReasonCode::Banned, BANNED));
+            // DISCONNECT has no code for a ban (MQTT 5 section 3.14.2.1).
+            return Err((ReasonCode::AdministrativeAction, BANNED));
         }
         Ok(())
     }
@@ -647,7 +648,7 @@ impl<S> Drop for Driver<S> {
                 }
                 .log();
             }
-            (Some(client), Close::Dismissed(code, rule)) => {
+            (Some(client), Close::Dismissed(_, rule)) => {
                 Refused {
                     what: "client that a change does not admit any more",
                     reason,
@@ -656,8 +657,8 @@ impl<S> Drop for Driver<S> {
                     client: client.as_str(),
                     user: "",
                     rule,
-                    key: match code {
-                        ReasonCode::Banned => Refusal::Banned.key(),
+                    key: match *rule {
+                        BANNED => Refusal::Banned.key(),
                         _ => "[[listeners]]",
                     },
                 }

@@ -18,6 +18,7 @@ mod identity;
 mod packets;
 mod properties;
 mod resources;
+mod siege;
 mod site;
 mod storm;
 mod topics;

@@ -798,6 +798,8 @@ pub(super) fn lock_file(dir: &Path) -> Result<File, StoreError> {
     let path = dir.join("lock");
     let mut how = File::options();
     how.write(true).create(true).truncate(false);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut how, 0o600);
     let file = how.open(&path).map_err(io_error(&path))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
