@@ -121,7 +121,7 @@ pub fn run(clients: usize, reloads: usize) -> Report {
                 .map(|count| count.load(Ordering::Acquire))
                 .sum::<u64>()
         };
-        for number in 0..reloads {
+        for (number, victim) in condemned.iter_mut().enumerate() {
             // Everybody has had a turn since the one before, more or less.
             let goal = total() + clients as u64;
             let waiting = Stopwatch::start();
@@ -139,7 +139,7 @@ pub fn run(clients: usize, reloads: usize) -> Report {
                 "reload {number}"
             );
             slowest = slowest.max(reloading.elapsed());
-            let end = condemned[number].read(&mut [0; 2]).unwrap_or(0);
+            let end = victim.read(&mut [0; 2]).unwrap_or(0);
             assert_eq!(end, 0, "3.1.1 has no DISCONNECT");
         }
         is_over.store(true, Ordering::Release);

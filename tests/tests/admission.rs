@@ -1,7 +1,6 @@
 //! Who may connect: rates and numbers by address, bans, refusals that end, and files that others must not read.
 #![expect(
     clippy::unwrap_used,
-    clippy::panic,
     reason = "a test that cannot go on must stop at once"
 )]
 
@@ -249,6 +248,7 @@ impl Site {
             http: HttpConfig {
                 bind: None,
                 metrics_bind: None,
+                ..HttpConfig::default()
             },
             ..Config::default()
         };

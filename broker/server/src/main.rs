@@ -112,7 +112,8 @@ fn main() -> ExitCode {
         Command::Acl(command) => command::acl::run(&command),
         Command::Reload(config) => match load(&config) {
             Ok(config) => command::admin::reload(&config),
-            Err(code) => code,
+            // The broker would have refused the same.
+            Err(_) => ExitCode::FAILURE,
         },
         Command::Ban { command, config } => match load(&config) {
             Ok(config) => command::admin::ban(command, &config),
