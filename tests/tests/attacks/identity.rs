@@ -269,7 +269,10 @@ impl Pki {
         let server = CertificateParams::new(["localhost".to_owned()]).unwrap();
         let server = server.signed_by(&key, &self.authority).unwrap();
         std::fs::write(path("server.crt"), server.pem()).unwrap();
-        std::fs::write(path("server.key"), key.serialize_pem()).unwrap();
+        let key_file = path("server.key");
+        std::fs::write(&key_file, key.serialize_pem()).unwrap();
+        let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(&key_file, private).unwrap();
         std::fs::write(path("jwks.json"), key_set(&[&self.signer])).unwrap();
         for (user, password) in [("anna", "first"), ("berta", "second")] {
             motemq::password::set_user(&path("users"), user, password.as_bytes()).unwrap();
