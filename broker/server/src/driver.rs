@@ -96,7 +96,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let now = clock::now();
         let rules = ConnectionRules {
             qos_max: listener.qos_max(),
-            listener: None,
+            listener: Some(listener.name()),
             publish_rate: listener.publish_rate(),
         };
         let connection = Connection::new(rules, server.broker(), now);

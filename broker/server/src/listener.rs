@@ -89,6 +89,8 @@ impl Gate {
 #[derive(Debug)]
 pub struct Listener {
     config: ListenerConfig,
+    /// That of the configuration, for sessions to keep.
+    name: Arc<str>,
     tls: Option<ListenerTls>,
     /// What all its clients together may publish.
     publish_rate: Option<Arc<SharedRate>>,
@@ -220,6 +222,7 @@ impl Listener {
         });
         Self {
             publish_rate: publish_rate(&config),
+            name: config.name.as_str().into(),
             config,
             tls,
             counts,
@@ -235,6 +238,7 @@ impl Listener {
                 true => self.publish_rate.clone(),
                 false => publish_rate(&config),
             },
+            name: config.name.as_str().into(),
             config,
             tls,
             counts: self.counts.clone(),
@@ -250,6 +254,11 @@ impl Listener {
     #[must_use]
     pub fn config(&self) -> &ListenerConfig {
         &self.config
+    }
+
+    /// Its name.
+    pub(crate) fn name(&self) -> Arc<str> {
+        self.name.clone()
     }
 
     /// Its TLS.

@@ -16,7 +16,7 @@ use crate::listener::{Gate, Listener};
 use crate::server::{Server, bind, core_limits};
 use crate::tls;
 use crate::watch::FileWatch;
-use motemq_core::Limits;
+use motemq_core::{LimitSet, Limits};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -186,12 +186,16 @@ impl Reloader {
         server.bans().set_config(&prepared.config);
         let broker = server.broker();
         let old = broker.limits();
+        let new = core_limits(&prepared.config);
         // How groups share is fixed when they are made.
-        broker.set_limits(Arc::new(Limits {
-            share_strategy: old.share_strategy,
-            share_redispatch: old.share_redispatch,
-            ..core_limits(&prepared.config)
-        }));
+        broker.set_limits(LimitSet {
+            common: Arc::new(Limits {
+                share_strategy: old.share_strategy,
+                share_redispatch: old.share_redispatch,
+                ..(*new.common).clone()
+            }),
+            ..new
+        });
         let mut gates = Vec::new();
         for Prospect { gate, listener } in prepared.gates {
             if let Some(listener) = listener {
@@ -336,6 +340,14 @@ fn is_live(key: &str) -> bool {
 /// Without a configuration there is nothing to look for.
 const NO_LOOK_S: u64 = 3_600;
 /// Sections that take effect.
-const LIVE: [&str; 6] = ["limits.", "auth.", "mqtt.", "listeners.", "ban.", "reload."];
+const LIVE: [&str; 7] = [
+    "limits.",
+    "profiles.",
+    "auth.",
+    "mqtt.",
+    "listeners.",
+    "ban.",
+    "reload.",
+];
 /// Limits that are fixed at the start.
 const FIXED: [&str; 2] = ["limits.websocket_", "limits.tls_sessions_max"];

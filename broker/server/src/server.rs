@@ -23,8 +23,8 @@ use crate::tls;
 use crate::tls_sessions::TlsSessions;
 use arc_swap::ArcSwap;
 use motemq_core::{
-    Broker, DropReason, Limits, Occasion, QueueFull, RateFull, RateLimit, ShareRedispatch,
-    ShareStrategy,
+    Broker, DropReason, LimitSet, Limits, Occasion, Profile, QueueFull, RateFull, RateLimit,
+    ShareRedispatch, ShareStrategy,
 };
 use rand::RngExt as _;
 use std::net::SocketAddr;
@@ -174,7 +174,8 @@ pub struct Running {
 /// # Errors
 /// When the store cannot be opened, a file is wrong or an address is taken. Nothing runs then.
 pub async fn start(config: Config) -> Result<Running, StartError> {
-    let limits = Arc::new(core_limits(&config));
+    let limit_set = core_limits(&config);
+    let limits = limit_set.common.clone();
     let (stop, _) = watch::channel(Stop::No);
     let (broker, journal) = match &config.data_dir {
         None => (Broker::without_store(limits), None),
@@ -200,6 +201,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
             (broker, Some(journal))
         }
     };
+    broker.set_limits(limit_set);
     if config.persistence.durability == config::Durability::Relaxed {
         tracing::warn!(
             "persistence.durability is relaxed: a crash loses what was acknowledged last"
@@ -617,8 +619,24 @@ async fn watch_losses(server: Arc<Server>) {
     }
 }
 
-pub(crate) fn core_limits(config: &Config) -> Limits {
-    let (limits, shared) = (&config.limits, &config.shared_subscriptions);
+/// The limits of everybody, as the core has them.
+pub(crate) fn core_limits(config: &Config) -> LimitSet {
+    let profile = |profile: &config::ProfileConfig| {
+        Profile::new(
+            profile.listeners.iter().map(String::as_str),
+            profile.users.iter().map(String::as_str),
+            profile.clients.iter().map(String::as_str),
+            Arc::new(limits_of(config, &profile.limits)),
+        )
+    };
+    LimitSet {
+        common: Arc::new(limits_of(config, &config.limits)),
+        profiles: config.profiles.iter().map(profile).collect(),
+    }
+}
+
+fn limits_of(config: &Config, limits: &config::LimitsConfig) -> Limits {
+    let shared = &config.shared_subscriptions;
     let mqtt = &config.mqtt;
     let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
     Limits {

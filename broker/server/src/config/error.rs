@@ -148,8 +148,8 @@ pub enum Problem {
     /// `listeners = []`.
     #[error("at least one [[listeners]] is needed")]
     NoListeners,
-    /// Two listeners with one name.
-    #[error("another listener already has the name \"{0}\"")]
+    /// Two listeners, or two profiles, with one name.
+    #[error("another one already has the name \"{0}\"")]
     DuplicateName(String),
     /// Two listeners, or a listener and an HTTP server, on one address.
     #[error("{key}: {address} is already taken by {owner}")]

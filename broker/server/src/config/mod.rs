@@ -24,8 +24,8 @@ pub use number::{Range, Unit};
 pub use settings::{
     AdminConfig, AnonymousAccess, AuthConfig, AuthSource, BanConfig, Bind, ClientCert, Config,
     Durability, HttpConfig, Identity, JwtConfig, LimitsConfig, ListenerConfig, LogConfig,
-    LogFormat, MqttConfig, PersistenceConfig, Protocol, QueueFull, RateFull, ReloadConfig,
-    ShareRedispatch, ShareStrategy, SharedSubscriptionsConfig, TlsConfig, Watch,
+    LogFormat, MqttConfig, PersistenceConfig, ProfileConfig, Protocol, QueueFull, RateFull,
+    ReloadConfig, ShareRedispatch, ShareStrategy, SharedSubscriptionsConfig, TlsConfig, Watch,
 };
 pub use show::Setting;
 
@@ -120,7 +120,7 @@ fn syntax_error(file: &File, error: &toml::de::Error) -> ConfigError {
 }
 
 /// A document that has every section which a document may lack.
-const EVERY_SECTION: &str = "[[listeners]]\n[listeners.tls]";
+const EVERY_SECTION: &str = "[[profiles]]\nname = \"a\"\n[[listeners]]\n[listeners.tls]";
 
 #[cfg(test)]
 mod tests;

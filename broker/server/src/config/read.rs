@@ -11,8 +11,8 @@ use super::section::{Reader, Section};
 use super::settings::{
     AdminConfig, AnonymousAccess, AuthConfig, AuthSource, BanConfig, Bind, ClientCert, Config,
     Durability, HttpConfig, Identity, JwtConfig, LimitsConfig, ListenerConfig, LogConfig,
-    LogFormat, MqttConfig, PersistenceConfig, Protocol, QueueFull, RateFull, ReloadConfig,
-    ShareRedispatch, ShareStrategy, SharedSubscriptionsConfig, TlsConfig, Watch,
+    LogFormat, MqttConfig, PersistenceConfig, ProfileConfig, Protocol, QueueFull, RateFull,
+    ReloadConfig, ShareRedispatch, ShareStrategy, SharedSubscriptionsConfig, TlsConfig, Watch,
 };
 use super::show::quoted_list;
 use ipnet::IpNet;
@@ -36,10 +36,13 @@ pub(super) fn config<'a>(reader: &mut Reader<'a>, document: &'a DeTable<'a>) -> 
     let data_dir = root.path("data_dir", default.data_dir.as_deref());
     let listeners = listeners(&mut root, &mut addresses);
     let has_certificates = listeners.iter().any(logs_in_by_certificate);
+    let limits = limits(root.table("limits", "limits"));
+    let profiles = profiles(&mut root, &limits, &listeners);
     let config = Config {
         data_dir,
         listeners,
-        limits: limits(root.table("limits", "limits")),
+        limits,
+        profiles,
         mqtt: mqtt(root.table("mqtt", "mqtt")),
         shared_subscriptions: shared_subscriptions(
             root.table("shared_subscriptions", "shared_subscriptions"),
@@ -65,7 +68,11 @@ fn listeners(root: &mut Section<'_, '_>, addresses: &mut Addresses) -> Vec<Liste
     let mut listeners: Vec<ListenerConfig> = Vec::new();
     for (table, place) in tables {
         let mut section = root.element("listeners", Some(table), place);
-        let name = name(&mut section, &listeners);
+        let name = name(&mut section, "listeners", |name| {
+            let is_same =
+                |other: &ListenerConfig| other.name.replace('-', "_") == name.replace('-', "_");
+            listeners.iter().any(is_same)
+        });
         let address = address(&mut section);
         listeners.push(listener(section, name, address, addresses));
     }
@@ -86,8 +93,8 @@ fn default_listener(mut section: Section<'_, '_>, addresses: &mut Addresses) -> 
     listener(section, default.name, address, addresses)
 }
 
-/// The name of a listener, from the file alone; afterwards overrides count.
-fn name(section: &mut Section<'_, '_>, others: &[ListenerConfig]) -> String {
+/// The name of a listener or profile, from the file alone; afterwards overrides count.
+fn name(section: &mut Section<'_, '_>, array: &str, is_taken: impl FnOnce(&str) -> bool) -> String {
     let Some((name, place)) = section.required_text("name") else {
         return String::new();
     };
@@ -99,13 +106,12 @@ fn name(section: &mut Section<'_, '_>, others: &[ListenerConfig]) -> String {
         section.malformed("name", place, expected, name);
         return String::new();
     }
-    let is_same = |other: &ListenerConfig| other.name.replace('-', "_") == name.replace('-', "_");
-    if others.iter().any(is_same) {
+    if is_taken(&name) {
         section
             .reader
             .report(place, Problem::DuplicateName(name.clone()));
     }
-    section.accept_overrides(&format!("listeners.{name}"));
+    section.accept_overrides(&format!("{array}.{name}"));
     name
 }
 
@@ -427,6 +433,120 @@ fn limits(mut section: Section<'_, '_>) -> LimitsConfig {
     );
     section.finish();
     limits
+}
+
+fn profiles(
+    root: &mut Section<'_, '_>,
+    limits: &LimitsConfig,
+    listeners: &[ListenerConfig],
+) -> Vec<ProfileConfig> {
+    let mut profiles: Vec<ProfileConfig> = Vec::new();
+    for (table, place) in root.array("profiles").unwrap_or_default() {
+        let mut section = root.element("profiles", Some(table), place);
+        let name = name(&mut section, "profiles", |name| {
+            profiles.iter().any(|other| other.name == name)
+        });
+        profiles.push(profile(section, name, limits, listeners));
+    }
+    profiles
+}
+
+/// What a profile says of one client; what is of the broker as a whole is in `[limits]` alone.
+fn profile(
+    mut section: Section<'_, '_>,
+    name: String,
+    limits: &LimitsConfig,
+    listeners: &[ListenerConfig],
+) -> ProfileConfig {
+    let mut names = |key: &'static str| {
+        let texts = section.texts(key).unwrap_or_default();
+        for (text, place) in &texts {
+            if text.is_empty() {
+                let expected = "names that are not empty; \"*\" stands for any run of characters";
+                section.malformed(key, place.clone(), expected, text.clone());
+            }
+        }
+        texts
+    };
+    let [of_listeners, users, clients] = ["listeners", "users", "clients"].map(&mut names);
+    for (text, place) in &of_listeners {
+        let known: Vec<_> = listeners
+            .iter()
+            .map(|one| (one.name.as_str(), ()))
+            .collect();
+        if !known.iter().any(|(name, ())| name == text) {
+            section.unknown_value("listeners", place.clone(), text.clone(), &known);
+        }
+    }
+    let texts = |list: Vec<(String, Place)>| list.into_iter().map(|(text, _)| text).collect();
+    let items = count(1, 1_000_000_000);
+    let rate = or_zero(bytes(1, TIB));
+    let own = LimitsConfig {
+        packet_bytes_max: section.number(
+            "packet_bytes_max",
+            limits.packet_bytes_max,
+            bytes(256, PACKET_BYTES_MAX),
+        ),
+        payload_bytes_max: section.number(
+            "payload_bytes_max",
+            limits.payload_bytes_max,
+            bytes(1, PACKET_BYTES_MAX),
+        ),
+        receive_maximum: section.number(
+            "receive_maximum",
+            limits.receive_maximum,
+            count(1, 65_535),
+        ),
+        inflight_messages_max: section.number(
+            "inflight_messages_max",
+            limits.inflight_messages_max,
+            count(1, 65_535),
+        ),
+        queue_messages_max: section.number("queue_messages_max", limits.queue_messages_max, items),
+        queue_bytes_max: section.number("queue_bytes_max", limits.queue_bytes_max, bytes(KIB, TIB)),
+        queue_full: section.choice("queue_full", limits.queue_full, QUEUE_FULL),
+        session_expiry_max_s: section.number(
+            "session_expiry_max_s",
+            limits.session_expiry_max_s,
+            seconds(1, 4_294_967_295),
+        ),
+        keep_alive_max_s: section.number(
+            "keep_alive_max_s",
+            limits.keep_alive_max_s,
+            seconds(1, 65_535),
+        ),
+        subscriptions_max: section.number("subscriptions_max", limits.subscriptions_max, items),
+        subscription_bytes_max: section.number(
+            "subscription_bytes_max",
+            limits.subscription_bytes_max,
+            bytes(KIB, TIB),
+        ),
+        publish_rate_max: section.number(
+            "publish_rate_max",
+            limits.publish_rate_max,
+            or_zero(items),
+        ),
+        publish_bytes_rate_max: section.number(
+            "publish_bytes_rate_max",
+            limits.publish_bytes_rate_max,
+            rate,
+        ),
+        publish_rate_full: section.choice("publish_rate_full", limits.publish_rate_full, RATE_FULL),
+        output_bytes_max: section.number(
+            "output_bytes_max",
+            limits.output_bytes_max,
+            bytes(4 * KIB, GIB),
+        ),
+        ..limits.clone()
+    };
+    section.finish();
+    ProfileConfig {
+        name,
+        listeners: texts(of_listeners),
+        users: texts(users),
+        clients: texts(clients),
+        limits: own,
+    }
 }
 
 fn mqtt(mut section: Section<'_, '_>) -> MqttConfig {

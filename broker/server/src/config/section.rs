@@ -237,7 +237,7 @@ impl<'r, 'a> Section<'r, 'a> {
             );
             return Some(Vec::new());
         };
-        if array.is_empty() {
+        if array.is_empty() && key == "listeners" {
             self.reader.report(place, Problem::NoListeners);
         }
         let mut tables = Vec::new();
@@ -700,7 +700,7 @@ fn listed(text: &str) -> Vec<String> {
 fn header(section: &str) -> String {
     match section {
         "" => "at the top of the file".to_owned(),
-        "listeners" => "[[listeners]]".to_owned(),
+        "listeners" | "profiles" => format!("[[{section}]]"),
         section => format!("[{section}]"),
     }
 }

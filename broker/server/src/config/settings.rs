@@ -21,6 +21,8 @@ pub struct Config {
     pub listeners: Vec<ListenerConfig>,
     /// What one client, one session and the broker as a whole may use.
     pub limits: LimitsConfig,
+    /// Other limits for some clients; the first profile that is for a client counts. Default none.
+    pub profiles: Vec<ProfileConfig>,
     /// What clients are told.
     pub mqtt: MqttConfig,
     /// Who of a share group gets a message.
@@ -47,6 +49,7 @@ impl Default for Config {
             data_dir: Some(PathBuf::from("data")),
             listeners: vec![ListenerConfig::default()],
             limits: LimitsConfig::default(),
+            profiles: Vec::new(),
             mqtt: MqttConfig::default(),
             shared_subscriptions: SharedSubscriptionsConfig::default(),
             persistence: PersistenceConfig::default(),
@@ -351,6 +354,21 @@ impl Default for LimitsConfig {
             websocket_frame_bytes_max: 0,
         }
     }
+}
+
+/// Limits of some clients.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ProfileConfig {
+    /// Name in errors and `--set profiles.NAME.key`, as that of a listener.
+    pub name: String,
+    /// Names of the listeners that the clients connect to; empty is any.
+    pub listeners: Vec<String>,
+    /// Their user or certificate names, `*` for any run of characters; empty is any, and anonymous ones too.
+    pub users: Vec<String>,
+    /// Their client identifiers, `*` for any run of characters; empty is any.
+    pub clients: Vec<String>,
+    /// Those of `[limits]`, with what the profile says of one client in their place.
+    pub limits: LimitsConfig,
 }
 
 /// What happens to a message for a session whose queue is full.

@@ -503,7 +503,7 @@ fn listeners_share_neither_name_nor_address() {
          [[listeners]]\nname = \"c\"\nbind = \"0.0.0.0:1883\"\n\
          [http]\nbind = \"0.0.0.0:1884\"\n",
         &[
-            ":5:8: another listener already has the name \"a_b\"",
+            ":5:8: another one already has the name \"a_b\"",
             ":9:8: listeners.c.bind: 0.0.0.0:1883 is already taken by listeners.a-b.bind",
             ":11:8: http.bind: 0.0.0.0:1884 is already taken by listeners.a_b.bind",
         ],
@@ -928,4 +928,41 @@ fn what_is_shown_without_sources_is_the_delivered_file() {
         assert_eq!(setting.value, value.to_string(), "{}", setting.key);
         assert_eq!(setting.place, Place::Default, "{}", setting.key);
     }
+}
+
+#[test]
+fn a_profile_has_what_it_says_and_the_common_limits_for_the_rest() {
+    let text = "[[listeners]]\nname = \"lan\"\nbind = \"0.0.0.0:1883\"\n\
+        [limits]\npayload_bytes_max = 5000\nqueue_messages_max = 7\n\
+        [[profiles]]\nname = \"meters\"\nlisteners = [\"lan\"]\nusers = [\"meter-*\"]\nqueue_messages_max = 3\n";
+    let set = "profiles.meters.publish_rate_max=9";
+    let profiles = read(text, &[], &[set]).1.unwrap().profiles;
+    let [profile] = profiles.as_slice() else {
+        panic!("{profiles:?}");
+    };
+    assert_eq!(profile.users, ["meter-*"]);
+    assert!(profile.clients.is_empty());
+    let limits = &profile.limits;
+    assert_eq!(
+        (
+            limits.payload_bytes_max,
+            limits.queue_messages_max,
+            limits.publish_rate_max
+        ),
+        (5000, 3, 9)
+    );
+}
+
+#[test]
+fn a_profile_for_a_listener_that_is_not_there_is_a_mistake() {
+    check_messages(
+        "[[listeners]]\nname = \"lan\"\nbind = \"0.0.0.0:1883\"\n\
+         [[profiles]]\nname = \"a\"\nlisteners = [\"lam\"]\nretained_bytes_max = 4096\n\
+         [[profiles]]\nname = \"a\"\n",
+        &[
+            ":6:14: profiles.a.listeners must be one of \"lan\"; found \"lam\"; did you mean \"lan\"?",
+            ":7:1: unknown key \"retained_bytes_max\" in [[profiles]]; it belongs in [limits]",
+            ":9:8: another one already has the name \"a\"",
+        ],
+    );
 }
