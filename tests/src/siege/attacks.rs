@@ -129,6 +129,8 @@ fn send_malformed(port: u16, thread: u32, dice: &mut Pcg64) -> io::Result<()> {
     bytes.extend([0xff; 8]);
     let mut socket = connect(port, thread)?;
     socket.write_all(&bytes)?;
+    // What became valid by chance would wait for more.
+    socket.shutdown(std::net::Shutdown::Write)?;
     socket.set_read_timeout(Some(Duration::from_secs(5)))?;
     let mut rest = [0; 512];
     while socket.read(&mut rest)? > 0 {}
