@@ -198,6 +198,7 @@ fn spawn<S: Transport>(
     };
     let peer = Peer {
         address,
+        listener: listener.name(),
         certificate: PeerCertificate::None,
         certificate_ids: None,
     };
@@ -403,6 +404,7 @@ impl Preparation {
     ) -> BoxedDriver {
         let peer = Peer {
             address: self.address,
+            listener: self.listener.name(),
             certificate,
             certificate_ids,
         };

@@ -72,7 +72,7 @@ impl Lines {
             self.all.suppressed.fetch_add(1, Ordering::Relaxed);
             return None;
         }
-        self.all.admit_within(LINES_PER_SECOND)
+        self.all.admit()
     }
 
     fn admits_address(&self, key: AddressKey) -> bool {
@@ -90,35 +90,22 @@ impl Lines {
     }
 }
 
-/// Lines of one kind: at most [`KIND_LINES_PER_SECOND`].
+/// Lines of all together: at most [`LINES_PER_SECOND`].
 #[derive(Debug, Default)]
-pub(crate) struct AuditLimit {
+struct AuditLimit {
     second: AtomicU64,
     lines: AtomicU64,
     suppressed: AtomicU64,
 }
 
 impl AuditLimit {
-    /// A limit that has seen nothing yet.
-    pub(crate) const fn new() -> Self {
-        Self {
-            second: AtomicU64::new(0),
-            lines: AtomicU64::new(0),
-            suppressed: AtomicU64::new(0),
-        }
-    }
-
     /// Whether a line may be written now; if so, how many were suppressed before it.
-    pub(crate) fn admit(&self) -> Option<u64> {
-        self.admit_within(KIND_LINES_PER_SECOND)
-    }
-
-    fn admit_within(&self, lines_max: u64) -> Option<u64> {
+    fn admit(&self) -> Option<u64> {
         let second = clock::monotonic().as_secs() + 1;
         if self.second.swap(second, Ordering::Relaxed) != second {
             self.lines.store(0, Ordering::Relaxed);
         }
-        if self.lines.fetch_add(1, Ordering::Relaxed) < lines_max {
+        if self.lines.fetch_add(1, Ordering::Relaxed) < LINES_PER_SECOND {
             Some(self.suppressed.swap(0, Ordering::Relaxed))
         } else {
             self.suppressed.fetch_add(1, Ordering::Relaxed);
@@ -139,8 +126,6 @@ static LINES: LazyLock<Lines> = LazyLock::new(Lines::default);
 const LINES_PER_SECOND: u64 = 50;
 /// Lines that one address may cause in a second.
 const ADDRESS_LINES_PER_SECOND: u64 = 10;
-/// Lines that one kind of event may cause in a second.
-const KIND_LINES_PER_SECOND: u64 = 10;
 /// Addresses whose lines are counted; the others start anew.
 const ADDRESSES_MAX: usize = 10_000;
 
@@ -150,10 +135,10 @@ mod tests {
 
     #[test]
     fn a_storm_causes_few_lines_and_says_how_many_are_missing() {
-        let limit = AuditLimit::new();
+        let limit = AuditLimit::default();
         let admitted = (0..1000).filter(|_| limit.admit().is_some()).count() as u64;
         // The second may change once while this runs.
-        assert!((KIND_LINES_PER_SECOND..=2 * KIND_LINES_PER_SECOND).contains(&admitted));
+        assert!((LINES_PER_SECOND..=2 * LINES_PER_SECOND).contains(&admitted));
     }
 
     #[test]

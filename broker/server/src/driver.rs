@@ -410,11 +410,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             Some(Event::Authenticate(request)) => self.authenticate(cx, request, output),
             Some(Event::Exchange(step)) => {
                 let client = self.connection.client_id().map(ClientId::as_str);
-                let (listener, peer) = (self.listener.config(), &self.peer);
+                let peer = &self.peer;
                 let authenticator = self.server.authenticator();
                 let claimed = claimed(&step, self.exchange.as_deref());
                 let (exchange, proof) = (&mut self.exchange, &mut self.proof);
-                let answer = authenticator.answer(exchange, proof, step, client, listener, peer);
+                let answer = authenticator.answer(exchange, proof, step, client, peer);
                 let answer = self.judge(answer, &claimed);
                 let broker = self.server.broker();
                 self.connection.handle_answer(answer, broker, now, output);

@@ -156,7 +156,7 @@ impl Broker {
             tally.reach(Limit::TopicLevels);
             return Err(ReasonCode::TopicFilterInvalid);
         }
-        if filter.starts_with('$') && !is_readable_system_topic(filter) {
+        if is_reserved(filter) {
             return Err(ReasonCode::NotAuthorized);
         }
         let full = if state.filters.len() >= limits.subscriptions_max {
@@ -244,7 +244,8 @@ fn granted(qos: QoS) -> ReasonCode {
     }
 }
 
-/// Whether clients may subscribe to this topic or filter with `$` (contracts section 7).
-fn is_readable_system_topic(filter: &str) -> bool {
-    filter == "$SYS" || filter.starts_with("$SYS/")
+/// Whether nobody may subscribe to this filter: those with `$` are the broker's own, but for `$SYS` (contracts section 7).
+pub(crate) fn is_reserved(filter: &str) -> bool {
+    let is_system = filter == "$SYS" || filter.starts_with("$SYS/");
+    filter.starts_with('$') && !is_system
 }

@@ -10,7 +10,7 @@ use super::throttle::Pace;
 use super::{Active, Answer, Close, Connection, Denial, Pending, Phase, Reply, Violation};
 use crate::acl::Rights;
 use crate::action::Action;
-use crate::broker::{Broker, PublishSource, Receipt, Wish};
+use crate::broker::{Broker, PublishSource, Receipt, Wish, is_reserved};
 use crate::counters::{DropReason, Limit, Occasion};
 use crate::mailbox::{Fenced, Handled, Settlement};
 use crate::message::{Message, MessageId, Origin, Urgency};
@@ -448,7 +448,7 @@ impl Connection {
         if let Some(denied) = denied_wish(&subscribed.codes, &wishes) {
             let rights = broker.rights_of(&session);
             let why = || match (&rights, parse_subscription(denied.filter)) {
-                (Some(rights), Ok(parsed)) if !parsed.filter.as_str().starts_with('$') => {
+                (Some(rights), Ok(parsed)) if !is_reserved(parsed.filter.as_str()) => {
                     let filter = parsed.filter.as_str();
                     let qos = denied.options.qos;
                     rights.explain_subscribe(filter, parsed.share, qos).text

@@ -2,9 +2,9 @@
 //!
 //! A step costs a few hashes and is answered at once. Does not know: the rules of AUTH; the core has them.
 
-use super::refusal::{self, REFUSALS, Refusal};
+use super::refusal::{self, Asked, Refusal};
 use super::{Authenticator, Peer, PeerCertificate, Proof, login};
-use crate::config::{AuthSource, ListenerConfig};
+use crate::config::AuthSource;
 use crate::fingerprint::Fingerprint;
 use crate::scram::{self, Fault, Prepared, Users};
 use base64::Engine as _;
@@ -53,7 +53,6 @@ impl Authenticator {
         proof: &mut Option<Proof>,
         step: ExchangeStep,
         client: Option<&str>,
-        listener: &ListenerConfig,
         peer: &Peer,
     ) -> ExchangeAnswer {
         // Whatever comes of it, the one before is over: a message counts once.
@@ -66,7 +65,7 @@ impl Authenticator {
             ExchangeStage::Continue => return self.finish(earlier, proof, &step.data, peer),
         };
         if let PeerCertificate::Unusable = peer.certificate {
-            return refusal::certificate(&client, listener, peer).into();
+            return refusal::certificate(&client, peer).into();
         }
         let Some(users) = self.offered().filter(|_| *method == *scram::METHOD) else {
             return self.refuse_method(&client, &method, peer).into();
@@ -122,17 +121,14 @@ impl Authenticator {
     }
 
     fn refuse_scram(&self, client: &str, user: &str, fault: Fault, peer: &Peer) -> Refusal {
-        if let Some(suppressed) = REFUSALS.admit() {
-            tracing::warn!(
-                client,
-                user,
-                file = %self.scram_path.display(),
-                peer = %peer.address,
-                %fault,
-                suppressed,
-                "refused client: SCRAM-SHA-256 failed. Set a password with: motemq passwd add --scram USER -f FILE"
-            );
-        }
+        Asked { client, user, peer }.log(
+            "scram",
+            &format_args!(
+                "SCRAM-SHA-256 failed: {fault} ({})",
+                self.scram_path.display()
+            ),
+            "motemq passwd add --scram USER -f FILE",
+        );
         let reason = match fault {
             Fault::WrongProof | Fault::UnknownUser => "wrong user name or password",
             Fault::ChannelBinding => "channel binding is not offered",
@@ -152,17 +148,13 @@ impl Authenticator {
                 "set auth.scram_file and add a user with: motemq passwd add --scram USER; or let the client name no method"
             }
         };
-        if let Some(suppressed) = REFUSALS.admit() {
-            let method: String = method.chars().take(METHOD_SHOWN_MAX).collect();
-            tracing::warn!(
-                client,
-                method,
-                peer = %peer.address,
-                hint,
-                suppressed,
-                "refused client: unknown authentication method"
-            );
-        }
+        let shown: String = method.chars().take(METHOD_SHOWN_MAX).collect();
+        let user = "";
+        Asked { client, user, peer }.log(
+            "authentication_method",
+            &format_args!("unknown authentication method {shown}"),
+            hint,
+        );
         Refusal {
             code: ReasonCode::BadAuthenticationMethod,
             reason: "this broker does not offer the authentication method",

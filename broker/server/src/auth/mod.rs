@@ -119,7 +119,7 @@ impl Authenticator {
         peer: &Peer,
     ) -> Decision {
         if let PeerCertificate::Unusable = peer.certificate {
-            return refusal::certificate(&request.client_id, listener, peer).into();
+            return refusal::certificate(&request.client_id, peer).into();
         }
         for (at, source) in self.order.iter().enumerate() {
             let (before, later) = (

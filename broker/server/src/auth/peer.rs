@@ -11,6 +11,8 @@ use std::sync::Arc;
 pub struct Peer {
     /// Where it comes from.
     pub address: PeerAddress,
+    /// The name of the listener it came to.
+    pub listener: Arc<str>,
     /// What its certificate says.
     pub certificate: PeerCertificate,
     /// What lists of revoked certificates know its certificates by, if it showed any.

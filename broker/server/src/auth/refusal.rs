@@ -1,10 +1,11 @@
 //! What a client that is not let in is told, and what the log says: which check failed, and which key would change that.
 
 use super::{Authenticator, Decision, Peer, TokenFault, has_credentials};
-use crate::audit::AuditLimit;
+use crate::audit::Refused;
 use crate::config::{AnonymousAccess, ListenerConfig};
 use motemq_codec::ReasonCode;
 use motemq_core::{ConnectRequest, Verdict};
+use std::fmt::Display;
 
 /// What a client is told.
 #[derive(Copy, Clone, Debug)]
@@ -23,16 +24,47 @@ impl From<Refusal> for Decision {
     }
 }
 
-pub(super) fn certificate(client: &str, listener: &ListenerConfig, peer: &Peer) -> Refusal {
-    if let Some(suppressed) = REFUSALS.admit() {
-        tracing::warn!(
-            client,
-            peer = %peer.address,
-            listener = listener.name,
-            suppressed,
-            "refused client: its certificate has expired or holds no usable name; see identity in [listeners.tls]"
-        );
+/// A client that was refused, for the log.
+pub(super) struct Asked<'a> {
+    /// The client identifier, as claimed.
+    pub(super) client: &'a str,
+    /// The user name, as claimed.
+    pub(super) user: &'a str,
+    pub(super) peer: &'a Peer,
+}
+
+impl<'a> Asked<'a> {
+    pub(super) fn by(request: &'a ConnectRequest, peer: &'a Peer) -> Self {
+        Self {
+            client: &request.client_id,
+            user: request.username.as_deref().unwrap_or_default(),
+            peer,
+        }
     }
+
+    /// `rule`: what is wrong; `key`: what an operator changes to have it otherwise.
+    pub(super) fn log(&self, reason: &'static str, rule: &dyn Display, key: &str) {
+        Refused {
+            what: "client",
+            reason,
+            peer: &self.peer.address,
+            listener: &self.peer.listener,
+            client: self.client,
+            user: self.user,
+            rule,
+            key,
+        }
+        .log();
+    }
+}
+
+pub(super) fn certificate(client: &str, peer: &Peer) -> Refusal {
+    let user = "";
+    Asked { client, user, peer }.log(
+        "certificate",
+        &"its certificate has expired or holds no usable name",
+        "identity in [listeners.tls] of this listener",
+    );
     Refusal {
         code: ReasonCode::NotAuthorized,
         reason: "the client certificate has expired or names nobody",
@@ -40,16 +72,11 @@ pub(super) fn certificate(client: &str, listener: &ListenerConfig, peer: &Peer) 
 }
 
 pub(super) fn password(request: &ConnectRequest, peer: &Peer, files: &str) -> Refusal {
-    if let Some(suppressed) = REFUSALS.admit() {
-        tracing::warn!(
-            client = request.client_id,
-            user = request.username,
-            file = files,
-            peer = %peer.address,
-            suppressed,
-            "refused client: wrong user name or password. Set it with: motemq passwd add USER -f FILE"
-        );
-    }
+    Asked::by(request, peer).log(
+        "password",
+        &format_args!("wrong user name or password: {files}"),
+        "motemq passwd add USER -f FILE",
+    );
     Refusal {
         code: ReasonCode::BadUserNameOrPassword,
         reason: "wrong user name or password",
@@ -63,16 +90,14 @@ pub(super) fn token(
     file: &str,
     fault: Option<TokenFault>,
 ) -> Refusal {
-    if let Some(suppressed) = REFUSALS.admit() {
-        let client = request.client_id.as_str();
-        match fault {
-            Some(fault) => {
-                tracing::warn!(client, file, peer = %peer.address, %fault, suppressed, "refused client: its token is not accepted");
-            }
-            None => {
-                tracing::warn!(client, user = request.username, file, peer = %peer.address, suppressed, "refused client: a token is not this user's password; put \"jwt\" before \"password\" in auth.order, or use another user name");
-            }
-        }
+    let asked = Asked::by(request, peer);
+    match fault {
+        Some(fault) => asked.log("token", &fault, &format!("[auth.jwt], {file}")),
+        None => asked.log(
+            "token",
+            &format_args!("a token is not the password of this user of {file}"),
+            "auth.order: put \"jwt\" before \"password\"; or another user name",
+        ),
     }
     Refusal {
         code: ReasonCode::NotAuthorized,
@@ -81,14 +106,11 @@ pub(super) fn token(
 }
 
 pub(super) fn busy(request: &ConnectRequest, peer: &Peer) -> Refusal {
-    if let Some(suppressed) = BUSY.admit() {
-        tracing::warn!(
-            client = request.client_id,
-            peer = %peer.address,
-            suppressed,
-            "refused client: its address has limits.password_checks_per_address_max password checks waiting"
-        );
-    }
+    Asked::by(request, peer).log(
+        "password_checks",
+        &"too many password checks of this address are waiting",
+        "limits.password_checks_per_address_max",
+    );
     Refusal {
         code: ReasonCode::ServerBusy,
         reason: "too many logins from this address are waiting: try again later",
@@ -103,16 +125,7 @@ impl Authenticator {
         peer: &Peer,
     ) -> Refusal {
         let hint = self.anonymous_hint(request, listener);
-        if let Some(suppressed) = REFUSALS.admit() {
-            tracing::warn!(
-                client = request.client_id,
-                peer = %peer.address,
-                listener = listener.name,
-                hint,
-                suppressed,
-                "refused client: not authorized"
-            );
-        }
+        Asked::by(request, peer).log("anonymous", &"no source of [auth] knows it", hint);
         Refusal {
             code: ReasonCode::NotAuthorized,
             reason: "not authorized: send a user name and password that this broker knows",
@@ -151,8 +164,3 @@ impl Authenticator {
         }
     }
 }
-
-/// Refused clients in the log.
-pub(super) static REFUSALS: AuditLimit = AuditLimit::new();
-/// Those that had too many checks waiting.
-static BUSY: AuditLimit = AuditLimit::new();

@@ -113,7 +113,6 @@ fn a_login_stands_while_what_it_rests_on_does() {
 #[test]
 fn scram_is_offered_only_where_it_is_in_the_order() {
     let site = Site::new();
-    let listener = ListenerConfig::default();
     let begin = |order: &[AuthSource]| {
         let request = request(None);
         let method = "SCRAM-SHA-256".into();
@@ -123,14 +122,7 @@ fn scram_is_offered_only_where_it_is_in_the_order() {
         };
         let (mut exchange, mut proof) = (None, None);
         let authenticator = site.authenticator(order);
-        authenticator.answer(
-            &mut exchange,
-            &mut proof,
-            step,
-            None,
-            &listener,
-            &peer(None),
-        )
+        authenticator.answer(&mut exchange, &mut proof, step, None, &peer(None))
     };
     assert!(matches!(
         begin(&[AuthSource::Scram]),
@@ -212,6 +204,7 @@ fn peer(name: Option<&str>) -> Peer {
     let certificate = certificate.map(Arc::new);
     Peer {
         address: PeerAddress::Unknown,
+        listener: "mqtt".into(),
         certificate: certificate.map_or(PeerCertificate::None, PeerCertificate::Verified),
         certificate_ids: None,
     }
