@@ -62,14 +62,26 @@ pub struct SharedRate {
     bytes_per_s: AtomicU64,
     messages: AtomicU64,
     bytes: AtomicU64,
+    /// How far it can be overdrawn, in nanoseconds.
+    debt_max_ns: u64,
 }
 
 impl SharedRate {
-    /// With this limit.
+    /// With this limit, for several: who overdraws it makes the others wait for two seconds at most.
     #[must_use]
     pub fn new(limit: RateLimit) -> Self {
+        Self::with_debt(limit, SHARED_DEBT_MAX_NS)
+    }
+
+    /// With this limit, for one publisher: it waits for half a minute at most.
+    pub(crate) fn of_one(limit: RateLimit) -> Self {
+        Self::with_debt(limit, OWN_DEBT_MAX_NS)
+    }
+
+    fn with_debt(limit: RateLimit, debt_max_ns: u64) -> Self {
         let price = Price::from(limit);
         Self {
+            debt_max_ns,
             message_ns: AtomicU64::new(price.message_ns),
             bytes_per_s: AtomicU64::new(price.bytes_per_s),
             messages: AtomicU64::new(0),
@@ -93,10 +105,11 @@ impl SharedRate {
 
     /// Counts so much; says when the next message may come.
     fn charge(&self, price: Price, messages: u64, bytes: u64, now: Moment) -> Moment {
+        let latest = now.0 + SECOND_NS + self.debt_max_ns;
         let add = |bucket: &AtomicU64, cost: u64| {
-            let filled = |full_at: u64| Some(full_at.max(now.0).saturating_add(cost));
-            let before = bucket.fetch_update(Relaxed, Relaxed, filled);
-            before.unwrap_or(0).max(now.0).saturating_add(cost)
+            let filled = |full_at: u64| full_at.max(now.0).saturating_add(cost).min(latest);
+            let before = bucket.fetch_update(Relaxed, Relaxed, |full_at| Some(filled(full_at)));
+            filled(before.unwrap_or(0))
         };
         let messages = add(&self.messages, price.message_ns.saturating_mul(messages));
         let bytes = add(&self.bytes, price.of_bytes_ns(bytes));
@@ -163,6 +176,11 @@ impl Share {
         self.ready = self.rate.charge(price, more_messages, more_bytes, now);
     }
 
+    /// Whether the next message takes from the rate that others may have used meanwhile.
+    pub(crate) fn is_used_up(&self) -> bool {
+        self.messages_left == 0
+    }
+
     /// Changes the limit, for all that share it; what was used stays used.
     pub(crate) fn set_limit(&self, limit: RateLimit) {
         self.rate.set_limit(limit);
@@ -172,13 +190,13 @@ impl Share {
     pub(crate) fn ready(&self) -> Moment {
         match self.messages_left {
             0 => self.rate.ready(),
-            _ => self.ready.min(self.rate.ready()),
+            _ => self.ready,
         }
     }
 }
 
 /// A moment of a bucket's time.
-#[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Default, Debug)]
 pub(crate) struct Moment(Nanoseconds);
 
 impl Moment {
@@ -206,6 +224,8 @@ const MILLISECOND_NS: u64 = 1_000_000;
 const PARTS: u64 = 100;
 const PART_MESSAGES_MAX: u64 = 64;
 const PART_BYTES_MAX: u64 = 64 << 10;
+const SHARED_DEBT_MAX_NS: u64 = 2 * SECOND_NS;
+const OWN_DEBT_MAX_NS: u64 = 30 * SECOND_NS;
 
 #[cfg(test)]
 mod tests {
@@ -215,7 +235,7 @@ mod tests {
     const START: Timestamp = Timestamp::from_ms(1_000_000);
 
     fn share(limit: RateLimit) -> Share {
-        Arc::new(SharedRate::new(limit)).into()
+        Arc::new(SharedRate::of_one(limit)).into()
     }
 
     /// Messages that pass within `ms` when as many are sent as may be.

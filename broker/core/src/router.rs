@@ -50,6 +50,8 @@ pub struct Receivers {
     pub list: SmallVec<[Receiver; 1]>,
     /// The share groups, beside the sessions' own subscriptions (MQTT 5.0 section 4.8.2).
     pub groups: Box<[Arc<ShareGroup>]>,
+    /// What it took to find them: nodes and subscriptions looked at.
+    pub(crate) work: usize,
 }
 
 impl Receivers {
@@ -141,14 +143,16 @@ impl Router {
     pub fn receivers(&self, topic: &str, publisher: Option<QueueId>) -> Receivers {
         let mut found = Found::default();
         let mut groups = Vec::new();
-        self.trie.matches(topic, |subscribers| {
+        let looked_at = self.trie.matches(topic, |subscribers| {
             groups.extend(subscribers.groups().iter().cloned());
             found.add(subscribers.sessions(), publisher);
         });
+        found.give_identifiers();
         Receivers {
             topic: TopicName::new(topic),
             list: found.list,
             groups: groups.into_boxed_slice(),
+            work: looked_at + found.merged,
         }
     }
 }
@@ -159,6 +163,9 @@ struct Found {
     list: SmallVec<[Receiver; 1]>,
     /// Their places in the list, once there are many.
     places: HashMap<QueueId, usize, RandomState>,
+    /// The identifiers of those that have several, by place.
+    identifiers: HashMap<usize, Vec<u32>, RandomState>,
+    merged: usize,
 }
 
 impl Found {
@@ -179,22 +186,45 @@ impl Found {
                 continue;
             }
             match self.earlier(subscription, before) {
-                Some(receiver) => receiver.merge(subscription),
+                Some(place) => self.merge(place, subscription),
                 None => self.list.push(Receiver::new(subscription)),
             }
         }
     }
 
-    /// The session among the first `before` of the list.
-    fn earlier(&mut self, subscription: &Subscription, before: usize) -> Option<&mut Receiver> {
+    /// The place of the session among the first `before` of the list.
+    fn earlier(&self, subscription: &Subscription, before: usize) -> Option<usize> {
         if before > FEW {
-            let place = self.places.get(&subscription.mailbox.queue())?;
-            return self.list.get_mut(*place);
+            return self.places.get(&subscription.mailbox.queue()).copied();
         }
         self.list
-            .iter_mut()
+            .iter()
             .take(before)
-            .find(|known| Arc::ptr_eq(&known.mailbox, &subscription.mailbox))
+            .position(|known| Arc::ptr_eq(&known.mailbox, &subscription.mailbox))
+    }
+
+    /// One more subscription of the receiver at `place`.
+    fn merge(&mut self, place: usize, subscription: &Subscription) {
+        self.merged += 1;
+        let Some(receiver) = self.list.get_mut(place) else {
+            return;
+        };
+        receiver.qos = receiver.qos.max(subscription.options.qos);
+        receiver.retain_as_published |= subscription.options.retain_as_published;
+        if let Some(id) = subscription.subscription_id {
+            let known = receiver.subscription_ids.as_deref().unwrap_or_default();
+            let identifiers = self.identifiers.entry(place);
+            identifiers.or_insert_with(|| known.to_vec()).push(id.get());
+        }
+    }
+
+    /// Shares the identifiers of those that have several, once all are known.
+    fn give_identifiers(&mut self) {
+        for (place, identifiers) in self.identifiers.drain() {
+            if let Some(receiver) = self.list.get_mut(place) {
+                receiver.subscription_ids = Some(identifiers.into());
+            }
+        }
     }
 }
 
@@ -208,18 +238,6 @@ impl Receiver {
             qos: subscription.options.qos,
             retain_as_published: subscription.options.retain_as_published,
             subscription_ids: subscription.subscription_id.map(|id| Arc::from([id.get()])),
-        }
-    }
-
-    fn merge(&mut self, subscription: &Subscription) {
-        self.qos = self.qos.max(subscription.options.qos);
-        self.retain_as_published |= subscription.options.retain_as_published;
-        if let Some(id) = subscription.subscription_id {
-            let known = self
-                .subscription_ids
-                .iter()
-                .flat_map(|ids| ids.iter().copied());
-            self.subscription_ids = Some(known.chain([id.get()]).collect());
         }
     }
 }

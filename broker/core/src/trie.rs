@@ -120,15 +120,17 @@ impl<T: Default> TopicTrie<T> {
         value
     }
 
-    /// Calls `found` with the value of every filter that matches `topic`.
-    pub fn matches<'a>(&'a self, topic: &str, mut found: impl FnMut(&'a T)) {
+    /// Calls `found` with the value of every filter that matches `topic`; says how many nodes were looked at.
+    pub fn matches<'a>(&'a self, topic: &str, mut found: impl FnMut(&'a T)) -> usize {
         // At most one waits per level and wildcard.
         let mut waiting: SmallVec<[Waiting<'_>; 8]> = smallvec![Waiting {
             node: None,
             rest: Some(topic.as_bytes()),
         }];
         let no_wildcards = topic.starts_with('$');
+        let mut looked_at = 0;
         while let Some(Waiting { node: id, rest }) = waiting.pop() {
+            looked_at += 1;
             let node = self.node(id);
             let wildcards = !(no_wildcards && id.is_none());
             if let (Some(value), true) = (&node.multi_level, wildcards) {
@@ -155,6 +157,7 @@ impl<T: Default> TopicTrie<T> {
                 }
             }
         }
+        looked_at
     }
 
     /// The node that has the value of `filter`, if there is one.

@@ -40,9 +40,9 @@ impl Refused<'_> {
                 reason = self.reason,
                 peer = %self.peer,
                 listener = self.listener,
-                client = self.client,
-                user = self.user,
-                rule = %self.rule,
+                client = &*shown(self.client, NAME_SHOWN_MAX),
+                user = &*shown(self.user, NAME_SHOWN_MAX),
+                rule = &*shown(&self.rule.to_string(), RULE_SHOWN_MAX),
                 key = self.key,
                 suppressed,
                 "refused {}",
@@ -50,6 +50,12 @@ impl Refused<'_> {
             );
         }
     }
+}
+
+/// As a log may have it: the beginning, without what could begin another line or reach the terminal.
+pub(crate) fn shown(text: &str, characters_max: usize) -> String {
+    let clean = |c: char| if c.is_control() { '\u{fffd}' } else { c };
+    text.chars().take(characters_max).map(clean).collect()
 }
 
 /// Lines of all refusals.
@@ -122,6 +128,9 @@ impl AuditLimit {
 }
 
 static LINES: LazyLock<Lines> = LazyLock::new(Lines::default);
+/// Characters of a client identifier or user name in the log.
+pub(crate) const NAME_SHOWN_MAX: usize = 128;
+const RULE_SHOWN_MAX: usize = 800;
 /// Lines that all refusals together may cause in a second.
 const LINES_PER_SECOND: u64 = 50;
 /// Lines that one address may cause in a second.

@@ -17,6 +17,7 @@ use crate::admission::{AddressKey, Recent};
 use crate::auth::PeerAddress;
 use crate::clock;
 use crate::config::{BanConfig, Config};
+use crate::fingerprint::Fingerprint;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
@@ -91,9 +92,9 @@ struct Table {
     bans: HashMap<Subject, Ban>,
     /// The prefix lengths of banned networks: each is looked up on its own.
     prefixes: BTreeMap<(bool, u8), usize>,
-    failures: Recent<(AddressKey, String), Window>,
+    failures: Recent<(AddressKey, Fingerprint), Window>,
     address_failures: Recent<AddressKey, Window>,
-    connects: Recent<String, Window>,
+    connects: Recent<Fingerprint, Window>,
 }
 
 /// Counts within a time that starts with the first.
@@ -241,7 +242,9 @@ impl Bans {
         let table = &mut *table;
         let (config, addresses_max) = (&table.config, table.addresses_max);
         let (failures_max, window_s) = (config.failures_max, config.failures_window_s);
-        let failures = table.failures.entry((key, user.to_owned()), addresses_max);
+        let failures = table
+            .failures
+            .entry((key, Fingerprint::of(&[user.as_bytes()])), addresses_max);
         let is_pair = failures.exceeds(failures_max, window_s);
         let failures = table.address_failures.entry(key, addresses_max);
         let is_address = failures.exceeds(config.address_failures_max, window_s);
@@ -265,7 +268,9 @@ impl Bans {
             return;
         }
         let addresses_max = table.addresses_max;
-        let connects = table.connects.entry(client.to_owned(), addresses_max);
+        let connects = table
+            .connects
+            .entry(Fingerprint::of(&[client.as_bytes()]), addresses_max);
         if connects.exceeds(flaps_max, window_s) {
             let subject = Subject::Client(client.to_owned());
             self.impose(&mut table, subject, Cause::Flapping);

@@ -8,7 +8,7 @@
 
 use crate::accept::{Admitted, GAVE_WAY, NO_HANDSHAKE};
 use crate::admission::{Entry, Place};
-use crate::audit::Refused;
+use crate::audit::{NAME_SHOWN_MAX, Refused, shown};
 use crate::auth::{Decision, Exchange, Peer, Proof};
 use crate::clock;
 use crate::listener::{Listener, OpenAt, Refusal};
@@ -217,7 +217,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 break;
             }
             rounds += 1;
-            if rounds == ROUNDS_MAX {
+            if rounds == ROUNDS_MAX || self.connection.is_tired() {
                 // Others are waiting for this thread.
                 cx.waker().wake_by_ref();
                 break;
@@ -615,7 +615,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             self.listener.note_connected();
             self.server.bans().note_connected(client.as_str());
             tracing::info!(
-                client = client.as_str(),
+                client = &*shown(client.as_str(), NAME_SHOWN_MAX),
                 peer = %self.peer.address,
                 listener = self.listener.config().name,
                 version = %self.connection.version(),
@@ -628,6 +628,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 impl<S> Drop for Driver<S> {
     fn drop(&mut self) {
         let client = self.connection.client_id().cloned();
+        let session = self.connection.session();
+        let identity = session.map_or(Identity::Anonymous, |session| session.identity());
+        let user = identity.name().unwrap_or_default();
         self.connection.finish(self.server.broker(), clock::now());
         let Some(close) = self.connection.closed() else {
             return;
@@ -642,7 +645,7 @@ impl<S> Drop for Driver<S> {
                     peer: &self.peer.address,
                     listener: &self.listener.config().name,
                     client: client.as_str(),
-                    user: "",
+                    user,
                     rule: violation,
                     key: "",
                 }
@@ -655,7 +658,7 @@ impl<S> Drop for Driver<S> {
                     peer: &self.peer.address,
                     listener: &self.listener.config().name,
                     client: client.as_str(),
-                    user: "",
+                    user,
                     rule,
                     key: match *rule {
                         BANNED => Refusal::Banned.key(),
@@ -671,14 +674,31 @@ impl<S> Drop for Driver<S> {
                     peer: &self.peer.address,
                     listener: &self.listener.config().name,
                     client: client.as_str(),
-                    user: "",
+                    user,
                     rule: &LOGIN_GONE,
                     key: "[auth]",
                 }
                 .log();
             }
             (Some(client), _) => {
-                tracing::info!(client = client.as_str(), reason, "client disconnected");
+                tracing::info!(
+                    client = &*shown(client.as_str(), NAME_SHOWN_MAX),
+                    reason,
+                    "client disconnected"
+                );
+            }
+            (None, Close::Refused(ReasonCode::QuotaExceeded)) => {
+                Refused {
+                    what: "client",
+                    reason,
+                    peer: &self.peer.address,
+                    listener: &self.listener.config().name,
+                    client: "",
+                    user: "",
+                    rule: &"there is no room for it: mqtt_broker_limit_reached_total says which limit",
+                    key: "limits.sessions_max, identity_sessions_max, identity_connections_max, payload_bytes_max; persistence.store_bytes_max",
+                }
+                .log();
             }
             (None, close) => {
                 tracing::debug!(peer = %self.peer.address, reason, ?close, "connection ended before CONNACK");

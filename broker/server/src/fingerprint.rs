@@ -6,7 +6,7 @@
 use aws_lc_rs::digest;
 
 /// Tells one stored credential from another.
-#[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(crate) struct Fingerprint([u8; BYTES]);
 
 impl Fingerprint {

@@ -64,8 +64,18 @@ pub(crate) async fn watch(server: Arc<Server>) {
         let rate = gauge.look(used, max, sent, publishers as u64);
         broker.pressure().set(gauge.level, rate);
         report(before, gauge.level, used, max);
+        if gauge.level != PressureLevel::None {
+            stir();
+        }
         let is_far = max.saturating_sub(used) > FAR_BYTES && gauge.level == PressureLevel::None;
         tokio::time::sleep(if is_far { FAR_INTERVAL } else { INTERVAL }).await;
+    }
+}
+
+/// Lets the allocator give memory back: a thread that does nothing keeps what others have freed of it.
+fn stir() {
+    for _ in 0..STIRRED {
+        tokio::spawn(async { drop(std::hint::black_box(vec![0_u8; 1 << 20])) });
     }
 }
 
@@ -79,13 +89,17 @@ fn report(before: PressureLevel, now: PressureLevel, used_bytes: u64, max_bytes:
             return;
         }
         PressureLevel::SlowPublishers => "the publishers that send most are not read for a while",
-        PressureLevel::RefuseConnections => "and new clients are refused with 0x89",
-        PressureLevel::DropQoS0 => "and QoS 0 messages are dropped",
+        PressureLevel::RefuseConnections => {
+            "publishers are slowed down; new clients, subscriptions and retained messages are refused"
+        }
+        PressureLevel::DropQoS0 => {
+            "publishers are slowed down; new clients, and what MQTT 5 clients publish, are refused, QoS 0 is dropped"
+        }
     };
     tracing::warn!(
         used_bytes,
         max_bytes,
-        "memory is nearly used up (limits.memory_bytes_max): {what}"
+        "memory is nearly used up: {what}. Raise limits.memory_bytes_max, or lower what one client may hold: queue_bytes_max, output_bytes_max, retained_bytes_max"
     );
 }
 
@@ -108,9 +122,9 @@ impl Gauge {
             (_, PressureLevel::None) => 0,
             // Those who send more than most begin to wait.
             (PressureLevel::None, _) => received * LOOKS_PER_SECOND / publishers.max(1) * 2,
-            _ if used >= self.used => self.rate / 2,
-            // It gets better: as it is.
-            _ => self.rate.max(RATE_MIN),
+            _ if used > self.used => self.rate / 2,
+            // It gets no worse: a little more again.
+            _ => self.rate + self.rate / 8 + RATE_STEP,
         };
         self.level = level;
         self.used = used;
@@ -171,12 +185,14 @@ const MARKS: [(PressureLevel, u64); 3] = [
 /// A level ends so many percent below its mark.
 const HYSTERESIS: u64 = 3;
 const INTERVAL: Duration = Duration::from_millis(100);
+/// Tasks that find every thread of the runtime, or most.
+const STIRRED: usize = 8;
 const LOOKS_PER_SECOND: u64 = 10;
 /// So much below the ceiling a look a second is enough.
 const FAR_BYTES: u64 = 1 << 30;
 const FAR_INTERVAL: Duration = Duration::from_secs(1);
-/// What a publisher may send at least, in payload bytes a second, while the use falls.
-const RATE_MIN: u64 = 64;
+/// What a publisher may send more after each look, in bytes a second, while the use does not grow.
+const RATE_STEP: u64 = 64;
 
 #[cfg(test)]
 mod tests {
@@ -200,8 +216,9 @@ mod tests {
         // 100,000 bytes in a tenth of a second, ten publishers: twice their mean.
         assert_eq!(gauge.look(86, 100, 1_100_000, 10), 200_000);
         assert_eq!(gauge.look(87, 100, 1_200_000, 10), 100_000);
-        assert_eq!(gauge.look(87, 100, 1_200_000, 10), 50_000);
-        assert_eq!(gauge.look(86, 100, 1_200_000, 10), 50_000);
+        assert_eq!(gauge.look(88, 100, 1_200_000, 10), 50_000);
+        assert_eq!(gauge.look(88, 100, 1_200_000, 10), 56_314);
+        assert_eq!(gauge.look(86, 100, 1_200_000, 10), 63_417);
         assert_eq!(gauge.look(50, 100, 1_200_000, 10), 0);
         assert_eq!(gauge.level, PressureLevel::None);
     }

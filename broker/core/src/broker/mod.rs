@@ -15,7 +15,7 @@ mod shared;
 mod subscribe;
 
 pub(crate) use lifecycle::{AttachRequest, Ending};
-pub(crate) use subscribe::{Replay, Wish, is_reserved};
+pub(crate) use subscribe::{Replay, ReplayWish, Wish, is_reserved};
 
 use crate::acl::Acl;
 use crate::action::{Action, QueueId};

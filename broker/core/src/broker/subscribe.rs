@@ -17,6 +17,7 @@ use motemq_codec::{
     QoS, ReasonCode, RetainHandling, SubscribeOptions, SubscriptionFilter, is_shared,
     parse_subscription,
 };
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -25,6 +26,13 @@ use std::sync::atomic::Ordering;
 pub(crate) struct Wish<'a> {
     pub(crate) filter: &'a str,
     pub(crate) options: SubscribeOptions,
+    pub(crate) subscription_id: Option<u32>,
+}
+
+/// Retained messages to send for a new subscription, once it is its turn.
+#[derive(Clone, Debug)]
+pub(crate) struct ReplayWish {
+    pub(crate) qos: QoS,
     pub(crate) subscription_id: Option<u32>,
 }
 
@@ -39,7 +47,8 @@ pub(crate) struct Replay {
 #[derive(Debug, Default)]
 pub(crate) struct Subscribed {
     pub(crate) codes: Vec<ReasonCode>,
-    pub(crate) replay: Vec<Replay>,
+    /// By filter: what is matched when its turn comes, so that nothing multiplies.
+    pub(crate) replay: BTreeMap<Box<str>, ReplayWish>,
     /// The share groups that the session is in now.
     pub(crate) groups: Vec<Arc<ShareGroup>>,
     pub(crate) awaited: Option<Arc<Record>>,
@@ -61,7 +70,6 @@ impl Broker {
         epoch: u64,
         wishes: &[Wish<'_>],
         qos_max: QoS,
-        now: Timestamp,
         tally: &mut Tally,
     ) -> Result<Subscribed, Fenced> {
         let mut state = session.lock();
@@ -71,7 +79,6 @@ impl Broker {
         let mut result = Subscribed::default();
         let mut changed = false;
         let mut stored = Vec::new();
-        let mut replays = Vec::new();
         let limits = state.limits.clone();
         // Under the session's lock: a change of the ACL takes it too.
         let rights = self.rights(session, &state);
@@ -100,7 +107,11 @@ impl Broker {
                 RetainHandling::DoNotSend => false,
             };
             if wants_retained && !is_shared(wish.filter) {
-                replays.push((wish.filter, options.qos, wish.subscription_id));
+                let replay = ReplayWish {
+                    qos: options.qos,
+                    subscription_id: wish.subscription_id,
+                };
+                result.replay.insert(wish.filter.into(), replay);
             }
             if state.is_stored {
                 stored.push(StoredSubscription {
@@ -123,24 +134,34 @@ impl Broker {
             result.awaited = Some(self.submit(action));
         }
         result.groups.clone_from(&state.groups);
-        drop(state);
-        let retained = read(&self.retained);
-        for (filter, qos, subscription_id) in replays {
-            let may_receive =
-                |topic: &str| rights.as_ref().is_none_or(|rights| rights.receive(topic));
-            for message in retained.matching(filter, now) {
-                if !may_receive(message.topic.as_str()) {
-                    tally.drop_message(DropReason::NotAuthorized);
-                    continue;
-                }
-                result.replay.push(Replay {
-                    qos: message.qos.min(qos),
-                    message,
-                    subscription_id,
-                });
-            }
-        }
         Ok(result)
+    }
+
+    /// The retained messages for a subscription that its client may have.
+    pub(crate) fn retained_for(
+        &self,
+        session: &Session,
+        filter: &str,
+        wish: &ReplayWish,
+        now: Timestamp,
+        tally: &mut Tally,
+    ) -> VecDeque<Replay> {
+        let rights = self.rights_of(session);
+        let found = read(&self.retained).matching(filter, now);
+        let mut replay = VecDeque::with_capacity(found.len());
+        for message in found {
+            let topic = message.topic.as_str();
+            if rights.as_ref().is_some_and(|rights| !rights.receive(topic)) {
+                tally.drop_message(DropReason::NotAuthorized);
+                continue;
+            }
+            replay.push_back(Replay {
+                qos: message.qos.min(wish.qos),
+                message,
+                subscription_id: wish.subscription_id,
+            });
+        }
+        replay
     }
 
     fn check_wish<'a>(
@@ -166,6 +187,8 @@ impl Broker {
         } else {
             None
         };
+        let is_short = self.pressure.refuses_connections();
+        let full = full.or_else(|| is_short.then_some(Limit::Memory));
         if let Some(limit) = full
             && !state.filters.contains(wish.filter.as_bytes())
         {

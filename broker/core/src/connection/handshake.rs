@@ -18,7 +18,7 @@ use crate::time::Timestamp;
 use motemq_codec::{
     ConnAck, ConnAckProperties, Connect, DecodeError, Packet, ProtocolVersion, QoS, ReasonCode,
 };
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::num::{NonZeroU16, NonZeroU32};
 use std::sync::Arc;
 
@@ -353,6 +353,7 @@ impl Connection {
             unacknowledged: 0,
             exchanges: Vec::new(),
             replay: VecDeque::new(),
+            replay_wishes: BTreeMap::new(),
             groups: attached.groups,
             outgoing: Vec::new(),
         }));

@@ -55,7 +55,8 @@ impl Connection {
         }
         let refusal = self
             .topic_refusal(topic)
-            .or_else(|| is_too_large.then_some(too_large));
+            .or_else(|| is_too_large.then_some(too_large))
+            .or_else(|| self.memory_refusal(publish, broker));
         let receive_maximum = usize::from(self.limits.receive_maximum.get());
         let version = self.version;
         let Some(active) = self.active() else {
@@ -73,6 +74,9 @@ impl Connection {
         }
         if let Some((code, reason)) = refusal {
             self.tally.note(Occasion::PublishRefused);
+            if code == ReasonCode::NotAuthorized && self.acknowledges_denied() {
+                return self.answer(publish, ReasonCode::Success.into(), None, out);
+            }
             let reason = Some(reason);
             return self.answer(publish, Answer { code, reason }, None, out);
         }
@@ -129,6 +133,24 @@ impl Connection {
             ReasonCode::TopicNameInvalid,
             "the topic has more levels than limits.topic_levels_max",
         ))
+    }
+
+    /// While memory is all but used up nothing that waits is taken, where the version can say so, and nothing to be retained.
+    fn memory_refusal(
+        &mut self,
+        publish: &Publish<'_>,
+        broker: &Broker,
+    ) -> Option<(ReasonCode, &'static str)> {
+        let pressure = broker.pressure();
+        let is_kept = publish.retain && !publish.payload.is_empty();
+        let is_refused = is_kept && pressure.refuses_connections()
+            || self.version == ProtocolVersion::V5 && pressure.drops_qos0();
+        if !is_refused {
+            return None;
+        }
+        self.tally.reach(Limit::Memory);
+        let reason = "the broker's memory is nearly used up: limits.memory_bytes_max";
+        Some((ReasonCode::QuotaExceeded, reason))
     }
 
     fn publish_exactly_once(
@@ -230,15 +252,21 @@ impl Connection {
             };
             self.note_denial(DeniedAction::Publish, topic, why);
         }
-        let is_silent = self.version != ProtocolVersion::V5
-            && rights.is_some_and(|rights| rights.acknowledges_denied());
-        match is_silent {
+        match self.acknowledges_denied() {
             true => Receipt::Accepted {
                 code: ReasonCode::Success,
                 awaited: None,
             },
             false => Receipt::Refused(ReasonCode::NotAuthorized),
         }
+    }
+
+    /// Whether the client is told that a publish was taken although it was denied.
+    fn acknowledges_denied(&mut self) -> bool {
+        self.version != ProtocolVersion::V5
+            && self
+                .rights()
+                .is_some_and(|rights| rights.acknowledges_denied())
     }
 
     fn rights(&mut self) -> Option<Rights> {
@@ -420,7 +448,6 @@ impl Connection {
         &mut self,
         subscribe: &Subscribe<'_>,
         broker: &Broker,
-        now: Timestamp,
         out: &mut Vec<u8>,
     ) -> Result<(), Violation> {
         let qos_max = self.rules.qos_max;
@@ -438,8 +465,7 @@ impl Connection {
             .collect();
         let session = active.session.clone();
         let epoch = active.epoch;
-        let Ok(subscribed) =
-            broker.subscribe(&session, epoch, &wishes, qos_max, now, &mut self.tally)
+        let Ok(subscribed) = broker.subscribe(&session, epoch, &wishes, qos_max, &mut self.tally)
         else {
             self.close(Close::TakenOver, out);
             return Ok(());

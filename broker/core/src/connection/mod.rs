@@ -29,7 +29,7 @@ pub use authentication::{ExchangeAnswer, ExchangeStage, ExchangeStep};
 pub use handshake::{ConnectRequest, Verdict};
 pub use violation::{Close, Violation};
 
-use crate::broker::{Broker, Ending, Replay};
+use crate::broker::{Broker, Ending, Replay, ReplayWish};
 use crate::counters::{Limit, Occasion, Tally};
 use crate::limits::Limits;
 use crate::mailbox::Outgoing;
@@ -47,7 +47,7 @@ use motemq_codec::{
     Decoded, Disconnect, Packet, PacketId, ProtocolVersion, QoS, ReasonCode, decode, decode_connect,
 };
 use routes::Routes;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
@@ -81,6 +81,8 @@ pub struct Connection {
     tally: Tally,
     /// The first thing that was denied since it was asked for last.
     denial: Option<Box<Denial>>,
+    /// The last bytes cost so much that others go first.
+    is_tired: bool,
 }
 
 #[derive(Debug)]
@@ -125,8 +127,10 @@ struct Active {
     unacknowledged: usize,
     /// QoS 2 exchanges that count against Receive Maximum on this connection.
     exchanges: Vec<PacketId>,
-    /// Retained messages still to be sent for new subscriptions.
+    /// Retained messages still to be sent for a new subscription.
     replay: VecDeque<Replay>,
+    /// The new subscriptions whose turn comes then, by filter.
+    replay_wishes: BTreeMap<Box<str>, ReplayWish>,
     /// Share groups that may have something for the session.
     groups: Vec<Arc<ShareGroup>>,
     outgoing: Vec<Outgoing>,
@@ -145,7 +149,7 @@ enum Reply {
     PubAck(PacketId, Answer),
     PubRec(PacketId, Answer),
     PubComp(PacketId, ReasonCode),
-    SubAck(PacketId, Vec<u8>, Vec<Replay>),
+    SubAck(PacketId, Vec<u8>, BTreeMap<Box<str>, ReplayWish>),
     UnsubAck(PacketId, Vec<u8>),
 }
 
@@ -201,6 +205,7 @@ impl Connection {
             closed: None,
             tally: Tally::default(),
             denial: None,
+            is_tired: false,
         }
     }
 
@@ -217,12 +222,21 @@ impl Connection {
         }
         let mut consumed = 0;
         let mut event = None;
+        self.is_tired = false;
+        let work_before = self.work();
         let needed = loop {
             let rest = bytes.get(consumed..).unwrap_or_default();
             if self.closed.is_some() {
                 break 0;
             }
             if event.is_some() {
+                break rest.len();
+            }
+            if self.work() > work_before + WORK_MAX && !rest.is_empty() {
+                self.is_tired = true;
+                break 0;
+            }
+            if self.must_wait(rest, now) {
                 break rest.len();
             }
             let decoded = match &self.phase {
@@ -253,6 +267,20 @@ impl Connection {
         self.shown = bytes.len() - consumed;
         self.tally.bytes_in += consumed as u64;
         (Progress { consumed, needed }, event)
+    }
+
+    /// Whether the last call of [`handle_bytes`](Self::handle_bytes) left bytes because the ones before were so much work, matching
+    /// topics with filters, that others should go first.
+    #[must_use]
+    pub fn is_tired(&self) -> bool {
+        self.is_tired
+    }
+
+    fn work(&self) -> usize {
+        match &self.phase {
+            Phase::Active(active) => active.routes.work(),
+            _ => 0,
+        }
     }
 
     /// Whether bytes would be left alone: too many replies wait for the disk, or the credentials are being checked.
@@ -292,7 +320,7 @@ impl Connection {
             Packet::PubRec(ack) => self.handle_pubrec(&ack, broker, out),
             Packet::PubRel(ack) => self.handle_pubrel(&ack, broker, out),
             Packet::PubComp(ack) => self.handle_pubcomp(&ack, broker),
-            Packet::Subscribe(subscribe) => self.handle_subscribe(&subscribe, broker, now, out),
+            Packet::Subscribe(subscribe) => self.handle_subscribe(&subscribe, broker, out),
             Packet::Unsubscribe(unsubscribe) => self.handle_unsubscribe(&unsubscribe, broker, out),
             Packet::PingReq => {
                 self.encode(&Packet::PingResp, out);
@@ -534,5 +562,7 @@ impl Connection {
     }
 }
 
+/// Nodes and subscriptions that one call may look at, and one message's worth more: about a millisecond.
+const WORK_MAX: usize = 20_000;
 /// Replies that a 3.1.1 client may always have waiting.
 const REPLIES_MIN: usize = 16;

@@ -30,7 +30,7 @@ impl Connection {
         let is_announced = matches!(&self.phase, Phase::Active(active) if active.is_announced);
         let mut more = false;
         while is_announced && self.closed.is_none() {
-            self.feed_replay(broker);
+            self.feed_replay(broker, now);
             self.feed_shared(broker, now);
             let room = self.shared_room();
             more = self.take(broker, now, out);
@@ -93,7 +93,7 @@ impl Connection {
             }
             Reply::ConnAck(welcome) => return self.welcome(&welcome, out),
             Reply::SubAck(packet_id, codes, replay) => {
-                active.replay.extend(replay);
+                active.replay_wishes.extend(replay);
                 let suback = SubAck {
                     packet_id,
                     codes: &codes,
@@ -157,14 +157,21 @@ impl Connection {
         }
     }
 
-    /// Moves retained messages for new subscriptions into the mailbox while it is nearly empty.
-    fn feed_replay(&mut self, broker: &Broker) {
+    /// Moves retained messages for new subscriptions into the mailbox while it is nearly empty, one subscription after the other.
+    fn feed_replay(&mut self, broker: &Broker, now: Timestamp) {
         let Phase::Active(active) = &mut self.phase else {
             return;
         };
         let chunk = REPLAY_CHUNK.min(self.limits.queue_messages_max / 2).max(1);
-        if active.replay.is_empty() || active.session.mailbox().depth().0 >= chunk {
+        let is_idle = active.replay.is_empty() && active.replay_wishes.is_empty();
+        if is_idle || active.session.mailbox().depth().0 >= chunk {
             return;
+        }
+        if active.replay.is_empty()
+            && let Some((filter, wish)) = active.replay_wishes.pop_first()
+        {
+            let tally = &mut self.tally;
+            active.replay = broker.retained_for(&active.session, &filter, &wish, now, tally);
         }
         for _ in 0..chunk {
             let Some(replay) = active.replay.pop_front() else {
@@ -206,6 +213,7 @@ impl Connection {
             return false;
         };
         let is_fed = !active.replay.is_empty() || !active.groups.is_empty();
+        let has_wishes = !active.replay_wishes.is_empty();
         let window = Window {
             epoch: active.epoch,
             inflight_max: active.inflight_max,
@@ -282,7 +290,7 @@ impl Connection {
         {
             active.outgoing = outgoing;
         }
-        is_full || is_fed && is_any
+        is_full || has_wishes || is_fed && is_any
     }
 
     fn may_receive(&mut self, topic: &TopicName) -> bool {

@@ -35,6 +35,8 @@ pub(super) struct Routes {
     hasher: RandomState,
     /// The place in the table behind the last one that was taken.
     hand: usize,
+    /// What all look-ups took so far.
+    work: usize,
 }
 
 impl Routes {
@@ -64,12 +66,18 @@ impl Routes {
                     receivers: Arc::new(broker.receivers(topic, Some(publisher))),
                     rights: rights.map_or(PublishRights::ALL, |rights| rights.publish(topic)),
                 };
+                self.work += route.receivers.work;
                 self.keep(hash, route.clone());
                 route
             }
         };
         self.last = Some(found.clone());
         found
+    }
+
+    /// What all look-ups took so far: nodes and subscriptions looked at.
+    pub(super) fn work(&self) -> usize {
+        self.work
     }
 
     /// Has everything looked up anew.

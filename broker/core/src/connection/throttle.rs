@@ -12,7 +12,6 @@ use crate::limits::{Limits, RateFull};
 use crate::rate::{Moment, RateLimit, Share, SharedRate};
 use crate::time::Timestamp;
 use motemq_codec::{Publish, QoS};
-use smallvec::SmallVec;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,10 +19,15 @@ use std::time::Duration;
 #[derive(Debug)]
 pub(super) struct Throttle {
     /// Its own, and those it has together with others.
-    rates: SmallVec<[Share; 3]>,
+    rates: Box<[Share]>,
     full: RateFull,
-    /// What it may send while memory is short.
+    /// When the next message may come, as of the last one.
+    ready: Moment,
+    /// Others may have used what is left of a rate since.
+    is_stale: bool,
+    /// What it may send while memory is short, and when the next message may come by that.
     pressed: Option<Share>,
+    pressed_until: Timestamp,
     /// Nothing is read until then.
     resume_at: Option<Timestamp>,
 }
@@ -44,28 +48,52 @@ impl Throttle {
         shared: impl Iterator<Item = Arc<SharedRate>>,
     ) -> Option<Box<Self>> {
         let own = limits.publish_rate;
-        let own = (!own.is_unlimited()).then(|| Arc::new(SharedRate::new(own)));
-        let rates: SmallVec<_> = own.into_iter().chain(shared).map(Share::from).collect();
+        let own = (!own.is_unlimited()).then(|| Arc::new(SharedRate::of_one(own)));
+        let rates: Box<[Share]> = own.into_iter().chain(shared).map(Share::from).collect();
         (!rates.is_empty()).then(|| Box::new(Self::with(limits, rates)))
     }
 
-    fn with(limits: &Limits, rates: SmallVec<[Share; 3]>) -> Self {
+    fn with(limits: &Limits, rates: Box<[Share]>) -> Self {
         Self {
             rates,
             full: limits.publish_rate_full,
+            ready: Moment::default(),
+            is_stale: true,
             pressed: None,
+            pressed_until: Timestamp::default(),
             resume_at: None,
         }
     }
 
-    fn ready(&self) -> Option<Moment> {
-        self.rates.iter().map(Share::ready).max()
+    fn ready(&self) -> Moment {
+        let ready = self.rates.iter().map(Share::ready);
+        ready.fold(Moment::default(), Moment::max)
     }
 
-    /// Counts a message; says when the next one may come.
-    fn charge(&mut self, bytes: usize, now: Moment) -> Option<Moment> {
-        let charged = self.rates.iter_mut().map(|rate| rate.charge(bytes, now));
-        charged.max()
+    /// Counts a message.
+    fn charge(&mut self, bytes: usize, now: Moment) {
+        let (mut ready, mut is_stale) = (Moment::default(), false);
+        for rate in &mut self.rates {
+            ready = ready.max(rate.charge(bytes, now));
+            is_stale |= rate.is_used_up();
+        }
+        (self.ready, self.is_stale) = (ready, is_stale);
+    }
+
+    /// When a PUBLISH may come that may not come now.
+    fn wait_until(&self, qos0: bool, now: Timestamp) -> Option<Timestamp> {
+        let waits = match self.full {
+            RateFull::Delay => true,
+            RateFull::DropQoS0 => !qos0,
+            RateFull::Disconnect => false,
+        };
+        let ready = match self.is_stale {
+            true => self.ready(),
+            false => self.ready,
+        };
+        let by_rate = (waits && ready > Moment::from(now)).then(|| Timestamp::from(ready));
+        let by_pressure = (self.pressed_until > now).then_some(self.pressed_until);
+        by_rate.max(by_pressure)
     }
 
     /// As [`charge`](Self::charge), while each publisher may send so much.
@@ -129,14 +157,14 @@ impl Connection {
         let limits = &self.limits;
         let throttle = active
             .throttle
-            .get_or_insert_with(|| Box::new(Throttle::with(limits, SmallVec::new())));
+            .get_or_insert_with(|| Box::new(Throttle::with(limits, Box::default())));
         let moment = Moment::from(now);
         let waits = match throttle.full {
             RateFull::Delay => true,
             RateFull::DropQoS0 => !is_volatile,
             RateFull::Disconnect => false,
         };
-        if !waits && throttle.ready() > Some(moment) {
+        if !waits && throttle.ready() > moment {
             if throttle.full == RateFull::Disconnect {
                 return Err(Violation::RateExceeded);
             }
@@ -144,27 +172,43 @@ impl Connection {
             self.tally.drop_message(DropReason::RateExceeded);
             return Ok(Pace::Drop);
         }
-        let bytes = publish.payload.len();
-        let ready = throttle.charge(bytes, moment);
-        let mut resume_at = None;
-        if waits && ready > Some(moment) {
-            self.tally.reach(Limit::PublishRate);
-            resume_at = ready.map(Timestamp::from);
-        }
+        let bytes =
+            publish.payload.len() + publish.topic.len() + publish.properties.forwarded.len();
+        throttle.charge(bytes, moment);
         if let Some(bytes_rate) = pressed {
             // The rate changes many times a second; at 0 a message passes now and then.
             let latest = now + PRESSED_PAUSE;
-            let until = match bytes_rate {
+            throttle.pressed_until = match bytes_rate {
                 0 => latest,
                 _ => latest.min(throttle.charge_pressed(bytes, bytes_rate, moment).into()),
             };
-            if until > now {
-                self.tally.reach(Limit::Memory);
-                resume_at = resume_at.max(Some(until));
-            }
         }
-        throttle.resume_at = resume_at;
         Ok(Pace::Take)
+    }
+
+    /// Whether the next packet is a PUBLISH whose time has not come: it is left alone, and so is what is behind it.
+    #[inline]
+    pub(super) fn must_wait(&mut self, bytes: &[u8], now: Timestamp) -> bool {
+        let Phase::Active(active) = &mut self.phase else {
+            return false;
+        };
+        let (Some(throttle), Some(first)) = (&mut active.throttle, bytes.first()) else {
+            return false;
+        };
+        // The packet type and the QoS of the fixed header.
+        if first >> 4 != PUBLISH {
+            return false;
+        }
+        let until = throttle.wait_until(first & 0b0110 == 0, now);
+        if let Some(until) = until {
+            throttle.resume_at = Some(until);
+            let limit = match throttle.pressed_until > now {
+                true => Limit::Memory,
+                false => Limit::PublishRate,
+            };
+            self.tally.reach(limit);
+        }
+        until.is_some()
     }
 
     /// Lets a client that had to wait go on when its time has come; `true` then.
@@ -185,5 +229,7 @@ impl Connection {
     }
 }
 
+/// The packet type of PUBLISH.
+const PUBLISH: u8 = 3;
 /// How long a publisher waits at most before the rate of the moment is looked at again.
 const PRESSED_PAUSE: Duration = Duration::from_millis(500);

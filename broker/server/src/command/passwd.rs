@@ -129,7 +129,16 @@ pub(crate) fn run(command: &PasswdCommand) -> Result<(), Box<dyn std::error::Err
                 )?;
             }
         }
-        PasswdCommand::Rm { user, file } => password::remove_user(file.path(), user)?,
+        PasswdCommand::Rm { user, file } => {
+            password::remove_user(file.path(), user)?;
+            if password::list(file.path())?.is_empty() {
+                writeln!(
+                    std::io::stderr(),
+                    "note: no users are left in {0}. A broker refuses such a file and keeps the users it has: also take {0} out of its configuration, or ban the user (motemq ban add user {user:?})",
+                    file.path().display()
+                )?;
+            }
+        }
         PasswdCommand::Ls { file } => {
             for listed in password::list(file.path())? {
                 let mark = match listed.is_weak {
