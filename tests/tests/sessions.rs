@@ -1735,14 +1735,16 @@ fn every_limit_is_counted_when_it_is_reached() {
                 bench.send(peer, &subscribe(1, &[(&x(21), options(0))], None));
             }
             Limit::PublishRate => {
-                for _ in 0..2 {
+                for _ in 0..3 {
                     bench.publish(peer, "t", "x", 0, 0);
                 }
             }
             Limit::Memory => {
                 let pressure = bench.broker.pressure();
                 pressure.set(PressureLevel::SlowPublishers, 0);
-                bench.publish(peer, "t", "x", 0, 0);
+                for _ in 0..2 {
+                    bench.publish(peer, "t", "x", 0, 0);
+                }
             }
             Limit::Sessions => {
                 for id in ["b", "c", "d", "e", "f"] {

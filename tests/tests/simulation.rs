@@ -40,10 +40,12 @@ fn a_seed_is_the_same_story_every_time() {
 fn control_acknowledging_before_the_commit_is_noticed() {
     check(
         Fault::AcknowledgesBeforeCommit,
+        // What a share group lost so is noticed as what reached nobody.
         &[
             Rule::AcknowledgedLost,
             Rule::SessionPresent,
             Rule::Duplicate,
+            Rule::Stalled,
         ],
     );
 }
@@ -80,7 +82,12 @@ fn control_qos_2_delivered_before_its_id_is_durable_is_noticed() {
 fn mutant_publishes_acknowledged_early() {
     check(
         Fault::PublishAcknowledgedEarly,
-        &[Rule::AcknowledgedLost, Rule::Protocol, Rule::Stalled],
+        &[
+            Rule::AcknowledgedLost,
+            Rule::Protocol,
+            Rule::Stalled,
+            Rule::Retained,
+        ],
     );
 }
 
@@ -97,7 +104,7 @@ fn mutant_removals_of_inbound_ids_are_lost() {
     // A new message under an id that was never freed counts as a repetition: it is acknowledged, and neither delivered nor retained.
     check(
         Fault::InboundRemovedLost,
-        &[Rule::AcknowledgedLost, Rule::Retained],
+        &[Rule::AcknowledgedLost, Rule::Retained, Rule::Stalled],
     );
 }
 

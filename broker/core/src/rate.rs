@@ -200,6 +200,9 @@ impl Share {
 pub(crate) struct Moment(Nanoseconds);
 
 impl Moment {
+    /// After every other.
+    pub(crate) const NEVER: Self = Self(u64::MAX);
+
     /// When something passes again of a bucket that is full at `full_at`.
     fn before_full(full_at: Nanoseconds) -> Self {
         Self(full_at.saturating_sub(SECOND_NS))
@@ -208,7 +211,8 @@ impl Moment {
 
 impl From<Timestamp> for Moment {
     fn from(time: Timestamp) -> Self {
-        Self(time.as_ms().saturating_mul(MILLISECOND_NS))
+        // Beyond the year 2500 it begins anew.
+        Self(time.as_ms().wrapping_mul(MILLISECOND_NS))
     }
 }
 

@@ -164,7 +164,7 @@ struct Found {
     /// Their places in the list, once there are many.
     places: HashMap<QueueId, usize, RandomState>,
     /// The identifiers of those that have several, by place.
-    identifiers: HashMap<usize, Vec<u32>, RandomState>,
+    identifiers: Option<Box<HashMap<usize, Vec<u32>, RandomState>>>,
     merged: usize,
 }
 
@@ -213,14 +213,14 @@ impl Found {
         receiver.retain_as_published |= subscription.options.retain_as_published;
         if let Some(id) = subscription.subscription_id {
             let known = receiver.subscription_ids.as_deref().unwrap_or_default();
-            let identifiers = self.identifiers.entry(place);
+            let identifiers = self.identifiers.get_or_insert_default().entry(place);
             identifiers.or_insert_with(|| known.to_vec()).push(id.get());
         }
     }
 
     /// Shares the identifiers of those that have several, once all are known.
     fn give_identifiers(&mut self) {
-        for (place, identifiers) in self.identifiers.drain() {
+        for (place, identifiers) in self.identifiers.take().into_iter().flat_map(|all| *all) {
             if let Some(receiver) = self.list.get_mut(place) {
                 receiver.subscription_ids = Some(identifiers.into());
             }

@@ -142,6 +142,7 @@ impl Connection {
         broker: &Broker,
     ) -> Option<(ReasonCode, &'static str)> {
         let pressure = broker.pressure();
+        pressure.bytes_rate()?;
         let is_kept = publish.retain && !publish.payload.is_empty();
         let is_refused = is_kept && pressure.refuses_connections()
             || self.version == ProtocolVersion::V5 && pressure.drops_qos0();

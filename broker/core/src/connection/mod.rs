@@ -223,7 +223,7 @@ impl Connection {
         let mut consumed = 0;
         let mut event = None;
         self.is_tired = false;
-        let work_before = self.work();
+        let work_max = self.work() + WORK_MAX;
         let needed = loop {
             let rest = bytes.get(consumed..).unwrap_or_default();
             if self.closed.is_some() {
@@ -232,12 +232,17 @@ impl Connection {
             if event.is_some() {
                 break rest.len();
             }
-            if self.work() > work_before + WORK_MAX && !rest.is_empty() {
-                self.is_tired = true;
-                break 0;
-            }
-            if self.must_wait(rest, now) {
-                break rest.len();
+            if let Phase::Active(active) = &self.phase {
+                if active.routes.work() > work_max && !rest.is_empty() {
+                    self.is_tired = true;
+                    break 0;
+                }
+                let throttle = active.throttle.as_ref();
+                if throttle.is_some_and(|throttle| !throttle.is_ready(now))
+                    && self.must_wait(rest, now)
+                {
+                    break rest.len();
+                }
             }
             let decoded = match &self.phase {
                 Phase::AwaitConnect => {

@@ -167,7 +167,8 @@ impl Connection {
         if is_idle || active.session.mailbox().depth().0 >= chunk {
             return;
         }
-        if active.replay.is_empty()
+        // One that has nothing must not hold up the next: nothing else would ask for it.
+        while active.replay.is_empty()
             && let Some((filter, wish)) = active.replay_wishes.pop_first()
         {
             let tally = &mut self.tally;
@@ -212,8 +213,8 @@ impl Connection {
         let Phase::Active(active) = &mut self.phase else {
             return false;
         };
-        let is_fed = !active.replay.is_empty() || !active.groups.is_empty();
-        let has_wishes = !active.replay_wishes.is_empty();
+        let has_replays = !(active.replay.is_empty() && active.replay_wishes.is_empty());
+        let is_fed = has_replays || !active.groups.is_empty();
         let window = Window {
             epoch: active.epoch,
             inflight_max: active.inflight_max,
@@ -290,7 +291,7 @@ impl Connection {
         {
             active.outgoing = outgoing;
         }
-        is_full || has_wishes || is_fed && is_any
+        is_full || is_fed && is_any
     }
 
     fn may_receive(&mut self, topic: &TopicName) -> bool {

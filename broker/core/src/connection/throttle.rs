@@ -21,10 +21,8 @@ pub(super) struct Throttle {
     /// Its own, and those it has together with others.
     rates: Box<[Share]>,
     full: RateFull,
-    /// When the next message may come, as of the last one.
+    /// When the next message may come, whatever it is and without asking others; [`Moment::NEVER`] where they have to be asked.
     ready: Moment,
-    /// Others may have used what is left of a rate since.
-    is_stale: bool,
     /// What it may send while memory is short, and when the next message may come by that.
     pressed: Option<Share>,
     pressed_until: Timestamp,
@@ -57,8 +55,7 @@ impl Throttle {
         Self {
             rates,
             full: limits.publish_rate_full,
-            ready: Moment::default(),
-            is_stale: true,
+            ready: Moment::NEVER,
             pressed: None,
             pressed_until: Timestamp::default(),
             resume_at: None,
@@ -77,7 +74,13 @@ impl Throttle {
             ready = ready.max(rate.charge(bytes, now));
             is_stale |= rate.is_used_up();
         }
-        (self.ready, self.is_stale) = (ready, is_stale);
+        self.ready = if is_stale { Moment::NEVER } else { ready };
+    }
+
+    /// Whether anything may come now, as far as that is known without asking others.
+    #[inline]
+    pub(super) fn is_ready(&self, now: Timestamp) -> bool {
+        self.ready <= Moment::from(now)
     }
 
     /// When a PUBLISH may come that may not come now.
@@ -87,10 +90,7 @@ impl Throttle {
             RateFull::DropQoS0 => !qos0,
             RateFull::Disconnect => false,
         };
-        let ready = match self.is_stale {
-            true => self.ready(),
-            false => self.ready,
-        };
+        let ready = self.ready();
         let by_rate = (waits && ready > Moment::from(now)).then(|| Timestamp::from(ready));
         let by_pressure = (self.pressed_until > now).then_some(self.pressed_until);
         by_rate.max(by_pressure)
@@ -159,12 +159,8 @@ impl Connection {
             .throttle
             .get_or_insert_with(|| Box::new(Throttle::with(limits, Box::default())));
         let moment = Moment::from(now);
-        let waits = match throttle.full {
-            RateFull::Delay => true,
-            RateFull::DropQoS0 => !is_volatile,
-            RateFull::Disconnect => false,
-        };
-        if !waits && throttle.ready() > moment {
+        // Who has to wait has waited.
+        if throttle.full != RateFull::Delay && throttle.ready() > moment {
             if throttle.full == RateFull::Disconnect {
                 return Err(Violation::RateExceeded);
             }
@@ -182,12 +178,13 @@ impl Connection {
                 0 => latest,
                 _ => latest.min(throttle.charge_pressed(bytes, bytes_rate, moment).into()),
             };
+            throttle.ready = Moment::NEVER;
         }
         Ok(Pace::Take)
     }
 
     /// Whether the next packet is a PUBLISH whose time has not come: it is left alone, and so is what is behind it.
-    #[inline]
+    #[cold]
     pub(super) fn must_wait(&mut self, bytes: &[u8], now: Timestamp) -> bool {
         let Phase::Active(active) = &mut self.phase else {
             return false;
