@@ -6,7 +6,8 @@
     reason = "a script that goes wrong must stop at once"
 )]
 
-use motemq::config::Config;
+use motemq::config::{Config, HttpConfig, Sources, load_with_settings};
+use motemq::reload::Reloader;
 use motemq::server::{Running, start};
 use motemq_certs::Issued;
 use rustls::pki_types::pem::PemObject;
@@ -35,6 +36,18 @@ impl InProcess {
         Self { runtime, running }
     }
 
+    /// Starts a broker as the file says; the other one reads it again.
+    #[must_use]
+    pub fn from_file(file: &Path) -> (Self, Reloader) {
+        let sources = Sources {
+            file: Some(file),
+            ..Sources::default()
+        };
+        let (config, settings) = load_with_settings(&sources).expect("a configuration");
+        let reloader = Reloader::new(&sources, settings);
+        (Self::start(config), reloader)
+    }
+
     /// The broker.
     #[must_use]
     pub fn running(&self) -> &Running {
@@ -59,6 +72,16 @@ impl InProcess {
     pub fn stop_within(self, time: Duration) {
         let stop = async { tokio::time::timeout(time, self.running.stop()).await };
         self.runtime.block_on(stop).expect("it stops in time");
+    }
+}
+
+/// No HTTP port.
+#[must_use]
+pub fn no_http() -> HttpConfig {
+    HttpConfig {
+        bind: None,
+        metrics_bind: None,
+        ..HttpConfig::default()
     }
 }
 

@@ -13,8 +13,6 @@ use crate::in_process::{InProcess, tls_with};
 use crate::peer::{Got, Hello};
 use crate::revocation::write_list;
 use crate::socket::{Client, PATIENCE, Stopwatch};
-use motemq::config::{Sources, load_with_settings};
-use motemq::reload::Reloader;
 use motemq_certs::{Authority, Issued};
 use motemq_codec::AckKind;
 use std::io::{Read, Write};
@@ -59,14 +57,7 @@ pub fn run(clients: usize, reloads: usize) -> Report {
     write_list(&path("pki"), &path("crl.pem"), &[], 2040);
     write_server(&authority, folder.path());
     std::fs::write(path("motemq.toml"), CONFIGURATION).expect("a file");
-    let file = path("motemq.toml");
-    let sources = Sources {
-        file: Some(&file),
-        ..Sources::default()
-    };
-    let (config, settings) = load_with_settings(&sources).expect("a configuration");
-    let mut reloader = Reloader::new(&sources, settings);
-    let broker = InProcess::start(config);
+    let (broker, mut reloader) = InProcess::from_file(&path("motemq.toml"));
     let (plain, tls) = (broker.address("mqtt"), broker.address("mqtts"));
     let ca = path("pki/ca.crt");
     let open = |name: &str, certificate: Option<&Issued>| -> Box<dyn Stream> {

@@ -8,14 +8,14 @@ use ipnet::IpNet;
 use motemq::admin::{self, Answer, Request};
 use motemq::ban::Subject;
 use motemq::config::{
-    AnonymousAccess, BanConfig, Bind, ClientCert, Config, HttpConfig, Identity, LimitsConfig,
-    ListenerConfig, TlsConfig,
+    AnonymousAccess, BanConfig, Bind, ClientCert, Config, Identity, LimitsConfig, ListenerConfig,
+    TlsConfig,
 };
 use motemq::password::set_user;
 use motemq::server::{Refusal, check};
 use motemq_certs::Authority;
 use motemq_codec::ReasonCode;
-use motemq_tests::in_process::InProcess;
+use motemq_tests::in_process::{InProcess, no_http};
 use motemq_tests::peer::{Got, Hello};
 use motemq_tests::socket::{Client, Stopwatch};
 use std::io::{Read, Write};
@@ -245,11 +245,7 @@ impl Site {
                 ..ListenerConfig::default()
             }],
             limits: LimitsConfig::default(),
-            http: HttpConfig {
-                bind: None,
-                metrics_bind: None,
-                ..HttpConfig::default()
-            },
+            http: no_http(),
             ..Config::default()
         };
         change(&mut config);

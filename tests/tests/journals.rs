@@ -19,10 +19,11 @@ use motemq_codec::{
 };
 use motemq_core::{
     Action, Attributes, Broker, ClientId, Connection, ConnectionRules, Event, Expiry, Identity,
-    Image, Journal, Limits, Message, MessageId, Origin, PublishAction, QueueId, QueueRef, Record,
-    RecordState, RetainedEffect, Room, SessionRow, SimDisk, SimJournal, SimJournalRules, Timestamp,
-    TopicName, Urgency, Verdict,
+    Image, Journal, Limits, Message, PublishAction, QueueId, QueueRef, Record, RecordState,
+    RetainedEffect, Room, SessionRow, SimDisk, SimJournal, SimJournalRules, Timestamp, TopicName,
+    Verdict,
 };
+use motemq_tests::measured;
 use redb::ReadableDatabase;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -520,20 +521,9 @@ fn message(number: u64) -> Message {
     Message {
         topic: TopicName::new(&format!("t/{}", number % 4)),
         payload: vec![number as u8; 100].into(),
-        forwarded: [].into(),
         qos: QoS::ExactlyOnce,
-        retain: false,
-        publisher: ClientId::new("publisher"),
-        origin: Origin::Client,
-        hops: 0,
         received_at: NOW,
-        expires_at: None,
-        urgency: Urgency::default(),
-        id: MessageId {
-            connection: 1,
-            sequence: number,
-        },
-        attempts: 0,
+        ..measured::message(number)
     }
 }
 

@@ -317,14 +317,9 @@ impl Site {
         std::fs::write(folder.path().join("jwks.json"), key_set(&[&signer])).unwrap();
         set_user(&folder.path().join("users"), "anna", b"first").unwrap();
         std::fs::write(&file, configuration(listener, "", "")).unwrap();
-        let sources = Sources {
-            file: Some(&file),
-            ..Sources::default()
-        };
-        let (config, settings) = load_with_settings(&sources).unwrap();
-        let reloader = Reloader::new(&sources, settings);
+        let (broker, reloader) = InProcess::from_file(&file);
         Self {
-            broker: InProcess::start(config),
+            broker,
             reloader,
             signer,
             listener: listener.to_owned(),

@@ -4,7 +4,6 @@
     reason = "a test that cannot go on must stop at once"
 )]
 
-use motemq::config::{Sources, load_with_settings};
 use motemq::password::set_user;
 use motemq::reload::Reloader;
 use motemq::server::{Refusal, Running};
@@ -17,7 +16,7 @@ use motemq_tests::socket::{Client, PATIENCE, Stopwatch};
 use rustls::{ClientConfig, ClientConnection};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
@@ -260,7 +259,7 @@ impl Open {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("motemq.toml");
         std::fs::write(&file, plain(&tables(listeners))).unwrap();
-        let (broker, reloader) = start(&file);
+        let (broker, reloader) = InProcess::from_file(&file);
         Self {
             folder,
             broker,
@@ -296,16 +295,6 @@ impl Open {
     fn stop(self) {
         self.broker.stop();
     }
-}
-
-fn start(file: &Path) -> (InProcess, Reloader) {
-    let sources = Sources {
-        file: Some(file),
-        ..Sources::default()
-    };
-    let (config, settings) = load_with_settings(&sources).unwrap();
-    let reloader = Reloader::new(&sources, settings);
-    (InProcess::start(config), reloader)
 }
 
 fn plain(listeners: &str) -> String {
@@ -346,7 +335,7 @@ impl Site {
             &[],
             2040,
         );
-        let (broker, reloader) = start(&file);
+        let (broker, reloader) = InProcess::from_file(&file);
         Self {
             folder,
             broker,

@@ -5,7 +5,6 @@
 )]
 
 use motemq::clock;
-use motemq::config::{Sources, load_with_settings};
 use motemq_certs::Authority;
 use motemq_tests::in_process::InProcess;
 use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair};
@@ -111,13 +110,7 @@ impl Site {
              [listeners.tls]\ncert = \"server.crt\"\nkey = \"server.key\"\n{rules}\n"
         );
         std::fs::write(&file, text).unwrap();
-        let (config, _) = load_with_settings(&Sources {
-            file: Some(&file),
-            environment: Vec::new(),
-            set: Vec::new(),
-        })
-        .unwrap();
-        InProcess::start(config)
+        InProcess::from_file(&file).0
     }
 
     /// A device with a certificate for so long, and tickets of its own.

@@ -11,13 +11,13 @@
 use aws_lc_rs::{digest, hmac, pbkdf2};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use motemq::config::{AuthConfig, Config, HttpConfig, LimitsConfig, ListenerConfig};
+use motemq::config::{AuthConfig, Config, LimitsConfig, ListenerConfig};
 use motemq::{password, scram_file};
 use motemq_codec::{
     Auth, Connect, ConnectProperties, Decoded, Packet, PacketId, ProtocolVersion, Publish,
     PublishProperties, QoS, ReasonCode, UserProperties, decode,
 };
-use motemq_tests::in_process::InProcess;
+use motemq_tests::in_process::{InProcess, no_http};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::num::NonZeroU32;
@@ -458,11 +458,7 @@ impl Server {
                 scram_file: Some(scram_users),
                 ..AuthConfig::default()
             },
-            http: HttpConfig {
-                bind: None,
-                metrics_bind: None,
-                ..HttpConfig::default()
-            },
+            http: no_http(),
             ..Config::default()
         };
         change(&mut config);

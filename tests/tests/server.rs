@@ -4,13 +4,11 @@
     reason = "a test that cannot go on must stop at once"
 )]
 
-use motemq::config::{
-    AnonymousAccess, ClientCert, Config, HttpConfig, Identity, ListenerConfig, TlsConfig,
-};
+use motemq::config::{AnonymousAccess, ClientCert, Config, Identity, ListenerConfig, TlsConfig};
 use motemq::server::Running;
 use motemq_certs::Authority;
 use motemq_codec::{Decoded, Packet, ProtocolVersion, decode};
-use motemq_tests::in_process::{InProcess, expect, tls_over};
+use motemq_tests::in_process::{InProcess, expect, no_http, tls_over};
 use rustls::{ClientConnection, StreamOwned};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -202,11 +200,7 @@ impl Server {
         let mut config = Config {
             data_dir: Some(dir.join("data")),
             listeners: vec![listener("mqtt", None), listener("mqtts", Some(tls))],
-            http: HttpConfig {
-                bind: None,
-                metrics_bind: None,
-                ..HttpConfig::default()
-            },
+            http: no_http(),
             ..Config::default()
         };
         change(&mut config);

@@ -8,13 +8,13 @@
 )]
 
 use motemq::config::{
-    AnonymousAccess, Bind, ClientCert, Config, HttpConfig, Identity, LimitsConfig, ListenerConfig,
-    Protocol, TlsConfig,
+    AnonymousAccess, Bind, ClientCert, Config, Identity, LimitsConfig, ListenerConfig, Protocol,
+    TlsConfig,
 };
 use motemq::server::{Listener, Refusal, Running, start};
 use motemq::websocket::Violation;
 use motemq_certs::Authority;
-use motemq_tests::in_process::{InProcess, expect, tls_over};
+use motemq_tests::in_process::{InProcess, expect, no_http, tls_over};
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
@@ -626,11 +626,7 @@ impl Server {
             data_dir: None,
             listeners,
             limits,
-            http: HttpConfig {
-                bind: None,
-                metrics_bind: None,
-                ..HttpConfig::default()
-            },
+            http: no_http(),
             ..Config::default()
         }
     }

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 #[derive(Debug)]
 pub struct Pressure {
     level: AtomicU8,
-    /// Payload bytes a second that a publisher may send now.
+    /// Bytes a second that a publisher may send now.
     bytes_rate: AtomicU64,
 }
 
@@ -50,7 +50,7 @@ impl Default for Pressure {
 }
 
 impl Pressure {
-    /// Sets the level, and how many payload bytes a second each publisher may send from level 1 on; 0 stops everybody who publishes.
+    /// Sets the level, and how many bytes a second each publisher may send from level 1 on; 0 stops everybody who publishes.
     pub fn set(&self, level: PressureLevel, bytes_rate: u64) {
         let bytes_rate = match level {
             PressureLevel::None => UNLIMITED,
@@ -78,7 +78,7 @@ impl Pressure {
         self.level() >= PressureLevel::RefuseConnections
     }
 
-    /// Payload bytes a second that a publisher may send; `None` when it does not matter.
+    /// Bytes a second that a publisher may send; `None` when it does not matter.
     #[inline]
     pub(crate) fn bytes_rate(&self) -> Option<u64> {
         let bytes_rate = self.bytes_rate.load(Ordering::Relaxed);

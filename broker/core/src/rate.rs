@@ -1,7 +1,8 @@
 //! Token buckets, as one number each: the generic cell rate algorithm (ITU-T I.371), with a burst of one second's worth.
 //!
-//! Invariants: over any time `t` at most `rate * (t + 1 s)` and one message more pass. What is charged may overdraw, so that a
-//! message larger than the burst passes when its turn comes, and what follows waits the longer.
+//! Invariants: over any time `t` at most `rate * (t + 1 s)` and one message more pass, as long as no message overdraws by more than
+//! its debt. What is charged may overdraw, so that a message larger than the burst passes when its turn comes, and what follows waits
+//! the longer: 30 seconds at most for a client's own rate, two where others would wait as well.
 //!
 //! Does not know: what is counted, what happens to what is too much.
 
@@ -14,7 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 pub struct RateLimit {
     /// Messages a second.
     pub messages: u32,
-    /// Payload bytes a second.
+    /// Bytes a second: topics, properties and payloads.
     pub bytes: u64,
 }
 

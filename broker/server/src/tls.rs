@@ -314,8 +314,6 @@ pub(crate) fn read(
             fields: fields(&parsed),
             ..Attributes::default()
         }),
-        serial: parsed.raw_serial().into(),
-        issuer: parsed.issuer().as_raw().into(),
         // The last second counts.
         expires_at: Timestamp::from_ms(expires_ms.saturating_add(1000)),
     }))

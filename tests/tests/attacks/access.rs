@@ -2,7 +2,7 @@
 //!
 //! These brokers run in this process, because their access rules change while they run.
 
-use motemq::config::{Sources, load_with_settings};
+use motemq::config::Sources;
 use motemq::reload::Reloader;
 use motemq::server;
 use motemq_codec::{AckKind, Forwarded, Packet, ProtocolVersion, QoS, ReasonCode, Will};
@@ -442,15 +442,9 @@ struct Site {
 impl Site {
     fn start(rules: &str) -> Self {
         let files = Files::new(rules);
-        let file = files.path("motemq.toml");
-        let sources = Sources {
-            file: Some(&file),
-            ..Sources::default()
-        };
-        let (config, settings) = load_with_settings(&sources).unwrap();
-        let reloader = Reloader::new(&sources, settings);
+        let (broker, reloader) = InProcess::from_file(&files.path("motemq.toml"));
         Self {
-            broker: InProcess::start(config),
+            broker,
             reloader,
             files,
         }

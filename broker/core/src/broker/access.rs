@@ -8,6 +8,7 @@ use super::Broker;
 use crate::acl::{Acl, Rights};
 use crate::action::Action;
 use crate::counters::Tally;
+use crate::login::Attributes;
 use crate::session::{Session, SessionState};
 use crate::short_text::ShortText;
 use crate::sync::{lock, read, write};
@@ -57,8 +58,36 @@ impl Broker {
         }
     }
 
+    /// Takes up what a later login of the same client says, if its connection still holds the session.
+    pub(crate) fn renew_login(
+        &self,
+        session: &Arc<Session>,
+        epoch: u64,
+        attributes: Arc<Attributes>,
+        tally: &mut Tally,
+    ) {
+        let mut state = session.lock();
+        if state.epoch == epoch {
+            self.set_attributes(session, &mut state, attributes, tally);
+        }
+    }
+
+    /// Takes up what a login says besides who the client is.
+    pub(super) fn set_attributes(
+        &self,
+        session: &Arc<Session>,
+        state: &mut SessionState,
+        attributes: Arc<Attributes>,
+        tally: &mut Tally,
+    ) {
+        if state.attributes != attributes {
+            state.attributes = attributes;
+            self.leave_forbidden_groups(session, state, tally);
+        }
+    }
+
     /// Ends the shared subscriptions that the session would not be granted now.
-    pub(super) fn leave_forbidden_groups(
+    fn leave_forbidden_groups(
         &self,
         session: &Arc<Session>,
         state: &mut SessionState,

@@ -147,10 +147,7 @@ impl Broker {
         let mut state = session.lock();
         state.epoch += 1;
         state.expiry = request.expiry;
-        if state.attributes != request.login.attributes {
-            state.attributes = request.login.attributes;
-            self.leave_forbidden_groups(&session, &mut state, tally);
-        }
+        self.set_attributes(&session, &mut state, request.login.attributes, tally);
         if !Arc::ptr_eq(&state.limits, &request.limits) {
             session.mailbox().set_limits(&request.limits);
             state.limits = request.limits;

@@ -244,9 +244,10 @@ impl Broker {
     pub fn set_limits(&self, limits: impl Into<LimitSet>) {
         let set = Arc::new(limits.into());
         let limits = set.common.clone();
-        *write(&self.limits) = set.clone();
         let sessions: Vec<_> = {
             let mut registry = lock(&self.registry);
+            // Together: who connects meets the limits with what is counted for them.
+            *write(&self.limits) = set.clone();
             registry.recount(&limits);
             registry.sessions.values().cloned().collect()
         };

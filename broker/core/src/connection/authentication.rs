@@ -160,7 +160,8 @@ impl Connection {
                         return self.end_exchange(ReasonCode::NotAuthorized, reason, out);
                     }
                     active.login_ends_at = login.expires_at;
-                    active.session.lock().attributes = login.attributes;
+                    let (session, epoch) = (&active.session, active.epoch);
+                    broker.renew_login(session, epoch, login.attributes, &mut self.tally);
                     active.access.forget();
                     self.send_auth(ReasonCode::Success, Turn::Nobody, &data, out);
                 }

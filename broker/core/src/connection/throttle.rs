@@ -1,9 +1,10 @@
 //! How fast a client may publish: its own rate, those it has together with others, and less while memory is short.
 //!
-//! Invariants: a message that was taken is charged to every rate it falls under. While a client must wait, nothing of it is read, so
-//! its own window and TCP hold it back; it is not held against its keep-alive.
+//! Invariants: a message that was taken is charged to every rate it falls under. A PUBLISH that must wait is not taken, and nothing
+//! behind it is read, so that the client's own window and TCP hold it back; that is not held against its keep-alive. A client that
+//! has used up a rate and sends no PUBLISH is read as ever.
 //!
-//! Does not know: packets.
+//! Does not know: packets beyond the first byte of a PUBLISH.
 
 use super::{Active, Connection, Phase, Violation};
 use crate::broker::Broker;

@@ -72,7 +72,7 @@ impl PeerCertificate {
     pub(super) fn attributes(&self) -> Arc<Attributes> {
         match self {
             Self::Verified(certificate) => certificate.attributes.clone(),
-            Self::None | Self::Unusable => Arc::default(),
+            Self::None | Self::Unusable => Attributes::none(),
         }
     }
 
@@ -92,10 +92,6 @@ pub struct VerifiedCertificate {
     pub name: Option<Arc<str>>,
     /// Its fields, for rules.
     pub attributes: Arc<Attributes>,
-    /// The serial number, as the certificate has it: a list of revoked certificates names serials by issuer.
-    pub serial: Box<[u8]>,
-    /// The issuer's name, DER.
-    pub issuer: Arc<[u8]>,
     /// When it expires.
     pub expires_at: Timestamp,
 }

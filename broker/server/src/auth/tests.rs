@@ -197,8 +197,6 @@ fn peer(name: Option<&str>) -> Peer {
             fields: [("o".into(), "works".into())].into(),
             ..Attributes::default()
         }),
-        serial: [1].into(),
-        issuer: [].into(),
         expires_at: Timestamp::from_ms(u64::MAX),
     });
     let certificate = certificate.map(Arc::new);

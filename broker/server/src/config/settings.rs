@@ -80,7 +80,7 @@ pub struct ListenerConfig {
     pub max_connections: u32,
     /// Messages that all its clients together may publish in a second; 0 is no limit. Above: `limits.publish_rate_full`. Default 0.
     pub publish_rate_max: u32,
-    /// Payload bytes that they may publish in a second; 0 is no limit. Default 0.
+    /// Bytes (topics, properties, payloads) that they may publish in a second; 0 is no limit. Default 0.
     pub publish_bytes_rate_max: u64,
     /// Connections a second; more are closed at once. Default 0: any number.
     pub connect_rate_max: u32,
@@ -253,11 +253,11 @@ pub struct LimitsConfig {
     pub subscription_bytes_max: u64,
     /// Messages that one client may publish in a second, a second's worth of them at once; 0 is no limit. Default 0.
     pub publish_rate_max: u32,
-    /// Payload bytes that one client may publish in a second; 0 is no limit. Default 0.
+    /// Bytes (topics, properties, payloads) that one client may publish in a second; 0 is no limit. Default 0.
     pub publish_bytes_rate_max: u64,
     /// Messages that all clients of one user or certificate name together may publish in a second; 0 is no limit. Default 0.
     pub identity_publish_rate_max: u32,
-    /// Payload bytes that they may publish in a second; 0 is no limit. Default 0.
+    /// Bytes (topics, properties, payloads) that they may publish in a second; 0 is no limit. Default 0.
     pub identity_publish_bytes_rate_max: u64,
     /// What happens to what a client publishes faster than one of these rates, or that of its listener. Default [`RateFull::Delay`].
     pub publish_rate_full: RateFull,
