@@ -81,6 +81,16 @@ pub enum CertsError {
         /// What the system said.
         source: io::Error,
     },
+    /// A line of the inventory cannot be read.
+    #[error("{} line {line} is no entry: {problem}; restore the file from a backup, or correct the line", .path.display())]
+    InventoryLine {
+        /// The inventory.
+        path: PathBuf,
+        /// Which line, from 1.
+        line: usize,
+        /// What is wrong.
+        problem: String,
+    },
     /// A line of the inventory could not be encoded.
     #[error("the inventory entry cannot be encoded: {0}")]
     Inventory(#[from] serde_json::Error),

@@ -1,18 +1,21 @@
 //! The append-only list of what was issued: one JSON object per line in `inventory.jsonl`.
 //!
-//! A line is written with a single append, so that lines of two processes do not mix. Nothing is ever
-//! changed in place: a later line about the same serial supersedes an earlier one.
+//! Invariants: nothing is ever changed in place, a later line about the same serial supersedes an earlier one. Lines of several
+//! processes do not mix, and each sees what the others wrote before it writes. A line that a crash left half written is not one.
+//!
+//! A certificate is entered before its files appear, so whatever is out there can be revoked.
 
 use crate::{CertsError, Issued};
 use serde::{Deserialize, Serialize};
-use std::fs::OpenOptions;
-use std::io::Write;
-use std::path::Path;
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions};
+use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::path::{Path, PathBuf};
 
 /// One line of the inventory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
-    /// The device's id, the server's first name or the authority's name.
+    /// The device's id, the server's first name or the claim's name.
     pub id: String,
     /// What the certificate is for.
     pub kind: Kind,
@@ -24,6 +27,18 @@ pub struct Entry {
     pub not_after: i64,
     /// What holds for the certificate from this line on.
     pub status: Status,
+    /// When this line was written, in seconds since 1970.
+    #[serde(default)]
+    pub at: i64,
+    /// Why it was revoked: a reason of RFC 5280, 5.3.1, in kebab case.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Kind of the key, such as `p256`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_type: Option<String>,
+    /// What it was enrolled with, if it was: `certificate SERIAL`, `claim NAME` or `token SHA-256`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enrolled_by: Option<String>,
 }
 
 impl Entry {
@@ -37,6 +52,10 @@ impl Entry {
             fingerprint: issued.fingerprint_sha256.clone(),
             not_after: issued.not_after_unix_s,
             status: Status::Issued,
+            at: crate::clock::now_unix_s(),
+            reason: None,
+            key_type: None,
+            enrolled_by: None,
         }
     }
 }
@@ -49,6 +68,10 @@ pub enum Kind {
     Server,
     /// A device's certificate.
     Device,
+    /// A certificate that several devices hold until each has its own.
+    Claim,
+    /// The enrolment service's own certificate.
+    Service,
 }
 
 /// What holds for a certificate.
@@ -57,48 +80,237 @@ pub enum Kind {
 pub enum Status {
     /// It was issued and is in use until it expires.
     Issued,
+    /// It was taken back.
+    Revoked,
 }
 
-/// Appends `entry` to the inventory in the authority's directory.
-///
-/// # Errors
-/// [`CertsError::File`] when the file cannot be opened or written.
-pub fn record(dir: &Path, entry: &Entry) -> Result<(), CertsError> {
-    let path = dir.join("inventory.jsonl");
-    let mut line = serde_json::to_vec(entry)?;
-    line.push(b'\n');
-    OpenOptions::new()
-        .append(true)
-        .create(true)
-        .open(&path)
-        .and_then(|mut file| {
-            file.write_all(&line)?;
-            file.sync_all()
-        })
-        .map_err(|error| CertsError::file(&path, error))
+/// The inventory of an authority, as read and for appending.
+#[derive(Debug)]
+pub struct Inventory {
+    path: PathBuf,
+    /// In the order of their first lines, each with its latest.
+    entries: Vec<Entry>,
+    by_serial: HashMap<String, usize>,
+    by_id: HashMap<String, Vec<usize>>,
+    /// What of the file has been read: whole lines.
+    read_bytes: u64,
+    lines: usize,
 }
+
+impl Inventory {
+    /// Reads the inventory in the authority's directory; where there is none yet, it is empty.
+    ///
+    /// # Errors
+    /// [`CertsError::File`] when it cannot be read, [`CertsError::InventoryLine`] when a line of it is none.
+    pub fn open(dir: &Path) -> Result<Self, CertsError> {
+        let mut inventory = Self {
+            path: dir.join(FILE_NAME),
+            entries: Vec::new(),
+            by_serial: HashMap::new(),
+            by_id: HashMap::new(),
+            read_bytes: 0,
+            lines: 0,
+        };
+        inventory.refresh()?;
+        Ok(inventory)
+    }
+
+    /// Reads what was appended since, by whomever.
+    ///
+    /// # Errors
+    /// Those of [`open`](Self::open).
+    pub fn refresh(&mut self) -> Result<(), CertsError> {
+        match File::open(&self.path) {
+            Ok(mut file) => self.read_on(&mut file),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(CertsError::file(&self.path, error)),
+        }
+    }
+
+    /// Every certificate, in the order in which they were issued, each as it is now.
+    pub fn entries(&self) -> impl DoubleEndedIterator<Item = &Entry> {
+        self.entries.iter()
+    }
+
+    /// The certificate with this serial, lower-case hexadecimal.
+    #[must_use]
+    pub fn with_serial(&self, serial: &str) -> Option<&Entry> {
+        self.entries.get(*self.by_serial.get(serial)?)
+    }
+
+    /// The certificates that were issued to `id`, the oldest first.
+    pub fn of_id(&self, id: &str) -> impl DoubleEndedIterator<Item = &Entry> {
+        let places = self.by_id.get(id).map_or(&[][..], Vec::as_slice);
+        places.iter().filter_map(|place| self.entries.get(*place))
+    }
+
+    /// Appends entries, all or none, and has them on disk.
+    ///
+    /// # Errors
+    /// [`CertsError::File`] when the file cannot be opened or written, and those of [`open`](Self::open).
+    pub fn append(&mut self, entries: &[Entry]) -> Result<(), CertsError> {
+        self.append_if(|_| Ok(entries.to_vec()))
+    }
+
+    /// As [`append`](Self::append), with what `decide` makes of the inventory as it is while nobody else can write.
+    ///
+    /// # Errors
+    /// Those of [`append`](Self::append) and of `decide`.
+    pub fn append_if<E: From<CertsError>>(
+        &mut self,
+        decide: impl FnOnce(&Self) -> Result<Vec<Entry>, E>,
+    ) -> Result<(), E> {
+        let mut file = OpenOptions::new()
+            .read(true)
+            .append(true)
+            .create(true)
+            .open(&self.path)
+            .and_then(|file| file.lock().map(|()| file))
+            .map_err(|error| CertsError::file(&self.path, error))?;
+        self.read_on(&mut file)?;
+        let entries = decide(self)?;
+        self.write(&mut file, &entries)?;
+        self.read_on(&mut file)?;
+        Ok(())
+    }
+
+    fn write(&self, file: &mut File, entries: &[Entry]) -> Result<(), CertsError> {
+        let failed = |error| CertsError::file(&self.path, error);
+        let length = file.metadata().map_err(failed)?.len();
+        if length != self.read_bytes {
+            // What a crash left behind: the lock says that nobody is writing it.
+            file.set_len(self.read_bytes).map_err(failed)?;
+        }
+        let mut lines = Vec::new();
+        for entry in entries {
+            serde_json::to_writer(&mut lines, entry)?;
+            lines.push(b'\n');
+        }
+        file.write_all(&lines)
+            .and_then(|()| file.sync_all())
+            .map_err(failed)
+    }
+
+    /// Reads whole lines from where reading stopped.
+    fn read_on(&mut self, file: &mut File) -> Result<(), CertsError> {
+        let mut text = Vec::new();
+        file.seek(SeekFrom::Start(self.read_bytes))
+            .and_then(|_| file.read_to_end(&mut text))
+            .map_err(|error| CertsError::file(&self.path, error))?;
+        for line in text.split_inclusive(|byte| *byte == b'\n') {
+            let Some(entry) = line.strip_suffix(b"\n") else {
+                break;
+            };
+            self.lines += 1;
+            let entry =
+                serde_json::from_slice(entry).map_err(|error| CertsError::InventoryLine {
+                    path: self.path.clone(),
+                    line: self.lines,
+                    problem: error.to_string(),
+                })?;
+            self.read_bytes += line.len() as u64;
+            self.take(entry);
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, entry: Entry) {
+        if let Some(known) = self.by_serial.get(&entry.serial)
+            && let Some(place) = self.entries.get_mut(*known)
+        {
+            *place = entry;
+            return;
+        }
+        let place = self.entries.len();
+        self.by_serial.insert(entry.serial.clone(), place);
+        self.by_id.entry(entry.id.clone()).or_default().push(place);
+        self.entries.push(entry);
+    }
+}
+
+const FILE_NAME: &str = "inventory.jsonl";
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn entries_are_appended_a_line_each() {
+    fn a_later_line_about_a_serial_counts() {
         let directory = tempfile::tempdir().unwrap();
-        let entry = Entry {
-            id: "meter-1".to_owned(),
+        let mut inventory = Inventory::open(directory.path()).unwrap();
+        let mut first = entry("meter-1", "0a");
+        inventory
+            .append(&[first.clone(), entry("meter-2", "0b")])
+            .unwrap();
+        first.status = Status::Revoked;
+        inventory.append(std::slice::from_ref(&first)).unwrap();
+        let again = Inventory::open(directory.path()).unwrap();
+        for inventory in [inventory, again] {
+            assert_eq!(inventory.with_serial("0a"), Some(&first));
+            assert_eq!(inventory.of_id("meter-1").collect::<Vec<_>>(), [&first]);
+            assert_eq!(inventory.entries().count(), 2);
+        }
+    }
+
+    #[test]
+    fn what_another_process_wrote_is_seen_before_anything_is_written() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut one = Inventory::open(directory.path()).unwrap();
+        let mut other = Inventory::open(directory.path()).unwrap();
+        one.append(&[entry("meter-1", "0a")]).unwrap();
+        let done = other.append_if(|now| {
+            assert!(now.with_serial("0a").is_some());
+            Ok::<_, CertsError>(vec![entry("meter-2", "0b")])
+        });
+        done.unwrap();
+        one.refresh().unwrap();
+        assert!(one.with_serial("0b").is_some());
+    }
+
+    #[test]
+    fn half_a_line_is_none_and_is_replaced() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(FILE_NAME);
+        let mut inventory = Inventory::open(directory.path()).unwrap();
+        inventory.append(&[entry("meter-1", "0a")]).unwrap();
+        let mut file = OpenOptions::new().append(true).open(&path).unwrap();
+        file.write_all(b"{\"id\":\"met").unwrap();
+        let mut inventory = Inventory::open(directory.path()).unwrap();
+        assert_eq!(inventory.entries().count(), 1);
+        inventory.append(&[entry("meter-2", "0b")]).unwrap();
+        assert_eq!(
+            Inventory::open(directory.path()).unwrap().entries().count(),
+            2
+        );
+    }
+
+    #[test]
+    fn a_line_that_is_none_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut inventory = Inventory::open(directory.path()).unwrap();
+        inventory.append(&[entry("meter-1", "0a")]).unwrap();
+        let path = directory.path().join(FILE_NAME);
+        let mut file = OpenOptions::new().append(true).open(&path).unwrap();
+        file.write_all(b"nothing\n").unwrap();
+        let error = Inventory::open(directory.path()).unwrap_err();
+        assert!(
+            matches!(error, CertsError::InventoryLine { line: 2, .. }),
+            "{error}"
+        );
+    }
+
+    fn entry(id: &str, serial: &str) -> Entry {
+        Entry {
+            id: id.to_owned(),
             kind: Kind::Device,
-            serial: "0a".to_owned(),
+            serial: serial.to_owned(),
             fingerprint: "AB:CD".to_owned(),
             not_after: 1_800_000_000,
             status: Status::Issued,
-        };
-        record(directory.path(), &entry).unwrap();
-        record(directory.path(), &entry).unwrap();
-        let text = std::fs::read_to_string(directory.path().join("inventory.jsonl")).unwrap();
-        assert_eq!(text.lines().count(), 2);
-        for line in text.lines() {
-            assert_eq!(serde_json::from_str::<Entry>(line).unwrap(), entry);
+            at: 1_700_000_000,
+            reason: None,
+            key_type: None,
+            enrolled_by: None,
         }
     }
 }

@@ -22,6 +22,15 @@ pub struct Issued {
 }
 
 impl Issued {
+    /// Fails when one of the files that are to be written is there already.
+    ///
+    /// # Errors
+    /// [`CertsError::AlreadyExists`].
+    pub fn check_new(&self, certificate: &Path, private_key: &Path) -> Result<(), CertsError> {
+        files::refuse_existing(certificate)?;
+        files::refuse_existing(private_key)
+    }
+
     /// Writes both files, the key readable by its owner only.
     ///
     /// # Errors

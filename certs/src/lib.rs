@@ -23,5 +23,5 @@ mod name;
 pub use authority::{Authority, Created, DEVICE_DAYS, SERVER_DAYS};
 pub use error::CertsError;
 pub use inspect::{certificate_names, expires_within};
-pub use inventory::{Entry, Kind, Status, record};
+pub use inventory::{Entry, Inventory, Kind, Status};
 pub use issued::Issued;
