@@ -7,7 +7,8 @@ use motemq_codec::{
     QoS, ReasonCode, RetainHandling, SubscribeOptions, SubscriptionIds, Will, decode,
 };
 use motemq_core::{
-    Close, Identity, Image, Limit, Limits, PressureLevel, QueueFull, Room, Verdict, Violation,
+    Close, Enrolment, Identity, Image, Limit, Limits, PressureLevel, QueueFull, Room, Verdict,
+    Violation,
 };
 use motemq_tests::peer::{Bench, Got, Hello, encoded, options, publish, subscribe};
 use std::num::NonZeroU16;
@@ -1784,6 +1785,15 @@ fn every_limit_is_counted_when_it_is_reached() {
                 for topic in ["a", "b"] {
                     bench.retain(peer, topic, &x(90), 0, 0);
                 }
+            }
+            Limit::EnrolmentRequests | Limit::EnrolmentRequestBytes => {
+                bench.broker.set_enrolment(Some(Enrolment {
+                    signer: "s".into(),
+                    request_bytes_max: 50,
+                    requests_max: 1,
+                }));
+                bench.publish(peer, "$certs/csr", &x(51), 0, 0);
+                bench.publish(peer, "$certs/csr", &x(50), 0, 0);
             }
             Limit::Store => {
                 bench.journal.set_room(Some(Room::Full));

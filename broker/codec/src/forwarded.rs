@@ -114,6 +114,38 @@ impl<'a> Forwarded<'a> {
     }
 }
 
+/// A block of forwarded properties that the broker itself makes.
+#[derive(Clone, Default, Debug)]
+pub struct ForwardedBlock(Vec<u8>);
+
+impl ForwardedBlock {
+    /// Adds a response topic, which must be a valid topic name.
+    pub fn response_topic(&mut self, topic: &str) {
+        Property::ResponseTopic(topic).write(&mut self.0);
+    }
+
+    /// Adds correlation data.
+    pub fn correlation_data(&mut self, data: &[u8]) {
+        Property::CorrelationData(data).write(&mut self.0);
+    }
+
+    /// Adds a content type.
+    pub fn content_type(&mut self, text: &str) {
+        Property::ContentType(text).write(&mut self.0);
+    }
+
+    /// Adds a user property.
+    pub fn user_property(&mut self, name: &str, value: &str) {
+        Property::UserProperty(name, value).write(&mut self.0);
+    }
+
+    /// The block, as [`Forwarded::from_block`] takes it.
+    #[must_use]
+    pub fn into_bytes(self) -> Box<[u8]> {
+        self.0.into_boxed_slice()
+    }
+}
+
 impl PartialEq for Forwarded<'_> {
     fn eq(&self, other: &Self) -> bool {
         self.entries().eq(other.entries())
@@ -171,6 +203,23 @@ mod tests {
         }
         assert_eq!(forwarded, Forwarded::from_block(&block));
         assert!(publish.properties.subscription_ids.iter().eq([5]));
+    }
+
+    #[test]
+    fn a_block_that_was_made_reads_as_one_that_came() {
+        let mut made = ForwardedBlock::default();
+        made.user_property("k", "1");
+        made.correlation_data(&[0x00, 0xFF]);
+        made.response_topic("re");
+        made.content_type("t");
+        let block = made.into_bytes();
+        assert_eq!(
+            *block,
+            *b"\x26\x00\x01k\x00\x011\x09\x00\x02\x00\xFF\x08\x00\x02re\x03\x00\x01t"
+        );
+        let forwarded = Forwarded::from_block(&block);
+        assert_eq!(forwarded.response_topic(), Some("re"));
+        assert_eq!(forwarded.user_properties().iter().count(), 1);
     }
 
     #[test]

@@ -41,7 +41,7 @@ pub use connack::{ConnAck, ConnAckProperties};
 pub use connect::{Connect, ConnectProperties, Will};
 pub use disconnect::Disconnect;
 pub use error::{DecodeError, EncodeError};
-pub use forwarded::Forwarded;
+pub use forwarded::{Forwarded, ForwardedBlock};
 pub use packet::{Decoded, Packet, connect_version, decode, decode_connect};
 pub use primitive::PacketId;
 pub use property::UserProperties;

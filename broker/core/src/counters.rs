@@ -76,6 +76,14 @@ pub enum Occasion {
     WillDenied,
     /// A session was taken over by a newer connection.
     Takeover,
+    /// A request for a certificate went to the enrolment service.
+    EnrolmentRelayed,
+    /// A request for a certificate was refused before the enrolment service saw it.
+    EnrolmentRefused,
+    /// An answer of the enrolment service went to who had asked.
+    EnrolmentAnswered,
+    /// An answer of the enrolment service found nobody: who had asked is gone.
+    EnrolmentUnclaimed,
     /// A connection was ended for silence.
     KeepAliveTimeout,
 }
@@ -131,11 +139,15 @@ pub enum Limit {
     ClientRetainedBytes,
     /// `store_bytes_max` or the disk: a publish, subscription or CONNECT was refused.
     Store,
+    /// `enrolment.requests_max`: a request for a certificate was refused.
+    EnrolmentRequests,
+    /// `enrolment.request_bytes_max`: a request for a certificate was refused.
+    EnrolmentRequestBytes,
 }
 
 impl Limit {
     /// All limits.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 24] = [
         Self::PacketBytes,
         Self::ConnectPacketBytes,
         Self::PayloadBytes,
@@ -158,6 +170,8 @@ impl Limit {
         Self::ClientRetainedMessages,
         Self::ClientRetainedBytes,
         Self::Store,
+        Self::EnrolmentRequests,
+        Self::EnrolmentRequestBytes,
     ];
 
     /// The key in the configuration, and the value of the metric's `limit` label.
@@ -186,6 +200,8 @@ impl Limit {
             Self::ClientRetainedMessages => "client_retained_messages_max",
             Self::ClientRetainedBytes => "client_retained_bytes_max",
             Self::Store => "store_bytes_max",
+            Self::EnrolmentRequests => "requests_max",
+            Self::EnrolmentRequestBytes => "request_bytes_max",
         }
     }
 }

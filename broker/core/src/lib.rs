@@ -14,6 +14,7 @@ mod broker;
 mod connection;
 mod counters;
 mod deadline;
+mod enrolment;
 mod image;
 mod journal;
 mod level_tree;
@@ -49,10 +50,11 @@ pub use connection::{
     ExchangeAnswer, ExchangeStage, ExchangeStep, Progress, Verdict, Violation,
 };
 pub use counters::{Counters, DropReason, Limit, Occasion, Tally};
+pub use enrolment::Enrolment;
 pub use image::{Image, QueueImage, StoredRef};
 pub use journal::{BacklogRequest, Journal, JournalFailure, NO_POSITION, NoJournal, Room};
 pub use limits::{Limits, QueueFull, RateFull, ShareRedispatch, ShareStrategy};
-pub use login::{Attributes, Login, Principal};
+pub use login::{Attributes, Login, Principal, Scope};
 pub use mailbox::{Mailbox, Outgoing};
 pub use message::{ClientId, Expiry, Identity, Message, MessageId, Origin, TopicName, Urgency};
 pub use pressure::{Pressure, PressureLevel};

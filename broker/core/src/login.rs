@@ -15,6 +15,18 @@ pub struct Login {
     pub attributes: Arc<Attributes>,
     /// When the login ends, and the connection with it; a token has such a time.
     pub expires_at: Option<Timestamp>,
+    /// What it is good for.
+    pub scope: Scope,
+}
+
+/// What a login is good for.
+#[derive(Copy, Clone, PartialEq, Eq, Default, Debug)]
+pub enum Scope {
+    /// Everything that the ACL allows.
+    #[default]
+    Full,
+    /// Asking for a certificate, and nothing else (`enrolment.rs`).
+    Enrolment,
 }
 
 impl From<Identity> for Login {
@@ -23,6 +35,7 @@ impl From<Identity> for Login {
             identity,
             attributes: Attributes::none(),
             expires_at: None,
+            scope: Scope::Full,
         }
     }
 }

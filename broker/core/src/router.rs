@@ -55,6 +55,16 @@ pub struct Receivers {
 }
 
 impl Receivers {
+    /// One receiver, whatever it subscribes to.
+    pub(crate) fn only(topic: TopicName, receiver: Receiver) -> Self {
+        Self {
+            topic,
+            list: SmallVec::from([receiver]),
+            groups: Box::default(),
+            work: 0,
+        }
+    }
+
     /// Whether nobody receives the topic.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -6,7 +6,7 @@
 use crate::action::{QueueId, SessionRow, Will};
 use crate::connection::Hints;
 use crate::limits::Limits;
-use crate::login::{Attributes, Principal};
+use crate::login::{Attributes, Principal, Scope};
 use crate::mailbox::Mailbox;
 use crate::message::{ClientId, Expiry, Identity};
 use crate::record::Record;
@@ -33,6 +33,8 @@ pub(crate) struct SessionState {
     pub(crate) identity: Identity,
     /// As of its last login.
     pub(crate) attributes: Arc<Attributes>,
+    /// What its login is good for.
+    pub(crate) scope: Scope,
     /// Counts connections; the newest owns the session.
     pub(crate) epoch: u64,
     pub(crate) expiry: Expiry,
@@ -119,6 +121,7 @@ impl SessionState {
         Self {
             identity,
             attributes,
+            scope: Scope::Full,
             epoch: 0,
             expiry,
             limits,

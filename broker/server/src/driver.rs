@@ -16,8 +16,8 @@ use crate::runtime;
 use crate::server::Server;
 use motemq_codec::ReasonCode;
 use motemq_core::{
-    ClientId, Close, ConnectRequest, Connection, ConnectionRules, Event, ExchangeAnswer,
-    ExchangeStage, ExchangeStep, Identity, Room, Timestamp, Verdict,
+    ClientId, Close, ConnectRequest, Connection, ConnectionRules, DeniedAction, Event,
+    ExchangeAnswer, ExchangeStage, ExchangeStep, Identity, Room, Timestamp, Verdict,
 };
 use std::cell::RefCell;
 use std::future::Future;
@@ -160,14 +160,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         };
         let identity = self.identity();
         Refused {
-            what: "by the ACL",
+            what: match denial.action {
+                DeniedAction::Enrol => "enrolment",
+                _ => "by the ACL",
+            },
             reason: denial.action.label(),
             peer: &self.peer.address,
             listener: &self.listener.config().name,
             client: self.connection.client_id().map_or("", ClientId::as_str),
             user: identity.name().unwrap_or_default(),
             rule: &format_args!("{}: {}", denial.topic, denial.why),
-            key: "auth.acl_file",
+            key: match denial.action {
+                DeniedAction::Enrol => "[enrolment]",
+                _ => "auth.acl_file",
+            },
         }
         .log();
     }

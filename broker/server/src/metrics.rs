@@ -138,6 +138,14 @@ fn describe() {
         "mqtt_broker_acl_denied_total",
         "What the ACL denied, by action: publish, subscribe (filters), connect (its will), will (when it was due). Deliveries are among mqtt_broker_messages_dropped_total."
     );
+    describe_counter!(
+        "mqtt_broker_enrolment_requests_total",
+        "Requests for a certificate, by outcome: relayed to the enrolment service, refused before it saw them."
+    );
+    describe_counter!(
+        "mqtt_broker_enrolment_answers_total",
+        "Answers of the enrolment service, by outcome: delivered, unclaimed (who had asked was gone)."
+    );
     describe_counter!("mqtt_broker_wills_published_total", "Wills published.");
     describe_counter!(
         "mqtt_broker_session_takeovers_total",
@@ -317,6 +325,22 @@ fn messages(counters: &Counters) {
     ];
     for (action, occasion) in denied {
         counter!("mqtt_broker_acl_denied_total", "action" => action)
+            .absolute(counters.noted(occasion));
+    }
+    let requests = [
+        ("relayed", Occasion::EnrolmentRelayed),
+        ("refused", Occasion::EnrolmentRefused),
+    ];
+    for (outcome, occasion) in requests {
+        counter!("mqtt_broker_enrolment_requests_total", "outcome" => outcome)
+            .absolute(counters.noted(occasion));
+    }
+    let answers = [
+        ("delivered", Occasion::EnrolmentAnswered),
+        ("unclaimed", Occasion::EnrolmentUnclaimed),
+    ];
+    for (outcome, occasion) in answers {
+        counter!("mqtt_broker_enrolment_answers_total", "outcome" => outcome)
             .absolute(counters.noted(occasion));
     }
     let acknowledgements = [

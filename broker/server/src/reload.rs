@@ -1,6 +1,6 @@
 //! SIGHUP, `motemq reload` or a changed file: what can be read again is, all of it or nothing.
 //!
-//! Read again: the configuration, of which `[[listeners]]`, `[limits]`, `[mqtt]`, `[auth]`, `[ban]` and `[reload]` take effect; the
+//! Read again: the configuration, of which `[[listeners]]`, `[limits]`, `[mqtt]`, `[auth]`, `[enrolment]`, `[ban]` and `[reload]` take effect; the
 //! files that it names. Every other key that was changed is named: it needs a restart. If anything is wrong, an address that cannot
 //! be used among it, each mistake is reported, everything stays as it was, and `mqtt_broker_config_reload_success` is 0.
 //!
@@ -13,7 +13,7 @@ use crate::acl_file::LoadedAcl;
 use crate::auth::Authenticator;
 use crate::config::{self, Bind, Config, ConfigErrors, ListenerConfig, Setting, Sources, Watch};
 use crate::listener::{Gate, Listener};
-use crate::server::{Server, bind, core_limits};
+use crate::server::{Server, bind, core_enrolment, core_limits};
 use crate::tls;
 use crate::watch::FileWatch;
 use motemq_core::{LimitSet, Limits};
@@ -182,6 +182,8 @@ impl Reloader {
     fn apply(&mut self, server: &Arc<Server>, prepared: Prepared) -> Reloaded {
         server.set_authenticator(prepared.authenticator);
         prepared.acl.apply(server.broker());
+        let enrolment = core_enrolment(&prepared.config.enrolment);
+        server.broker().set_enrolment(enrolment);
         server.set_limits(&prepared.config.limits);
         server.bans().set_config(&prepared.config);
         let broker = server.broker();
@@ -254,6 +256,7 @@ impl Reloader {
 fn prepare(server: &Server, config: Config, settings: Vec<Setting>) -> Result<Prepared, Mistakes> {
     let mut mistakes = Vec::new();
     let authenticator = Authenticator::new(&config.auth, server.password_checks().clone())
+        .map(|authenticator| authenticator.with_enrolment(&config.enrolment))
         .map_err(|error| mistakes.push(error.to_string()))
         .ok();
     let acl = LoadedAcl::load(&config.auth).unwrap_or_else(|error| {
@@ -340,10 +343,11 @@ fn is_live(key: &str) -> bool {
 /// Without a configuration there is nothing to look for.
 const NO_LOOK_S: u64 = 3_600;
 /// Sections that take effect.
-const LIVE: [&str; 7] = [
+const LIVE: [&str; 8] = [
     "limits.",
     "profiles.",
     "auth.",
+    "enrolment.",
     "mqtt.",
     "listeners.",
     "ban.",

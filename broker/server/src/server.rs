@@ -9,7 +9,7 @@ use crate::admission::Admission;
 use crate::auth::{AuthError, Authenticator, CheckLine};
 use crate::ban::Bans;
 use crate::clock;
-use crate::config::{self, Bind, Config};
+use crate::config::{self, Bind, Config, EnrolmentConfig};
 use crate::http;
 use crate::listener::Gate;
 use crate::memory::{self, Memory};
@@ -23,8 +23,8 @@ use crate::tls;
 use crate::tls_sessions::TlsSessions;
 use arc_swap::ArcSwap;
 use motemq_core::{
-    Broker, DropReason, LimitSet, Limits, Occasion, Profile, QueueFull, RateFull, RateLimit,
-    ShareRedispatch, ShareStrategy,
+    Broker, DropReason, Enrolment, LimitSet, Limits, Occasion, Profile, QueueFull, RateFull,
+    RateLimit, ShareRedispatch, ShareStrategy,
 };
 use rand::RngExt as _;
 use std::net::SocketAddr;
@@ -208,8 +208,10 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         );
     }
     let password_checks = CheckLine::new(config.limits.password_checks_per_address_max);
-    let authenticator = Authenticator::new(&config.auth, password_checks.clone())?;
+    let authenticator = Authenticator::new(&config.auth, password_checks.clone())?
+        .with_enrolment(&config.enrolment);
     LoadedAcl::load(&config.auth)?.apply(&broker);
+    broker.set_enrolment(core_enrolment(&config.enrolment));
     let sessions_max = config.limits.tls_sessions_max as usize;
     let tls_sessions = TlsSessions::open(config.data_dir.as_deref(), sessions_max);
     let mut tasks = tokio::task::JoinSet::new();
@@ -620,6 +622,14 @@ async fn watch_losses(server: Arc<Server>) {
 }
 
 /// The limits of everybody, as the core has them.
+pub(crate) fn core_enrolment(config: &EnrolmentConfig) -> Option<Enrolment> {
+    config.is_on().then(|| Enrolment {
+        signer: config.signer.as_str().into(),
+        request_bytes_max: config.request_bytes_max as usize,
+        requests_max: config.requests_max,
+    })
+}
+
 pub(crate) fn core_limits(config: &Config) -> LimitSet {
     let profile = |profile: &config::ProfileConfig| {
         Profile::new(

@@ -309,6 +309,7 @@ pub(crate) fn read(
     }
     let expires_ms = u64::try_from(end).unwrap_or_default().saturating_mul(1000);
     PeerCertificate::Verified(Arc::new(VerifiedCertificate {
+        claim: claim(&parsed),
         name: name.map(Arc::from),
         attributes: Arc::new(Attributes {
             fields: fields(&parsed),
@@ -317,6 +318,19 @@ pub(crate) fn read(
         // The last second counts.
         expires_at: Timestamp::from_ms(expires_ms.saturating_add(1000)),
     }))
+}
+
+/// What a certificate claims that several devices hold to enrol with; one that has such a name, whatever else it has, is no other.
+fn claim(certificate: &X509Certificate<'_>) -> Option<Arc<str>> {
+    let mut claims = san_uris(certificate).filter_map(|uri| uri?.strip_prefix(CLAIM_URI));
+    let claim = claims.next()?;
+    Some(
+        claim
+            .chars()
+            .take(NAME_BYTES_MAX)
+            .collect::<String>()
+            .into(),
+    )
 }
 
 /// The name of that kind; `None` when there is none, or more than one, or one that is not plain.
@@ -401,6 +415,8 @@ fn only<'a>(mut names: impl Iterator<Item = Option<&'a str>>) -> Option<&'a str>
 
 /// Permission bits that a private key must not have: any for others, writing for the group.
 const OPEN_TO_OTHERS: u32 = 0o027;
+/// How the URI among the alternative names of a claim certificate begins, as `motemq-certs claim` writes it.
+const CLAIM_URI: &str = "urn:mqtt:claim:";
 /// Longest identity.
 const NAME_BYTES_MAX: usize = 256;
 

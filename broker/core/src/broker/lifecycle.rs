@@ -147,6 +147,7 @@ impl Broker {
         let mut state = session.lock();
         state.epoch += 1;
         state.expiry = request.expiry;
+        state.scope = request.login.scope;
         self.set_attributes(&session, &mut state, request.login.attributes, tally);
         if !Arc::ptr_eq(&state.limits, &request.limits) {
             session.mailbox().set_limits(&request.limits);

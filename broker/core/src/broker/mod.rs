@@ -9,6 +9,7 @@
 //! Does not know: packets, sockets, clocks.
 
 mod access;
+mod enrolment;
 mod lifecycle;
 mod publish;
 mod shared;
@@ -21,6 +22,7 @@ use crate::acl::Acl;
 use crate::action::{Action, QueueId};
 use crate::counters::Counters;
 use crate::deadline::Deadlines;
+use crate::enrolment::Enrolment;
 use crate::image::Image;
 use crate::journal::{Journal, Room};
 use crate::limits::Limits;
@@ -48,6 +50,8 @@ pub struct Broker {
     /// Taken for a moment, under any other lock.
     acl: RwLock<Arc<Acl>>,
     acl_generation: AtomicU64,
+    /// Taken for a moment, under any other lock.
+    enrolment: RwLock<Option<Arc<Enrolment>>>,
     pressure: Pressure,
     journal: Arc<dyn Journal>,
     keeps: Keeps,
@@ -133,6 +137,7 @@ impl Broker {
             limits: RwLock::new(Arc::new(limits.into())),
             acl: RwLock::default(),
             acl_generation: AtomicU64::new(1),
+            enrolment: RwLock::default(),
             pressure: Pressure::default(),
             journal,
             keeps,

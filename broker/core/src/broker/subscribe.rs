@@ -6,6 +6,7 @@ use crate::action::{Action, StoredSubscription};
 use crate::counters::{DropReason, Limit, Occasion, Tally};
 use crate::journal::Room;
 use crate::limits::Limits;
+use crate::login::Scope;
 use crate::mailbox::Fenced;
 use crate::message::Message;
 use crate::record::Record;
@@ -85,7 +86,10 @@ impl Broker {
         for wish in wishes {
             let checked = self
                 .check_wish(wish, &state, &limits, tally)
-                .and_then(|parsed| allowed_qos(rights.as_ref(), &parsed, wish.options.qos));
+                .and_then(|parsed| match is_reserved(parsed.filter.as_str()) {
+                    true => Ok(wish.options.qos),
+                    false => allowed_qos(rights.as_ref(), &parsed, wish.options.qos),
+                });
             let allowed_qos = match checked {
                 Ok(qos) => qos,
                 Err(code) => {
@@ -177,7 +181,11 @@ impl Broker {
             tally.reach(Limit::TopicLevels);
             return Err(ReasonCode::TopicFilterInvalid);
         }
-        if is_reserved(filter) {
+        let may_have = match is_reserved(filter) {
+            true => parsed.share.is_none() && self.may_enrol(state, filter),
+            false => state.scope == Scope::Full,
+        };
+        if !may_have {
             return Err(ReasonCode::NotAuthorized);
         }
         let full = if state.filters.len() >= limits.subscriptions_max {
@@ -267,7 +275,7 @@ fn granted(qos: QoS) -> ReasonCode {
     }
 }
 
-/// Whether nobody may subscribe to this filter: those with `$` are the broker's own, but for `$SYS` (contracts section 7).
+/// Whether this filter is not for the ACL to judge: those with `$` are the broker's own, but for `$SYS` (contracts section 7).
 pub(crate) fn is_reserved(filter: &str) -> bool {
     let is_system = filter == "$SYS" || filter.starts_with("$SYS/");
     filter.starts_with('$') && !is_system

@@ -7,12 +7,14 @@
 use super::access::{Access, DeniedAction};
 use super::aliases::OutboundAliases;
 use super::authentication::{Enhanced, ExchangeStage, ExchangeStep, Turn};
+use super::enrolment::Requests;
 use super::throttle::Throttle;
 use super::{Active, Close, Connection, Event, Pending, Phase, Reply};
 use crate::action::Will;
 use crate::broker::{AttachRequest, Broker};
 use crate::counters::{Limit, Occasion};
-use crate::login::{Login, Principal};
+use crate::enrolment::session_key;
+use crate::login::{Login, Principal, Scope};
 use crate::message::{ClientId, Expiry, Message, MessageId, Origin, TopicName, Urgency};
 use crate::time::Timestamp;
 use motemq_codec::{
@@ -236,7 +238,12 @@ impl Connection {
             .then(|| new_client_id(entropy, broker));
         let client_id = ClientId::new(assigned.as_deref().unwrap_or(&hello.client_id));
         self.limits = broker.limits_of(self.rules.listener.as_deref(), &login.identity, &client_id);
-        let expiry = hello.expiry.capped(self.limits.session_expiry_max_s);
+        let scope = login.scope;
+        let session_expiry_max_s = match scope {
+            Scope::Full => self.limits.session_expiry_max_s,
+            Scope::Enrolment => 0,
+        };
+        let expiry = hello.expiry.capped(session_expiry_max_s);
         // 3.1.1 clients cannot ask for less than for ever.
         if expiry != hello.expiry && self.version == ProtocolVersion::V5 {
             self.tally.reach(Limit::SessionExpiry);
@@ -251,6 +258,11 @@ impl Connection {
             };
             Arc::new(will)
         });
+        if will.is_some() && scope == Scope::Enrolment {
+            let reason = "this login may only ask for a certificate, without a will";
+            let code = ReasonCode::NotAuthorized;
+            return self.refuse_within(hello.packet_bytes_max, code, Some(reason), out);
+        }
         if let Some(will) = &will
             && !self.may_leave(&login, &client_id, will, broker)
         {
@@ -297,7 +309,10 @@ impl Connection {
             return self.refuse_within(hello.packet_bytes_max, code, Some(reason), out);
         }
         let request = AttachRequest {
-            client_id: client_id.clone(),
+            client_id: match scope {
+                Scope::Full => client_id.clone(),
+                Scope::Enrolment => session_key(&client_id),
+            },
             login,
             clean_start: hello.clean_start,
             expiry,
@@ -332,6 +347,8 @@ impl Connection {
             session: attached.session,
             epoch: attached.epoch,
             client_id,
+            scope,
+            requests: Requests::default(),
             keep_alive_ms: u64::from(keep_alive_s) * 1500,
             expiry,
             packet_bytes_max: hello.packet_bytes_max,

@@ -12,6 +12,8 @@ use crate::acl::Rights;
 use crate::action::Action;
 use crate::broker::{Broker, PublishSource, Receipt, Wish, is_reserved};
 use crate::counters::{DropReason, Limit, Occasion};
+use crate::enrolment::is_of_enrolment;
+use crate::login::Scope;
 use crate::mailbox::{Fenced, Handled, Settlement};
 use crate::message::{Message, MessageId, Origin, Urgency};
 use crate::record::Record;
@@ -54,7 +56,7 @@ impl Connection {
             self.tally.reach(Limit::PayloadBytes);
         }
         let refusal = self
-            .topic_refusal(topic)
+            .publish_refusal(topic, broker)
             .or_else(|| is_too_large.then_some(too_large))
             .or_else(|| self.memory_refusal(publish, broker));
         let receive_maximum = usize::from(self.limits.receive_maximum.get());
@@ -85,7 +87,11 @@ impl Connection {
                 self.publish_exactly_once(publish, topic, packet_id, broker, now, out)
             }
             _ => {
-                let receipt = self.route(publish, topic, PublishSource::default(), broker, now);
+                let source = PublishSource::default();
+                let receipt = match is_of_enrolment(topic) {
+                    true => self.relay(publish, topic, source, broker, now),
+                    false => self.route(publish, topic, source, broker, now),
+                };
                 self.answer_receipt(publish, receipt, out)
             }
         }
@@ -114,6 +120,27 @@ impl Connection {
             *place = Some(publish.topic.into());
         }
         Ok(None)
+    }
+
+    /// Topics that this client may not publish to, whatever the ACL says.
+    fn publish_refusal(
+        &mut self,
+        topic: &str,
+        broker: &Broker,
+    ) -> Option<(ReasonCode, &'static str)> {
+        if is_of_enrolment(topic) && broker.enrolment().is_some() {
+            return None;
+        }
+        let is_full = self
+            .active()
+            .is_none_or(|active| active.scope == Scope::Full);
+        match is_full {
+            true => self.topic_refusal(topic),
+            false => Some((
+                ReasonCode::NotAuthorized,
+                "this login may only ask for a certificate, at $certs/csr",
+            )),
+        }
     }
 
     /// Topics that nobody may publish to: too deep, or owned by the broker (contracts section 7).
@@ -186,7 +213,20 @@ impl Connection {
             inbound: state.is_stored.then(|| (session.queue(), packet_id)),
             will_of: None,
         };
-        let receipt = self.route(publish, topic, source, broker, now);
+        let receipt;
+        if is_of_enrolment(topic) {
+            // It is answered into the session itself, or into that of another client. Who asks twice is answered twice.
+            drop(state);
+            receipt = self.relay(publish, topic, PublishSource::default(), broker, now);
+            state = session.lock();
+            if state.epoch != epoch {
+                drop(state);
+                self.close(Close::TakenOver, out);
+                return Ok(());
+            }
+        } else {
+            receipt = self.route(publish, topic, source, broker, now);
+        }
         if let Receipt::Accepted { awaited, .. } = &receipt {
             state
                 .inbound

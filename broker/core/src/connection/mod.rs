@@ -16,6 +16,7 @@
 mod access;
 mod aliases;
 mod authentication;
+mod enrolment;
 mod handshake;
 mod inbound;
 mod outbound;
@@ -32,6 +33,7 @@ pub use violation::{Close, Violation};
 use crate::broker::{Broker, Ending, Replay, ReplayWish};
 use crate::counters::{Limit, Occasion, Tally};
 use crate::limits::Limits;
+use crate::login::Scope;
 use crate::mailbox::Outgoing;
 use crate::message::{ClientId, Expiry};
 use crate::rate::SharedRate;
@@ -42,6 +44,7 @@ use crate::time::Timestamp;
 use access::Access;
 use aliases::OutboundAliases;
 use authentication::Enhanced;
+use enrolment::Requests;
 use handshake::Hello;
 use motemq_codec::{
     Decoded, Disconnect, Packet, PacketId, ProtocolVersion, QoS, ReasonCode, decode, decode_connect,
@@ -100,6 +103,9 @@ struct Active {
     session: Arc<Session>,
     epoch: u64,
     client_id: ClientId,
+    scope: Scope,
+    /// What it has asked of the enrolment service lately.
+    requests: Requests,
     keep_alive_ms: u64,
     /// The session expiry of CONNECT, which DISCONNECT may change.
     expiry: Expiry,
@@ -486,7 +492,10 @@ impl Connection {
     /// The client identifier, once a session is attached.
     #[must_use]
     pub fn client_id(&self) -> Option<&ClientId> {
-        self.session().map(|session| session.client_id())
+        match &self.phase {
+            Phase::Active(active) => Some(&active.client_id),
+            _ => None,
+        }
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) must be called.

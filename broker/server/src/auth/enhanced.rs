@@ -67,6 +67,9 @@ impl Authenticator {
         if let PeerCertificate::Unusable = peer.certificate {
             return refusal::certificate(&client, peer).into();
         }
+        if let Some(claim) = peer.certificate.claim() {
+            return refusal::claim(&client, claim, peer).into();
+        }
         let Some(users) = self.offered().filter(|_| *method == *scram::METHOD) else {
             return self.refuse_method(&client, &method, peer).into();
         };

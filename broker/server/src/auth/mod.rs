@@ -10,6 +10,9 @@
 //! certificate refuses whatever else is shown. A refusal names, to the client as far as it may know and to the log always, the key
 //! that would change the outcome.
 //!
+//! Before all of them: the holder of a claim certificate may enrol and do nothing else, whatever else it shows. After all of them: so may
+//! who has shown nothing, where the listener says so.
+//!
 //! A login can be asked about again ([`Authenticator::still_admits`]), so that a reload ends what it no longer allows.
 
 mod check_line;
@@ -24,12 +27,12 @@ pub use peer::{Peer, PeerAddress, PeerCertificate, VerifiedCertificate};
 pub use proof::{Credential, Proof, StoredCredential};
 
 use crate::clock;
-use crate::config::{AnonymousAccess, AuthConfig, AuthSource, ListenerConfig};
+use crate::config::{AnonymousAccess, AuthConfig, AuthSource, EnrolmentConfig, ListenerConfig};
 use crate::jwt::{self, KeysFileError, TokenFault, Tokens};
 use crate::password::{self, Format, PasswordFile, PasswordFileError};
 use crate::scram::Users;
 use crate::scram_file;
-use motemq_core::{Attributes, ConnectRequest, Identity, Login, Verdict};
+use motemq_core::{Attributes, ConnectRequest, Identity, Login, Scope, Verdict};
 use rand::RngExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -45,6 +48,8 @@ pub struct Authenticator {
     scram: Option<Users>,
     scram_path: PathBuf,
     checks: Arc<CheckLine>,
+    /// Certificates can be asked for.
+    enrols: bool,
 }
 
 /// What the check of a CONNECT found.
@@ -108,7 +113,17 @@ impl Authenticator {
                 .unwrap_or_else(|| Path::new("scram-users"))
                 .to_owned(),
             checks,
+            enrols: false,
         })
+    }
+
+    /// The same, where certificates can be asked for or not.
+    #[must_use]
+    pub(crate) fn with_enrolment(self, config: &EnrolmentConfig) -> Self {
+        Self {
+            enrols: config.is_on(),
+            ..self
+        }
     }
 
     /// Decides about a CONNECT.
@@ -120,6 +135,12 @@ impl Authenticator {
     ) -> Decision {
         if let PeerCertificate::Unusable = peer.certificate {
             return refusal::certificate(&request.client_id, peer).into();
+        }
+        if let Some(claim) = peer.certificate.claim() {
+            return match self.enrols {
+                true => accepted(applicant(claim.clone(), peer), Proof::Claim),
+                false => refusal::claim(&request.client_id, claim, peer).into(),
+            };
         }
         for (at, source) in self.order.iter().enumerate() {
             let (before, later) = (
@@ -137,13 +158,18 @@ impl Authenticator {
             }
         }
         let has_credentials = has_credentials(&request);
-        match admits_anonymous(listener, peer) && !(has_credentials && self.has_users()) {
-            true => {
-                let login = login(Identity::Anonymous, peer);
-                accepted(login, Proof::Anonymous { has_credentials })
-            }
-            false => self.refuse_anonymous(&request, listener, peer).into(),
+        if admits_anonymous(listener, peer) && !(has_credentials && self.has_users()) {
+            let login = login(Identity::Anonymous, peer);
+            return accepted(login, Proof::Anonymous { has_credentials });
         }
+        if self.admits_applicants(listener) && !has_credentials {
+            let login = Login {
+                scope: Scope::Enrolment,
+                ..login(Identity::Anonymous, peer)
+            };
+            return accepted(login, Proof::Applicant);
+        }
+        self.refuse_anonymous(&request, listener, peer).into()
     }
 
     /// Whether a login that was accepted earlier would be now, as far as that can be told without the client.
@@ -155,6 +181,8 @@ impl Authenticator {
                 admits_anonymous(listener, peer) && !(*has_credentials && self.has_users())
             }
             Proof::Certificate => has(AuthSource::Certificate) && peer.certificate.name().is_some(),
+            Proof::Claim => self.enrols,
+            Proof::Applicant => self.admits_applicants(listener),
             Proof::Password(stored) => {
                 let now = self.passwords.as_ref();
                 let now = now.and_then(|users| users.fingerprint(&stored.user));
@@ -241,6 +269,7 @@ impl Authenticator {
                     identity: Identity::User(found.user.into()),
                     attributes: Arc::new(attributes),
                     expires_at: Some(found.expires_at),
+                    scope: Scope::Full,
                 };
                 let proof = Proof::Token(Credential(found.fingerprint));
                 Answer::Decided(accepted(login, proof))
@@ -274,6 +303,11 @@ impl Authenticator {
 
     fn is_token(&self, password: &[u8]) -> bool {
         self.tokens.is_some() && jwt::looks_like_token(password)
+    }
+
+    /// Whether clients without credentials may ask for a certificate.
+    fn admits_applicants(&self, listener: &ListenerConfig) -> bool {
+        self.enrols && listener.enrolment
     }
 
     /// Whether there is a source that knows users by user name and password.
@@ -331,6 +365,14 @@ fn login(identity: Identity, peer: &Peer) -> Login {
     Login {
         attributes: peer.certificate.attributes(),
         ..identity.into()
+    }
+}
+
+/// The holder of a claim certificate, who may enrol.
+fn applicant(claim: Arc<str>, peer: &Peer) -> Login {
+    Login {
+        scope: Scope::Enrolment,
+        ..login(Identity::Certificate(claim), peer)
     }
 }
 

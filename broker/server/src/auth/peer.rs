@@ -76,6 +76,14 @@ impl PeerCertificate {
         }
     }
 
+    /// The claim, if it is one.
+    pub(super) fn claim(&self) -> Option<&Arc<str>> {
+        match self {
+            Self::Verified(certificate) => certificate.claim.as_ref(),
+            Self::None | Self::Unusable => None,
+        }
+    }
+
     /// The name by which the listener logs in.
     pub(super) fn name(&self) -> Option<&Arc<str>> {
         match self {
@@ -88,6 +96,8 @@ impl PeerCertificate {
 /// A certificate that was verified in the handshake, or in the one that was resumed.
 #[derive(Clone, Debug)]
 pub struct VerifiedCertificate {
+    /// It is good for asking for a certificate, and nothing else: the name of the claim.
+    pub claim: Option<Arc<str>>,
     /// Who the client is, where the listener logs in by certificate.
     pub name: Option<Arc<str>>,
     /// Its fields, for rules.

@@ -12,6 +12,10 @@ pub enum Proof {
     },
     /// On the certificate.
     Certificate,
+    /// On a claim certificate, to enrol.
+    Claim,
+    /// On nothing, to enrol.
+    Applicant,
     /// On a password.
     Password(Box<StoredCredential>),
     /// On SCRAM.

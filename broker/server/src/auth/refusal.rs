@@ -71,6 +71,19 @@ pub(super) fn certificate(client: &str, peer: &Peer) -> Refusal {
     }
 }
 
+pub(super) fn claim(client: &str, claim: &str, peer: &Peer) -> Refusal {
+    let user = claim;
+    Asked { client, user, peer }.log(
+        "claim",
+        &"a claim certificate is good for enrolling, and nobody can enrol here",
+        "enrolment.signer",
+    );
+    Refusal {
+        code: ReasonCode::NotAuthorized,
+        reason: "not authorized: a claim certificate is good for enrolling only",
+    }
+}
+
 pub(super) fn password(request: &ConnectRequest, peer: &Peer, files: &str) -> Refusal {
     Asked::by(request, peer).log(
         "password",

@@ -60,6 +60,83 @@ fn an_unusable_certificate_refuses_whatever_else_is_shown() {
 }
 
 #[test]
+fn a_claim_is_good_for_enrolling_whatever_else_is_shown() {
+    let site = Site::new();
+    let mut claim = peer(Some("device"));
+    if let PeerCertificate::Verified(certificate) = &mut claim.certificate {
+        Arc::make_mut(certificate).claim = Some("batch-7".into());
+    }
+    let open = ListenerConfig {
+        anonymous: AnonymousAccess::Allowed,
+        ..ListenerConfig::default()
+    };
+    for order in [&AuthSource::ALL[..], &[AuthSource::Password]] {
+        for user in [None, Some("anna")] {
+            let (verdict, _) = site.check(order, user, &claim);
+            assert_eq!(verdict, Err(ReasonCode::NotAuthorized));
+            let enrols = site.enrolling(order);
+            let Decision { verdict, proof } = site.decide_at(&enrols, &open, user, &claim);
+            let Verdict::Accepted { login, .. } = verdict else {
+                panic!("{order:?} {user:?}");
+            };
+            assert_eq!(login.identity, Identity::Certificate("batch-7".into()));
+            assert_eq!(login.scope, Scope::Enrolment);
+            let proof = proof.unwrap();
+            assert!(enrols.still_admits(&proof, &open, &claim));
+            assert!(
+                !site
+                    .authenticator(order)
+                    .still_admits(&proof, &open, &claim)
+            );
+        }
+    }
+    let request = request(None);
+    let step = ExchangeStep {
+        stage: ExchangeStage::Connect {
+            method: "SCRAM-SHA-256".into(),
+            request,
+        },
+        data: b"n,,n=sam,r=nonce".to_vec(),
+    };
+    let answer = site
+        .enrolling(&AuthSource::ALL)
+        .answer(&mut None, &mut None, step, None, &claim);
+    assert!(matches!(answer, ExchangeAnswer::Refused { .. }));
+}
+
+#[test]
+fn who_shows_nothing_may_enrol_where_the_listener_says_so() {
+    let site = Site::new();
+    let listener = ListenerConfig {
+        enrolment: true,
+        ..ListenerConfig::default()
+    };
+    let (without, with) = (
+        site.authenticator(&AuthSource::ALL),
+        site.enrolling(&AuthSource::ALL),
+    );
+    let scope = |authenticator, listener, user: Option<&str>| {
+        let decision = site.decide_at(authenticator, listener, user, &peer(None));
+        match decision.verdict {
+            Verdict::Accepted { login, .. } => Some((login.scope, decision.proof)),
+            Verdict::Refused { .. } => None,
+        }
+    };
+    let closed = ListenerConfig::default();
+    assert_eq!(scope(&without, &listener, None), None);
+    assert_eq!(scope(&with, &closed, None), None);
+    let applicant = Some((Scope::Enrolment, Some(Proof::Applicant)));
+    assert_eq!(scope(&with, &listener, None), applicant);
+    // Who shows something that is not known is not somebody who shows nothing.
+    assert_eq!(scope(&with, &listener, Some("nobody")), None);
+    let full = scope(&with, &listener, Some("anna"));
+    assert_eq!(full.map(|(scope, _)| scope), Some(Scope::Full));
+    assert!(with.still_admits(&Proof::Applicant, &listener, &peer(None)));
+    assert!(!with.still_admits(&Proof::Applicant, &closed, &peer(None)));
+    assert!(!without.still_admits(&Proof::Applicant, &listener, &peer(None)));
+}
+
+#[test]
 fn every_login_with_a_certificate_brings_its_fields_along() {
     let site = Site::new();
     let expected = peer(Some("device")).certificate.attributes();
@@ -160,11 +237,29 @@ impl Site {
         Authenticator::new(&config, CheckLine::new(10)).unwrap()
     }
 
+    /// As [`authenticator`](Self::authenticator), where certificates can be asked for.
+    fn enrolling(&self, order: &[AuthSource]) -> Authenticator {
+        let config = EnrolmentConfig {
+            signer: "enrolment".to_owned(),
+            ..EnrolmentConfig::default()
+        };
+        self.authenticator(order).with_enrolment(&config)
+    }
+
     fn decide(&self, authenticator: &Authenticator, user: Option<&str>, peer: &Peer) -> Decision {
+        self.decide_at(authenticator, &ListenerConfig::default(), user, peer)
+    }
+
+    fn decide_at(
+        &self,
+        authenticator: &Authenticator,
+        listener: &ListenerConfig,
+        user: Option<&str>,
+        peer: &Peer,
+    ) -> Decision {
         let runtime = tokio::runtime::Builder::new_current_thread();
         let runtime = { runtime }.build().unwrap();
-        let listener = ListenerConfig::default();
-        runtime.block_on(authenticator.check(request(user), &listener, peer))
+        runtime.block_on(authenticator.check(request(user), listener, peer))
     }
 
     fn check(
@@ -192,6 +287,7 @@ fn request(user: Option<&str>) -> ConnectRequest {
 
 fn peer(name: Option<&str>) -> Peer {
     let certificate = name.map(|name| VerifiedCertificate {
+        claim: None,
         name: Some(name.into()),
         attributes: Arc::new(Attributes {
             fields: [("o".into(), "works".into())].into(),

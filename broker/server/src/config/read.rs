@@ -10,9 +10,10 @@ use super::number::{Range, Unit};
 use super::section::{Reader, Section};
 use super::settings::{
     AdminConfig, AnonymousAccess, AuthConfig, AuthSource, BanConfig, Bind, ClientCert, Config,
-    Durability, HttpConfig, Identity, JwtConfig, LimitsConfig, ListenerConfig, LogConfig,
-    LogFormat, MqttConfig, PersistenceConfig, ProfileConfig, Protocol, QueueFull, RateFull,
-    ReloadConfig, ShareRedispatch, ShareStrategy, SharedSubscriptionsConfig, TlsConfig, Watch,
+    Durability, EnrolmentConfig, HttpConfig, Identity, JwtConfig, LimitsConfig, ListenerConfig,
+    LogConfig, LogFormat, MqttConfig, PersistenceConfig, ProfileConfig, Protocol, QueueFull,
+    RateFull, ReloadConfig, ShareRedispatch, ShareStrategy, SharedSubscriptionsConfig, TlsConfig,
+    Watch,
 };
 use super::show::quoted_list;
 use ipnet::IpNet;
@@ -50,6 +51,7 @@ pub(super) fn config<'a>(reader: &mut Reader<'a>, document: &'a DeTable<'a>) -> 
         persistence: persistence(root.table("persistence", "persistence")),
         http: http(root.table("http", "http"), &mut addresses),
         auth: auth(root.table("auth", "auth"), has_certificates),
+        enrolment: enrolment(root.table("enrolment", "enrolment")),
         ban: ban(root.table("ban", "ban")),
         reload: reload(root.table("reload", "reload")),
         admin: admin(root.table("admin", "admin")),
@@ -146,6 +148,7 @@ fn listener(
     let unix_mode = unix_mode(&mut section, default.unix_mode);
     let protocol = section.choice("protocol", default.protocol, PROTOCOL);
     let anonymous = section.choice("anonymous", default.anonymous, ANONYMOUS);
+    let enrolment = section.flag("enrolment", default.enrolment);
     let max_connections = section.number(
         "max_connections",
         default.max_connections,
@@ -182,6 +185,7 @@ fn listener(
         unix_mode,
         protocol,
         anonymous,
+        enrolment,
         max_connections,
         publish_rate_max,
         publish_bytes_rate_max,
@@ -767,6 +771,22 @@ fn jwt(mut section: Section<'_, '_>) -> JwtConfig {
     }
     section.finish();
     jwt
+}
+
+fn enrolment(mut section: Section<'_, '_>) -> EnrolmentConfig {
+    let default = EnrolmentConfig::default();
+    let signer = section.text_or("signer", &default.signer);
+    let enrolment = EnrolmentConfig {
+        signer: signer.map_or(default.signer, |(signer, _)| signer),
+        request_bytes_max: section.number(
+            "request_bytes_max",
+            default.request_bytes_max,
+            bytes(512, 65_536),
+        ),
+        requests_max: section.number("requests_max", default.requests_max, count(1, 1_000_000)),
+    };
+    section.finish();
+    enrolment
 }
 
 fn ban(mut section: Section<'_, '_>) -> BanConfig {

@@ -33,6 +33,8 @@ pub struct Config {
     pub http: HttpConfig,
     /// Who may log in.
     pub auth: AuthConfig,
+    /// How devices get certificates.
+    pub enrolment: EnrolmentConfig,
     /// Who is shut out for a while.
     pub ban: BanConfig,
     /// When files are read again.
@@ -55,6 +57,7 @@ impl Default for Config {
             persistence: PersistenceConfig::default(),
             http: HttpConfig::default(),
             auth: AuthConfig::default(),
+            enrolment: EnrolmentConfig::default(),
             ban: BanConfig::default(),
             reload: ReloadConfig::default(),
             admin: AdminConfig::default(),
@@ -76,6 +79,8 @@ pub struct ListenerConfig {
     pub protocol: Protocol,
     /// Whether clients without credentials are let in. Default [`AnonymousAccess::Refused`].
     pub anonymous: AnonymousAccess,
+    /// Clients without credentials may connect to ask for a certificate, and do nothing else. Default false.
+    pub enrolment: bool,
     /// Connections open at a time, 1 to 10,000,000; more are closed at once. Default 100,000.
     pub max_connections: u32,
     /// Messages that all its clients together may publish in a second; 0 is no limit. Above: `limits.publish_rate_full`. Default 0.
@@ -116,6 +121,7 @@ impl Default for ListenerConfig {
             unix_mode: 0o660,
             protocol: Protocol::Mqtt,
             anonymous: AnonymousAccess::Refused,
+            enrolment: false,
             max_connections: 100_000,
             publish_rate_max: 0,
             publish_bytes_rate_max: 0,
@@ -617,6 +623,35 @@ impl Default for JwtConfig {
             acl_claim: "acl".to_owned(),
             leeway_s: 30,
         }
+    }
+}
+
+/// How devices get certificates over MQTT (`motemq-certs serve`).
+#[derive(Clone, Debug, PartialEq)]
+pub struct EnrolmentConfig {
+    /// The user name by which the enrolment service logs in; empty: there is none, and nobody can enrol. Default empty.
+    pub signer: String,
+    /// Largest request, in bytes of payload and correlation data. Default 4096.
+    pub request_bytes_max: u32,
+    /// Requests of one connection within an hour. Default 10.
+    pub requests_max: u32,
+}
+
+impl Default for EnrolmentConfig {
+    fn default() -> Self {
+        Self {
+            signer: String::new(),
+            request_bytes_max: 4_096,
+            requests_max: 10,
+        }
+    }
+}
+
+impl EnrolmentConfig {
+    /// Whether anybody can enrol.
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        !self.signer.is_empty()
     }
 }
 

@@ -1,0 +1,65 @@
+//! Who may subscribe to what of an enrolment, and to whom an answer goes.
+
+use super::Broker;
+use crate::action::{Action, QueueId};
+use crate::enrolment::{Enrolment, REQUEST, is_issued, session_key};
+use crate::login::Scope;
+use crate::mailbox::Mailbox;
+use crate::message::ClientId;
+use crate::session::SessionState;
+use crate::sync::{lock, read, write};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+impl Broker {
+    /// How clients get certificates, if they do here.
+    pub(crate) fn enrolment(&self) -> Option<Arc<Enrolment>> {
+        read(&self.enrolment).clone()
+    }
+
+    /// Changes who signs; whoever may not see requests any more does not subscribe to them either.
+    pub fn set_enrolment(&self, enrolment: Option<Enrolment>) {
+        *write(&self.enrolment) = enrolment.map(Arc::new);
+        let sessions: Vec<_> = lock(&self.registry).sessions.values().cloned().collect();
+        for session in sessions {
+            let mut state = session.lock();
+            if self.may_enrol(&state, REQUEST) || !state.remove_filter(REQUEST) {
+                continue;
+            }
+            write(&self.router).unsubscribe(REQUEST, session.queue());
+            self.generation.fetch_add(1, Ordering::Release);
+            if state.is_stored {
+                self.submit(Action::Unsubscribed {
+                    queue: session.queue(),
+                    filters: vec![REQUEST.into()],
+                });
+            }
+        }
+    }
+
+    /// Whether the session may subscribe to this reserved filter: the signer to requests, everybody to answers.
+    pub(super) fn may_enrol(&self, state: &SessionState, filter: &str) -> bool {
+        let Some(enrolment) = self.enrolment() else {
+            return false;
+        };
+        match filter {
+            REQUEST => enrolment.is_signer(state),
+            _ => is_issued(filter),
+        }
+    }
+
+    /// Where the messages of this session of this client wait, if it is there.
+    pub(crate) fn applicant(&self, client_id: &ClientId, queue: QueueId) -> Option<Arc<Mailbox>> {
+        let registry = lock(&self.registry);
+        let names = [session_key(client_id), client_id.clone()];
+        let mut found = names.iter().filter_map(|name| registry.sessions.get(name));
+        let session = found.find(|session| session.queue() == queue)?;
+        Some(session.mailbox().clone())
+    }
+}
+
+impl Enrolment {
+    pub(crate) fn is_signer(&self, state: &SessionState) -> bool {
+        state.scope == Scope::Full && state.identity.name() == Some(&self.signer)
+    }
+}

@@ -1,0 +1,283 @@
+//! A request for a certificate on its way to the signer, and the answer on its way back.
+//!
+//! What is refused here is said twice: as a message that looks like a refusal of the signer, which clients of every version can
+//! read, and to MQTT 5 clients in the acknowledgement.
+
+use super::access::DeniedAction;
+use super::{Active, Connection, Phase};
+use crate::broker::{Broker, PublishSource, Receipt};
+use crate::counters::{Limit, Occasion};
+use crate::enrolment::{
+    Answer, Applicant, CSR, Enrolment, ISSUED, REQUEST, is_issued, refusal_properties,
+};
+use crate::login::Scope;
+use crate::mailbox::Mailbox;
+use crate::message::{ClientId, Message, MessageId, Origin, TopicName, Urgency};
+use crate::router::{Receiver, Receivers};
+use crate::time::Timestamp;
+use motemq_codec::{ProtocolVersion, Publish, QoS, ReasonCode};
+use std::sync::Arc;
+
+/// What a connection has asked within an hour.
+#[derive(Copy, Clone, Default, Debug)]
+pub(super) struct Requests {
+    since: Option<Timestamp>,
+    count: u32,
+}
+
+/// Why a request does not reach the signer.
+#[derive(Copy, Clone, Debug)]
+struct Refusal {
+    code: ReasonCode,
+    word: &'static str,
+    message: &'static str,
+}
+
+impl Requests {
+    /// Counts one; `false` when that is too many.
+    fn add(&mut self, requests_max: u32, now: Timestamp) -> bool {
+        let since = *self.since.get_or_insert(now);
+        if since.plus_s(WINDOW_S) <= now {
+            *self = Self {
+                since: Some(now),
+                count: 0,
+            };
+        }
+        self.count = self.count.saturating_add(1);
+        self.count <= requests_max
+    }
+}
+
+impl Connection {
+    /// Hands on what was published to one of the topics of enrolment.
+    pub(super) fn relay(
+        &mut self,
+        publish: &Publish<'_>,
+        topic: &str,
+        source: PublishSource,
+        broker: &Broker,
+        now: Timestamp,
+    ) -> Receipt {
+        let Some(enrolment) = broker.enrolment() else {
+            return Receipt::Refused(ReasonCode::NotAuthorized);
+        };
+        if topic == CSR {
+            return self.relay_request(publish, &enrolment, source, broker, now);
+        }
+        let is_signer = |active: &mut Active| enrolment.is_signer(&active.session.lock());
+        match self.active().is_some_and(is_signer) {
+            true => self.relay_answer(publish, source, broker, now),
+            false => {
+                self.tally.note(Occasion::PublishDenied);
+                self.note_denial(DeniedAction::Publish, topic, || NOT_THE_SIGNER.to_owned());
+                Receipt::Refused(ReasonCode::NotAuthorized)
+            }
+        }
+    }
+
+    fn relay_request(
+        &mut self,
+        publish: &Publish<'_>,
+        enrolment: &Enrolment,
+        source: PublishSource,
+        broker: &Broker,
+        now: Timestamp,
+    ) -> Receipt {
+        let receivers = broker.receivers(REQUEST, None);
+        if let Some(refusal) = self.request_refusal(publish, enrolment, &receivers, now) {
+            return self.refuse_request(publish, refusal, broker, now);
+        }
+        let Phase::Active(active) = &mut self.phase else {
+            return Receipt::Unavailable;
+        };
+        let principal = active.session.lock().principal(&active.session);
+        let applicant = Applicant {
+            client_id: &active.client_id,
+            principal: &principal,
+            is_enrolling: active.scope == Scope::Enrolment,
+            queue: active.session.queue(),
+        };
+        let properties = applicant.request_properties(&publish.properties.forwarded);
+        let payload = publish.payload.into();
+        let message = self.message(publish, &receivers.topic, payload, properties, now);
+        let receipt = broker.publish(&message, &receivers, source, &mut self.tally);
+        if let Receipt::Refused(_) = receipt {
+            return self.refuse_request(publish, BUSY, broker, now);
+        }
+        self.tally.note(Occasion::EnrolmentRelayed);
+        receipt
+    }
+
+    fn request_refusal(
+        &mut self,
+        publish: &Publish<'_>,
+        enrolment: &Enrolment,
+        receivers: &Receivers,
+        now: Timestamp,
+    ) -> Option<Refusal> {
+        let forwarded = &publish.properties.forwarded;
+        let data = forwarded.correlation_data().unwrap_or_default();
+        let active = self.active()?;
+        if !active.requests.add(enrolment.requests_max, now) {
+            self.tally.reach(Limit::EnrolmentRequests);
+            return Some(TOO_MANY);
+        }
+        if publish.payload.len() + data.len() > enrolment.request_bytes_max {
+            self.tally.reach(Limit::EnrolmentRequestBytes);
+            return Some(TOO_LARGE);
+        }
+        if publish.retain {
+            return Some(RETAINED);
+        }
+        if !forwarded.response_topic().is_none_or(is_issued) {
+            return Some(RESPONSE_TOPIC);
+        }
+        receivers.is_empty().then_some(UNAVAILABLE)
+    }
+
+    fn refuse_request(
+        &mut self,
+        publish: &Publish<'_>,
+        refusal: Refusal,
+        broker: &Broker,
+        now: Timestamp,
+    ) -> Receipt {
+        self.tally.note(Occasion::EnrolmentRefused);
+        self.note_denial(DeniedAction::Enrol, CSR, || refusal.message.to_owned());
+        let Phase::Active(active) = &self.phase else {
+            return Receipt::Unavailable;
+        };
+        let forwarded = &publish.properties.forwarded;
+        let topic = forwarded.response_topic().filter(|topic| is_issued(topic));
+        let receivers = only(active.session.mailbox().clone(), topic.unwrap_or(ISSUED));
+        let properties = refusal_properties(forwarded, refusal.word);
+        let Refusal { word, message, .. } = refusal;
+        let payload = format!(r#"{{"error":"{word}","message":"{message}"}}"#);
+        let payload = payload.into_bytes().into();
+        let message = self.message(publish, &receivers.topic, payload, properties, now);
+        let told = broker.publish(
+            &message,
+            &receivers,
+            PublishSource::default(),
+            &mut self.tally,
+        );
+        match (self.version, told) {
+            (_, Receipt::Unavailable) => Receipt::Unavailable,
+            (ProtocolVersion::V5, _) => Receipt::Refused(refusal.code),
+            _ => Receipt::Accepted {
+                code: ReasonCode::Success,
+                awaited: None,
+            },
+        }
+    }
+
+    fn relay_answer(
+        &mut self,
+        publish: &Publish<'_>,
+        source: PublishSource,
+        broker: &Broker,
+        now: Timestamp,
+    ) -> Receipt {
+        let Some(answer) = Answer::read(&publish.properties.forwarded) else {
+            return Receipt::Refused(ReasonCode::PayloadFormatInvalid);
+        };
+        let Some(mailbox) = broker.applicant(&answer.client_id, answer.queue) else {
+            self.tally.note(Occasion::EnrolmentUnclaimed);
+            return Receipt::Accepted {
+                code: ReasonCode::NoMatchingSubscribers,
+                awaited: None,
+            };
+        };
+        let receivers = only(mailbox, answer.topic);
+        let payload = publish.payload.into();
+        let message = self.message(publish, &receivers.topic, payload, answer.properties, now);
+        self.tally.note(Occasion::EnrolmentAnswered);
+        broker.publish(&message, &receivers, source, &mut self.tally)
+    }
+
+    /// What `publish` says, on another topic and with other properties.
+    fn message(
+        &mut self,
+        publish: &Publish<'_>,
+        topic: &TopicName,
+        payload: Box<[u8]>,
+        properties: Box<[u8]>,
+        now: Timestamp,
+    ) -> Arc<Message> {
+        let connection = self.number;
+        let (publisher, sequence) = match &mut self.phase {
+            Phase::Active(active) => {
+                active.messages += 1;
+                (active.client_id.clone(), active.messages)
+            }
+            _ => (ClientId::new(""), 0),
+        };
+        let expiry_s = publish.properties.message_expiry_s;
+        Arc::new(Message {
+            topic: topic.clone(),
+            payload,
+            forwarded: properties,
+            qos: publish.qos.min(QoS::AtLeastOnce),
+            retain: false,
+            publisher,
+            origin: Origin::Client,
+            hops: 0,
+            received_at: now,
+            expires_at: expiry_s.map(|seconds| now.plus_s(seconds)),
+            urgency: Urgency::default(),
+            id: MessageId {
+                connection,
+                sequence,
+            },
+            attempts: 0,
+        })
+    }
+}
+
+/// One session, whatever it subscribes to.
+fn only(mailbox: Arc<Mailbox>, topic: &str) -> Receivers {
+    Receivers::only(
+        TopicName::new(topic),
+        Receiver {
+            mailbox,
+            qos: QoS::ExactlyOnce,
+            retain_as_published: false,
+            subscription_ids: None,
+        },
+    )
+}
+
+const WINDOW_S: u32 = 3_600;
+
+const NOT_THE_SIGNER: &str = "only the login named by enrolment.signer answers";
+
+const TOO_MANY: Refusal = Refusal {
+    code: ReasonCode::QuotaExceeded,
+    word: "too-many-requests",
+    message: "too many requests of this connection within an hour (enrolment.requests_max): try again later",
+};
+const TOO_LARGE: Refusal = Refusal {
+    code: ReasonCode::QuotaExceeded,
+    word: "too-large",
+    message: "the request is larger than enrolment.request_bytes_max: send one CSR, without anything else",
+};
+const RETAINED: Refusal = Refusal {
+    code: ReasonCode::NotAuthorized,
+    word: "retained",
+    message: "a request cannot be retained: publish it without the RETAIN flag",
+};
+const RESPONSE_TOPIC: Refusal = Refusal {
+    code: ReasonCode::TopicNameInvalid,
+    word: "response-topic",
+    message: "answers come on $certs/issued or below it: choose such a response topic, or none",
+};
+const UNAVAILABLE: Refusal = Refusal {
+    code: ReasonCode::ImplementationSpecificError,
+    word: "unavailable",
+    message: "the enrolment service has not connected to the broker: try again later",
+};
+const BUSY: Refusal = Refusal {
+    code: ReasonCode::QuotaExceeded,
+    word: "busy",
+    message: "too many requests wait for the enrolment service: try again later",
+};
