@@ -17,7 +17,7 @@ use crate::server::Server;
 use motemq_codec::ReasonCode;
 use motemq_core::{
     ClientId, Close, ConnectRequest, Connection, ConnectionRules, DeniedAction, Event,
-    ExchangeAnswer, ExchangeStage, ExchangeStep, Identity, Room, Timestamp, Verdict,
+    ExchangeAnswer, ExchangeStage, ExchangeStep, Identity, Room, Scope, Timestamp, Verdict,
 };
 use std::cell::RefCell;
 use std::future::Future;
@@ -619,9 +619,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 place.succeed();
             }
             self.listener.note_connected();
-            self.server.bans().note_connected(client.as_str());
+            // The name that an applicant gives is somebody else's.
+            if self.connection.scope() == Scope::Full {
+                self.server.bans().note_connected(client.as_str());
+            }
+            let identity = self.identity();
             tracing::info!(
                 client = &*shown(client.as_str(), NAME_SHOWN_MAX),
+                user = &*shown(identity.name().unwrap_or_default(), NAME_SHOWN_MAX),
+                enrols_only = self.connection.scope() == Scope::Enrolment,
                 peer = %self.peer.address,
                 listener = self.listener.config().name,
                 version = %self.connection.version(),

@@ -489,6 +489,15 @@ impl Connection {
         self.version
     }
 
+    /// What the client's login is good for.
+    #[must_use]
+    pub fn scope(&self) -> Scope {
+        match &self.phase {
+            Phase::Active(active) => active.scope,
+            _ => Scope::Full,
+        }
+    }
+
     /// The client identifier, once a session is attached.
     #[must_use]
     pub fn client_id(&self) -> Option<&ClientId> {
