@@ -1,37 +1,33 @@
-//! The root of trust: a self-signed certificate, its key, and what they sign.
+//! What issues: a root, or an intermediate that a root has signed; its key, and what they sign.
 //!
-//! Leaves are lean: no key identifiers, no basic constraints, one usage. Everything that is left out is
-//! optional for a certificate that is verified against a root that the verifier holds (RFC 5280, 4.2.1).
+//! Leaves are lean: no subject key identifier, no basic constraints, one extended usage. Everything that is left out is
+//! optional for a certificate that is verified against an issuer that the verifier holds (RFC 5280, 4.2.1).
+//! A server's has its key usage, and names its issuer's key: Python from 3.13 on takes none without (`VERIFY_X509_STRICT`).
 
-use crate::files::{self, Access};
+use crate::clock::{self, FOREVER_UNIX_S};
+use crate::files;
 use crate::inspect::{fingerprint_sha256, not_after_unix_s, with_certificate};
-use crate::{CertsError, Issued, clock, name};
+use crate::key::{KeyType, PublicKey};
+use crate::root::{self, Root};
+use crate::{CertsError, Issued, Kind, Order, Signed, Validity};
 use aws_lc_rs::rand::fill;
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, SanType, SerialNumber,
+    CertificateParams, DistinguishedName, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData,
+    SerialNumber,
 };
 use std::fmt;
-use std::fs;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// How long a server certificate is valid unless said otherwise, in days.
-pub const SERVER_DAYS: u32 = 397;
-/// How long a device certificate is valid unless said otherwise, in days: ten years.
-pub const DEVICE_DAYS: u32 = 3_652;
-/// How long a root is valid, in days: twenty years.
-const ROOT_DAYS: u32 = 7_305;
 /// Validity starts this long before now: devices boot with clocks that are behind.
 const BACKDATE_S: i64 = 60 * 60;
-const DAY_S: i64 = 24 * 60 * 60;
 
-/// A certificate authority that lives in a directory as `ca.crt` and `ca.key`.
+/// A certificate authority that lives in a directory: `ca.crt` and `ca.key`, and `root.crt` if the former is an intermediate.
 pub struct Authority {
     dir: PathBuf,
     issuer: Issuer<'static, KeyPair>,
     certificate_pem: String,
+    root_pem: Option<String>,
     fingerprint_sha256: String,
     not_after_unix_s: i64,
 }
@@ -51,35 +47,26 @@ impl Authority {
     /// # Errors
     /// [`CertsError::AlreadyExists`] when `dir` holds `ca.crt` or `ca.key`: then nothing is changed.
     pub fn create(dir: &Path, name: &str) -> Result<Self, CertsError> {
-        name::check_authority_name(name)?;
-        let key = KeyPair::generate()?;
-        let mut params = leaf_params(name, ROOT_DAYS, i64::MAX)?;
-        params.serial_number = Some(SerialNumber::from_slice(&random_serial()?));
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        let certificate_pem = params.self_signed(&key)?.pem();
-        files::refuse_existing(&certificate_path(dir))?;
-        files::write_new(&key_path(dir), &key.serialize_pem(), Access::Owner)?;
-        files::write_new(&certificate_path(dir), &certificate_pem, Access::Everyone)?;
-        Self::assemble(dir, certificate_pem, key)
+        Root::new(name)?.create(dir)
     }
 
     /// Loads the authority from `dir`.
     ///
     /// # Errors
     /// [`CertsError::NoAuthority`] or [`CertsError::Incomplete`] when files are missing;
-    /// [`CertsError::KeyMismatch`], [`CertsError::NotAnAuthority`] or [`CertsError::AuthorityExpired`]
-    /// when they cannot issue.
+    /// [`CertsError::KeyMismatch`], [`CertsError::NotAnAuthority`], [`CertsError::NotItsRoot`] or
+    /// [`CertsError::AuthorityExpired`] when they cannot issue.
     pub fn open(dir: &Path) -> Result<Self, CertsError> {
-        let certificate_pem = read(&certificate_path(dir))?;
-        let key_pem = read(&key_path(dir))?;
+        let certificate_pem = files::read(&certificate_path(dir))?;
+        let key_pem = files::read(&key_path(dir))?;
         let (certificate_pem, key_pem) = match (certificate_pem, key_pem) {
             (Some(certificate_pem), Some(key_pem)) => (certificate_pem, key_pem),
             (None, None) => return Err(CertsError::NoAuthority(dir.to_owned())),
             (Some(_), None) => return Err(incomplete(certificate_path(dir), key_path(dir))),
             (None, Some(_)) => return Err(incomplete(key_path(dir), certificate_path(dir))),
         };
-        Self::assemble(dir, certificate_pem, KeyPair::from_pem(&key_pem)?)
+        let root_pem = files::read(&root_path(dir))?;
+        Self::assemble(dir, certificate_pem, root_pem, KeyPair::from_pem(&key_pem)?)
     }
 
     /// Loads the authority from `dir`, or makes one called `name` if there is none.
@@ -94,92 +81,124 @@ impl Authority {
         }
     }
 
-    /// Issues a certificate for a broker that is reached under `names`, DNS names or IP addresses,
-    /// valid for [`SERVER_DAYS`].
+    /// Makes a key and signs its certificate as ordered.
     ///
     /// # Errors
-    /// [`CertsError::NoServerName`] or [`CertsError::ServerName`] when the names are at fault.
+    /// [`CertsError::Crypto`] or [`CertsError::Random`].
+    pub fn issue(&self, order: &Order, key_type: KeyType) -> Result<Issued, CertsError> {
+        let key = key_type.generate()?;
+        Ok(Issued {
+            signed: self.certify(order, &key, key_type.name())?,
+            private_key_pem: key.serialize_pem(),
+            private_key_der: key.serialize_der(),
+        })
+    }
+
+    /// Signs a certificate as ordered for a key that somebody else holds.
+    ///
+    /// # Errors
+    /// Those of [`issue`](Self::issue).
+    pub fn sign(&self, order: &Order, public_key: &PublicKey) -> Result<Signed, CertsError> {
+        self.certify(order, public_key.info(), public_key.type_name())
+    }
+
+    /// Issues a P-256 certificate for a broker that is reached under `names`, see [`Order::server`].
+    ///
+    /// # Errors
+    /// Those of [`Order::server`] and [`issue`](Self::issue).
     pub fn issue_server(&self, names: &[String]) -> Result<Issued, CertsError> {
-        self.issue_server_for(names, SERVER_DAYS)
+        self.issue(&Order::server(names)?, KeyType::P256)
     }
 
-    /// Like [`Authority::issue_server`], valid for `days`.
+    /// Issues a P-256 certificate for the device `id`, see [`Order::device`].
     ///
     /// # Errors
-    /// Those of [`Authority::issue_server`].
-    pub fn issue_server_for(&self, names: &[String], days: u32) -> Result<Issued, CertsError> {
-        if names.is_empty() {
-            return Err(CertsError::NoServerName);
-        }
-        let common_name = name::server_common_name(names);
-        let mut params = leaf_params(common_name, days, self.not_after_unix_s)?;
-        params.subject_alt_names = names
-            .iter()
-            .map(|name| name::server_name(name))
-            .collect::<Result<_, _>>()?;
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        self.issue(params)
-    }
-
-    /// Issues a certificate for the device `id`, valid for [`DEVICE_DAYS`]: the common name is the id, and
-    /// the alternative name `urn:mqtt:client:ID`.
-    ///
-    /// # Errors
-    /// [`CertsError::DeviceId`] when `id` is empty, longer than 64 characters, or contains a control
-    /// character, `/`, `+` or `#`.
+    /// Those of [`Order::device`] and [`issue`](Self::issue).
     pub fn issue_device(&self, id: &str) -> Result<Issued, CertsError> {
-        self.issue_device_for(id, DEVICE_DAYS)
+        self.issue(&Order::device(id)?, KeyType::P256)
     }
 
-    /// Like [`Authority::issue_device`], valid for `days`.
-    ///
-    /// # Errors
-    /// Those of [`Authority::issue_device`].
-    pub fn issue_device_for(&self, id: &str, days: u32) -> Result<Issued, CertsError> {
-        name::check_device_id(id)?;
-        let mut params = leaf_params(id, days, self.not_after_unix_s)?;
-        let uri = name::device_uri(id);
-        params.subject_alt_names = vec![SanType::URI(uri.try_into()?)];
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-        self.issue(params)
-    }
-
-    /// The root certificate, which verifiers need.
+    /// The certificate that issues, root or intermediate: what the broker verifies devices against.
     #[must_use]
     pub fn certificate_pem(&self) -> &str {
         &self.certificate_pem
     }
 
-    /// Where the root certificate lies.
+    /// Where the certificate that issues lies.
     #[must_use]
     pub fn certificate_path(&self) -> PathBuf {
         certificate_path(&self.dir)
     }
 
-    /// SHA-256 over the DER root certificate, in the form that `openssl x509 -fingerprint` prints.
+    /// The root's certificate, be it the one that issues or not: what devices verify the broker against.
+    #[must_use]
+    pub fn root_pem(&self) -> &str {
+        self.root_pem.as_ref().unwrap_or(&self.certificate_pem)
+    }
+
+    /// Whether an intermediate issues, so that chains have two certificates.
+    #[must_use]
+    pub const fn is_intermediate(&self) -> bool {
+        self.root_pem.is_some()
+    }
+
+    /// SHA-256 over the DER certificate that issues, in the form that `openssl x509 -fingerprint` prints.
     #[must_use]
     pub fn fingerprint_sha256(&self) -> &str {
         &self.fingerprint_sha256
     }
 
-    fn issue(&self, mut params: CertificateParams) -> Result<Issued, CertsError> {
+    /// When the validity of the certificate that issues ends, in seconds since 1970.
+    #[must_use]
+    pub const fn not_after_unix_s(&self) -> i64 {
+        self.not_after_unix_s
+    }
+
+    /// The directory of its files.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    fn certify(
+        &self,
+        order: &Order,
+        key: &impl PublicKeyData,
+        key_type: &str,
+    ) -> Result<Signed, CertsError> {
         let serial = random_serial()?;
+        let mut params = validity_params(order.validity(), self.not_after_unix_s);
         params.serial_number = Some(SerialNumber::from_slice(&serial));
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        let not_after_unix_s = params.not_after.unix_timestamp();
-        let key = KeyPair::generate()?;
-        let certificate = params.signed_by(&key, &self.issuer)?;
-        Ok(Issued {
-            certificate_pem: certificate.pem(),
-            private_key_pem: key.serialize_pem(),
+        for (field, value) in order.subject_fields() {
+            params.distinguished_name.push(field, value);
+        }
+        params.subject_alt_names = order.alternative_names().to_vec();
+        params.extended_key_usages = vec![order.usage()];
+        if order.kind() == Kind::Server {
+            params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+            params.use_authority_key_identifier_extension = true;
+        }
+        let certificate = params.signed_by(key, &self.issuer)?;
+        let certificate_pem = certificate.pem();
+        let intermediate = self.is_intermediate().then_some(&*self.certificate_pem);
+        Ok(Signed {
+            chain_pem: [&certificate_pem, intermediate.unwrap_or_default()].concat(),
+            certificate_pem,
+            certificate_der: certificate.der().to_vec(),
             serial_hex: serial.iter().map(|byte| format!("{byte:02x}")).collect(),
             fingerprint_sha256: fingerprint_sha256(certificate.der()),
-            not_after_unix_s,
+            not_after_unix_s: params.not_after.unix_timestamp(),
+            key_type: key_type.to_owned(),
         })
     }
 
-    /// Puts certificate and key together if they belong together and may sign.
-    fn assemble(dir: &Path, certificate_pem: String, key: KeyPair) -> Result<Self, CertsError> {
+    /// Puts certificates and key together if they belong together and may sign.
+    pub(crate) fn assemble(
+        dir: &Path,
+        certificate_pem: String,
+        root_pem: Option<String>,
+        key: KeyPair,
+    ) -> Result<Self, CertsError> {
         let path = certificate_path(dir);
         let (fingerprint_sha256, not_after_unix_s) =
             with_certificate(&certificate_pem, |certificate| {
@@ -199,11 +218,21 @@ impl Authority {
         if not_after_unix_s <= clock::now_unix_s() {
             return Err(CertsError::AuthorityExpired(path));
         }
+        if let Some(root_pem) = &root_pem
+            && !root::has_signed(root_pem, &certificate_pem)?
+        {
+            let root = root_path(dir);
+            return Err(CertsError::NotItsRoot {
+                certificate: path,
+                root,
+            });
+        }
         let issuer = Issuer::from_ca_cert_pem(&certificate_pem, key)?;
         Ok(Self {
             dir: dir.to_owned(),
             issuer,
             certificate_pem,
+            root_pem,
             fingerprint_sha256,
             not_after_unix_s,
         })
@@ -221,52 +250,45 @@ impl fmt::Debug for Authority {
     }
 }
 
-/// Parameters with a common name and a validity that ends in `days`, or with the issuer's.
-fn leaf_params(
-    common_name: &str,
-    days: u32,
+/// Parameters with an empty subject and a validity that ends as asked, or with the issuer's.
+pub(crate) fn validity_params(
+    validity: Validity,
     issuer_not_after_unix_s: i64,
-) -> Result<CertificateParams, CertsError> {
+) -> CertificateParams {
     let now_unix_s = clock::now_unix_s();
-    let not_after_unix_s = (now_unix_s + i64::from(days) * DAY_S).min(issuer_not_after_unix_s);
+    let not_after_unix_s = validity.end_unix_s(now_unix_s).min(issuer_not_after_unix_s);
     let mut params = CertificateParams::default();
     let epoch = rcgen::date_time_ymd(1970, 1, 1);
-    let at = |unix_s: i64| epoch + Duration::from_secs(u64::try_from(unix_s).unwrap_or(0));
+    let at = |unix_s: i64| {
+        epoch + Duration::from_secs(u64::try_from(unix_s.min(FOREVER_UNIX_S)).unwrap_or(0))
+    };
     params.not_before = at(now_unix_s - BACKDATE_S);
     params.not_after = at(not_after_unix_s);
     params.distinguished_name = DistinguishedName::new();
     params
-        .distinguished_name
-        .push(DnType::CommonName, common_name);
-    Ok(params)
 }
 
-/// 128 random bits; the first byte is not 0, so that every tool prints all sixteen.
-fn random_serial() -> Result<[u8; 16], CertsError> {
+/// 128 random bits; the first byte is from 1 to 127, so that every tool prints all sixteen and the encoding needs no sign byte.
+pub(crate) fn random_serial() -> Result<[u8; 16], CertsError> {
     let mut serial = [0; 16];
-    while serial[0] == 0 {
+    while !(1..0x80).contains(&serial[0]) {
         fill(&mut serial).map_err(|_| CertsError::Random)?;
     }
     Ok(serial)
 }
 
-fn certificate_path(dir: &Path) -> PathBuf {
+pub(crate) fn certificate_path(dir: &Path) -> PathBuf {
     dir.join("ca.crt")
 }
 
-fn key_path(dir: &Path) -> PathBuf {
+pub(crate) fn key_path(dir: &Path) -> PathBuf {
     dir.join("ca.key")
+}
+
+pub(crate) fn root_path(dir: &Path) -> PathBuf {
+    dir.join("root.crt")
 }
 
 fn incomplete(present: PathBuf, missing: PathBuf) -> CertsError {
     CertsError::Incomplete { present, missing }
-}
-
-/// The text of a file; `None` when there is no such file.
-fn read(path: &Path) -> Result<Option<String>, CertsError> {
-    match fs::read_to_string(path) {
-        Ok(text) => Ok(Some(text)),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(CertsError::file(path, error)),
-    }
 }

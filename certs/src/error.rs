@@ -51,6 +51,47 @@ pub enum CertsError {
         /// Which rule it breaks.
         problem: &'static str,
     },
+    /// A kind of key that is not made here.
+    #[error("key type {0:?} is unknown: choose p256, p384, ed25519 or rsa2048")]
+    KeyType(String),
+    /// A public key that no certificate is issued for.
+    #[error("not a usable public key: {0}")]
+    PublicKey(String),
+    /// A certificate signing request that cannot be used.
+    #[error("not a usable signing request: {0}")]
+    SigningRequest(String),
+    /// A validity that is neither a number of days nor without end.
+    #[error("{0:?} is no validity: give a number of days from 1 to 36524, or `forever`")]
+    Validity(String),
+    /// A field that a subject does not get.
+    #[error("subject field {0:?} is unknown: O and OU can be given")]
+    SubjectField(String),
+    /// A value that cannot stand in a subject.
+    #[error("subject value {value:?} {problem}: choose another value")]
+    SubjectValue {
+        /// The value as given.
+        value: String,
+        /// Which rule it breaks.
+        problem: &'static str,
+    },
+    /// The authority is held to names, and this is none of them.
+    #[error("{name} is outside of what {} is permitted to issue ({permitted}): choose another name or another authority", .authority.display())]
+    NotPermitted {
+        /// The name that is not permitted.
+        name: String,
+        /// The authority's certificate.
+        authority: PathBuf,
+        /// What it is permitted.
+        permitted: String,
+    },
+    /// The intermediate was not signed by the root beside it.
+    #[error("{} was not signed by {}: restore the pair from one backup", .certificate.display(), .root.display())]
+    NotItsRoot {
+        /// The intermediate's certificate.
+        certificate: PathBuf,
+        /// The root's certificate.
+        root: PathBuf,
+    },
     /// A name that is neither a DNS name nor an IP address.
     #[error(
         "{name:?} is neither a DNS name nor an IP address: give names like broker.example or 10.0.0.5"

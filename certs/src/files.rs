@@ -32,6 +32,15 @@ pub(crate) fn write_new(path: &Path, contents: &str, access: Access) -> Result<(
     written
 }
 
+/// The text of a file; `None` when there is no such file.
+pub(crate) fn read(path: &Path) -> Result<Option<String>, CertsError> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(CertsError::file(path, error)),
+    }
+}
+
 /// Fails when something is at `path`, even a dangling link.
 pub(crate) fn refuse_existing(path: &Path) -> Result<(), CertsError> {
     match fs::symlink_metadata(path) {

@@ -5,9 +5,9 @@
 //!
 //! A certificate is entered before its files appear, so whatever is out there can be revoked.
 
-use crate::{CertsError, Issued};
+use crate::{CertsError, Order, Signed};
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
@@ -36,25 +36,29 @@ pub struct Entry {
     /// Kind of the key, such as `p256`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_type: Option<String>,
+    /// What else is known of the device, such as its site; not in the certificate.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub attributes: BTreeMap<String, String>,
     /// What it was enrolled with, if it was: `certificate SERIAL`, `claim NAME` or `token SHA-256`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub enrolled_by: Option<String>,
 }
 
 impl Entry {
-    /// The line that says that `issued` was issued to `id`.
+    /// The line that says that `signed` was issued as ordered.
     #[must_use]
-    pub fn issued(id: &str, kind: Kind, issued: &Issued) -> Self {
+    pub fn issued(order: &Order, signed: &Signed) -> Self {
         Self {
-            id: id.to_owned(),
-            kind,
-            serial: issued.serial_hex.clone(),
-            fingerprint: issued.fingerprint_sha256.clone(),
-            not_after: issued.not_after_unix_s,
+            id: order.id().to_owned(),
+            kind: order.kind(),
+            serial: signed.serial_hex.clone(),
+            fingerprint: signed.fingerprint_sha256.clone(),
+            not_after: signed.not_after_unix_s,
             status: Status::Issued,
             at: crate::clock::now_unix_s(),
             reason: None,
-            key_type: None,
+            key_type: Some(signed.key_type.clone()),
+            attributes: order.kept_attributes().clone(),
             enrolled_by: None,
         }
     }
@@ -310,6 +314,7 @@ mod tests {
             at: 1_700_000_000,
             reason: None,
             key_type: None,
+            attributes: BTreeMap::new(),
             enrolled_by: None,
         }
     }

@@ -1,13 +1,14 @@
 //! Issues the certificates of an MQTT broker and of its devices.
 //!
-//! An [`Authority`] is a directory with a root certificate and its key. It issues server certificates
-//! that cannot act as clients and device certificates that cannot act as servers, both on P-256 and as
-//! small as verification allows, since a device pays for each byte of a handshake.
+//! An [`Authority`] is a directory with an issuing certificate and its key: a root, or an intermediate with
+//! its root's certificate. From an [`Order`] it issues server certificates that cannot act as clients and
+//! client certificates that cannot act as servers, for keys made here or elsewhere, as small as verification
+//! allows, since a device pays for each byte of a handshake.
 //!
 //! Invariants:
 //! - No file is ever overwritten, and a file is either complete or absent under its final name.
 //! - A private key is never readable by anyone but its owner, not even while it is being written.
-//! - Serials are 128 random bits; a certificate never outlives its root.
+//! - Serials are 128 random bits; a certificate never outlives its issuer.
 //!
 //! Does not know: MQTT, the broker's configuration, who may have which identity.
 
@@ -18,10 +19,17 @@ mod files;
 mod inspect;
 mod inventory;
 mod issued;
+mod key;
 mod name;
+mod order;
+mod root;
 
-pub use authority::{Authority, Created, DEVICE_DAYS, SERVER_DAYS};
+pub use authority::{Authority, Created};
+pub use clock::{date, now_unix_s};
 pub use error::CertsError;
 pub use inspect::{certificate_names, expires_within};
 pub use inventory::{Entry, Inventory, Kind, Status};
-pub use issued::Issued;
+pub use issued::{Issued, Signed};
+pub use key::{KeyType, PublicKey, SigningRequest};
+pub use order::{CLAIM_DAYS, DEVICE_DAYS, Order, SERVER_DAYS, SubjectField, Validity};
+pub use root::{INTERMEDIATE_DAYS, Intermediate, ROOT_DAYS, Root};

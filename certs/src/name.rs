@@ -3,7 +3,7 @@
 //! A device id becomes the common name and, percent-encoded, the URI `urn:mqtt:client:ID`. The characters
 //! that MQTT gives a meaning in topics are refused, so that an id can always stand as one topic level.
 
-use crate::CertsError;
+use crate::{CertsError, Kind};
 use rcgen::SanType;
 use std::fmt::Write;
 use std::net::IpAddr;
@@ -31,9 +31,22 @@ pub(crate) fn check_authority_name(name: &str) -> Result<(), CertsError> {
     Err(CertsError::AuthorityName { name, problem })
 }
 
-/// The URI under which a device's id stands among the alternative names.
-pub(crate) fn device_uri(id: &str) -> String {
-    let mut uri = String::from("urn:mqtt:client:");
+/// Checks that `value` can stand in a subject.
+pub(crate) fn check_subject_value(value: &str) -> Result<(), CertsError> {
+    let Some(problem) = common_name_problem(value) else {
+        return Ok(());
+    };
+    let value = value.to_owned();
+    Err(CertsError::SubjectValue { value, problem })
+}
+
+/// The URI under which a client's id stands among the alternative names.
+pub(crate) fn client_uri(kind: Kind, id: &str) -> String {
+    let mut uri = String::from(match kind {
+        Kind::Claim => "urn:mqtt:claim:",
+        Kind::Service => "urn:mqtt:service:",
+        Kind::Device | Kind::Server => "urn:mqtt:client:",
+    });
     for byte in id.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
             uri.push(char::from(byte));
@@ -111,9 +124,11 @@ mod tests {
     }
 
     #[test]
-    fn the_device_uri_is_ascii() {
-        assert_eq!(device_uri("meter-17"), "urn:mqtt:client:meter-17");
-        assert_eq!(device_uri("é %:"), "urn:mqtt:client:%C3%A9%20%25%3A");
+    fn the_uri_of_a_client_is_ascii() {
+        let device = |id| client_uri(Kind::Device, id);
+        assert_eq!(device("meter-17"), "urn:mqtt:client:meter-17");
+        assert_eq!(device("é %:"), "urn:mqtt:client:%C3%A9%20%25%3A");
+        assert_eq!(client_uri(Kind::Claim, "fab 1"), "urn:mqtt:claim:fab%201");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! `server`: issues the broker's certificate.
 
-use super::keep;
-use motemq_certs::{Authority, CertsError, Kind, SERVER_DAYS};
+use super::{Contents, issue, warn_about};
+use motemq_certs::{Authority, CertsError, KeyType, Order, SERVER_DAYS, Validity};
 use std::path::Path;
 
 #[derive(Debug, clap::Args)]
@@ -9,13 +9,18 @@ pub(crate) struct Arguments {
     /// DNS names and IP addresses under which clients reach the broker.
     #[arg(required = true, value_name = "NAME")]
     names: Vec<String>,
-    /// Validity in days.
-    #[arg(long, default_value_t = SERVER_DAYS, value_parser = clap::value_parser!(u32).range(1..=36_524))]
-    days: u32,
+    /// Validity in days, or `forever`; it ends with the authority's at the latest.
+    #[arg(long, default_value_t = Validity::Days(SERVER_DAYS))]
+    days: Validity,
+    /// Kind of key: p256, p384, ed25519 or rsa2048.
+    #[arg(long, value_name = "TYPE", default_value_t)]
+    key: KeyType,
 }
 
-pub(crate) fn run(dir: &Path, Arguments { names, days }: &Arguments) -> Result<String, CertsError> {
-    let issued = Authority::open(dir)?.issue_server_for(names, *days)?;
-    let id = names.first().map_or("", String::as_str);
-    keep(dir, &dir.join("server"), id, Kind::Server, &issued)
+pub(crate) fn run(dir: &Path, arguments: &Arguments) -> Result<String, CertsError> {
+    let order = Order::server(&arguments.names)?.valid(arguments.days);
+    let authority = Authority::open(dir)?;
+    warn_about(arguments.key);
+    let stem = dir.join("server");
+    issue(&authority, &order, arguments.key, &stem, Contents::Chain)
 }
