@@ -9,7 +9,7 @@ use crate::files;
 use crate::inspect::{fingerprint_sha256, not_after_unix_s, with_certificate};
 use crate::key::{KeyType, PublicKey};
 use crate::root::{self, Root};
-use crate::{CertsError, Issued, Kind, Order, Signed, Validity};
+use crate::{CertsError, Issued, Kind, Order, Permitted, Signed, Validity};
 use aws_lc_rs::rand::fill;
 use rcgen::{
     CertificateParams, DistinguishedName, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData,
@@ -30,6 +30,7 @@ pub struct Authority {
     root_pem: Option<String>,
     fingerprint_sha256: String,
     not_after_unix_s: i64,
+    permitted: Permitted,
 }
 
 /// Whether an authority was made or found.
@@ -84,7 +85,7 @@ impl Authority {
     /// Makes a key and signs its certificate as ordered.
     ///
     /// # Errors
-    /// [`CertsError::Crypto`] or [`CertsError::Random`].
+    /// [`CertsError::NotPermitted`] when the authority is held to other names.
     pub fn issue(&self, order: &Order, key_type: KeyType) -> Result<Issued, CertsError> {
         let key = key_type.generate()?;
         Ok(Issued {
@@ -154,6 +155,12 @@ impl Authority {
         self.not_after_unix_s
     }
 
+    /// The names to which it is held.
+    #[must_use]
+    pub const fn permitted(&self) -> &Permitted {
+        &self.permitted
+    }
+
     /// The directory of its files.
     #[must_use]
     pub fn dir(&self) -> &Path {
@@ -166,6 +173,13 @@ impl Authority {
         key: &impl PublicKeyData,
         key_type: &str,
     ) -> Result<Signed, CertsError> {
+        if let Some(name) = self.permitted.first_outside(order.alternative_names()) {
+            return Err(CertsError::NotPermitted {
+                name,
+                authority: self.certificate_path(),
+                permitted: self.permitted.to_string(),
+            });
+        }
         let serial = random_serial()?;
         let mut params = validity_params(order.validity(), self.not_after_unix_s);
         params.serial_number = Some(SerialNumber::from_slice(&serial));
@@ -200,7 +214,7 @@ impl Authority {
         key: KeyPair,
     ) -> Result<Self, CertsError> {
         let path = certificate_path(dir);
-        let (fingerprint_sha256, not_after_unix_s) =
+        let (fingerprint_sha256, not_after_unix_s, permitted) =
             with_certificate(&certificate_pem, |certificate| {
                 if certificate.public_key().subject_public_key.data.as_ref() != key.public_key_raw()
                 {
@@ -213,7 +227,8 @@ impl Authority {
                     return Err(CertsError::NotAnAuthority(path.clone()));
                 }
                 let fingerprint = fingerprint_sha256(certificate.as_raw());
-                Ok((fingerprint, not_after_unix_s(certificate)))
+                let permitted = Permitted::of(certificate);
+                Ok((fingerprint, not_after_unix_s(certificate), permitted))
             })?;
         if not_after_unix_s <= clock::now_unix_s() {
             return Err(CertsError::AuthorityExpired(path));
@@ -235,6 +250,7 @@ impl Authority {
             root_pem,
             fingerprint_sha256,
             not_after_unix_s,
+            permitted,
         })
     }
 }

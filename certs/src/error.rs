@@ -63,6 +63,15 @@ pub enum CertsError {
     /// A validity that is neither a number of days nor without end.
     #[error("{0:?} is no validity: give a number of days from 1 to 36524, or `forever`")]
     Validity(String),
+    /// A validity that is neither a number of years nor without end.
+    #[error("{0:?} is no validity: give a number of years from 1 to 100, or `forever`")]
+    Years(String),
+    /// What an authority is to be held to is no DNS name.
+    #[error("{0:?} is no DNS name: give one like acme.example, which includes every name below it")]
+    PermittedName(String),
+    /// What an authority is to be held to is no network.
+    #[error("{0:?} is no network: give one like 10.0.0.0/8, or an address")]
+    PermittedNetwork(String),
     /// A field that a subject does not get.
     #[error("subject field {0:?} is unknown: O and OU can be given")]
     SubjectField(String),

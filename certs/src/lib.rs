@@ -22,6 +22,7 @@ mod issued;
 mod key;
 mod name;
 mod order;
+mod permitted;
 mod root;
 
 pub use authority::{Authority, Created};
@@ -32,4 +33,5 @@ pub use inventory::{Entry, Inventory, Kind, Status};
 pub use issued::{Issued, Signed};
 pub use key::{KeyType, PublicKey, SigningRequest};
 pub use order::{CLAIM_DAYS, DEVICE_DAYS, Order, SERVER_DAYS, SubjectField, Validity};
-pub use root::{INTERMEDIATE_DAYS, Intermediate, ROOT_DAYS, Root};
+pub use permitted::Permitted;
+pub use root::{INTERMEDIATE_YEARS, Intermediate, ROOT_YEARS, Root};

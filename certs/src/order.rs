@@ -26,6 +26,25 @@ pub enum Validity {
 }
 
 impl Validity {
+    /// A number of years, from 1 to 100, or `forever`.
+    ///
+    /// # Errors
+    /// [`CertsError::Years`] when `text` is neither.
+    pub fn years(text: &str) -> Result<Self, CertsError> {
+        if text == "forever" {
+            return Ok(Self::Forever);
+        }
+        let years = text.parse().ok().filter(|years| (1..=100).contains(years));
+        years
+            .map(Self::of_years)
+            .ok_or_else(|| CertsError::Years(text.to_owned()))
+    }
+
+    /// So many years, of 365 days and a quarter.
+    pub(crate) const fn of_years(years: u32) -> Self {
+        Self::Days(years * 1_461 / 4)
+    }
+
     /// When a certificate that is issued now would end, in seconds since 1970.
     #[must_use]
     pub fn end_unix_s(self, now_unix_s: i64) -> i64 {

@@ -6,7 +6,7 @@ use crate::authority::{certificate_path, key_path, random_serial, root_path, val
 use crate::clock::FOREVER_UNIX_S;
 use crate::files::{self, Access};
 use crate::inspect::with_certificate;
-use crate::{Authority, CertsError, KeyType, Validity, name};
+use crate::{Authority, CertsError, KeyType, Permitted, Validity, name};
 use aws_lc_rs::digest::{SHA256, digest};
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyIdMethod, KeyPair,
@@ -14,10 +14,10 @@ use rcgen::{
 };
 use std::path::{Path, PathBuf};
 
-/// How long a root is valid unless said otherwise, in days: twenty years.
-pub const ROOT_DAYS: u32 = 7_305;
-/// How long an intermediate is valid unless said otherwise, in days: ten years.
-pub const INTERMEDIATE_DAYS: u32 = 3_652;
+/// How long a root is valid unless said otherwise, in years.
+pub const ROOT_YEARS: u32 = 20;
+/// How long an intermediate is valid unless said otherwise, in years.
+pub const INTERMEDIATE_YEARS: u32 = 10;
 
 /// A root that is to be made.
 #[derive(Clone, Debug)]
@@ -25,6 +25,7 @@ pub struct Root {
     name: String,
     key_type: KeyType,
     validity: Validity,
+    permitted: Permitted,
     intermediate: Option<Intermediate>,
 }
 
@@ -38,7 +39,7 @@ pub struct Intermediate {
 }
 
 impl Root {
-    /// A P-256 root called `name`, valid for [`ROOT_DAYS`], that issues itself.
+    /// A P-256 root called `name`, valid for [`ROOT_YEARS`], that issues itself.
     ///
     /// # Errors
     /// [`CertsError::AuthorityName`] when `name` cannot be a common name.
@@ -47,7 +48,8 @@ impl Root {
         Ok(Self {
             name: name.to_owned(),
             key_type: KeyType::P256,
-            validity: Validity::Days(ROOT_DAYS),
+            validity: Validity::of_years(ROOT_YEARS),
+            permitted: Permitted::default(),
             intermediate: None,
         })
     }
@@ -66,6 +68,13 @@ impl Root {
         self
     }
 
+    /// With the one that issues held to names.
+    #[must_use]
+    pub fn permitted(mut self, permitted: Permitted) -> Self {
+        self.permitted = permitted;
+        self
+    }
+
     /// With an intermediate that issues, so that the root's key can be put away.
     #[must_use]
     pub fn intermediate(mut self, intermediate: Intermediate) -> Self {
@@ -80,13 +89,16 @@ impl Root {
     pub fn create(&self, dir: &Path) -> Result<Authority, CertsError> {
         let root_key = self.key_type.generate()?;
         let path_length = u8::from(self.intermediate.is_some());
-        let root = params(
+        let mut root = params(
             &self.name,
             &root_key,
             path_length,
             self.validity,
             FOREVER_UNIX_S,
         )?;
+        if self.intermediate.is_none() {
+            root.name_constraints = self.permitted.constraints();
+        }
         let root_not_after_unix_s = root.not_after.unix_timestamp();
         let root = CertifiedIssuer::self_signed(root, root_key)?;
         let Some(intermediate) = &self.intermediate else {
@@ -99,6 +111,7 @@ impl Root {
         let name = intermediate_name(&self.name);
         let mut params = params(&name, &key, 0, intermediate.validity, root_not_after_unix_s)?;
         params.use_authority_key_identifier_extension = true;
+        params.name_constraints = self.permitted.constraints();
         let certificate_pem = params.signed_by(&key, &root)?.pem();
         let root_key_path = intermediate.root_key.clone();
         let root_key_path = root_key_path.unwrap_or_else(|| dir.join("root.key"));

@@ -3,8 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 
 use motemq_certs::{
-    Authority, CertsError, Created, Intermediate, Issued, KeyType, Kind, Order, PublicKey, Root,
-    SigningRequest, SubjectField, Validity, certificate_names, expires_within,
+    Authority, CertsError, Created, Intermediate, Issued, KeyType, Kind, Order, Permitted,
+    PublicKey, Root, SigningRequest, SubjectField, Validity, certificate_names, expires_within,
 };
 use rustls::RootCertStore;
 use rustls::client::WebPkiServerVerifier;
@@ -275,6 +275,63 @@ fn nothing_outlives_its_issuer() {
     assert_eq!(device.not_after_unix_s, authority.not_after_unix_s());
     let now_unix_s = motemq_certs::now_unix_s();
     assert!(expires_within(authority.certificate_pem(), 21, now_unix_s).unwrap());
+}
+
+#[test]
+fn an_authority_is_held_to_its_names_by_itself_and_by_rustls() {
+    let permitted = Permitted::default().dns("acme.example").unwrap();
+    let permitted = permitted.network("10.0.0.0/8").unwrap();
+    let names = |names: &[&str]| {
+        names
+            .iter()
+            .map(|&name| name.to_owned())
+            .collect::<Vec<_>>()
+    };
+    let inside = names(&["a.acme.example", "10.1.2.3"]);
+    for has_intermediate in [false, true] {
+        let directory = tempfile::tempdir().unwrap();
+        let mut root = Root::new("Acme").unwrap().permitted(permitted.clone());
+        let mut free = Root::new("Acme").unwrap();
+        if has_intermediate {
+            let intermediate = Intermediate {
+                validity: Validity::Days(30),
+                root_key: None,
+            };
+            root = root.intermediate(intermediate.clone());
+            free = free.intermediate(intermediate);
+        }
+        let authority = root.create(directory.path()).unwrap();
+        assert_eq!(authority.permitted(), &permitted);
+        let server = authority.issue_server(&inside).unwrap();
+        for name in &inside {
+            assert!(verify_server(&authority, &server.certificate_pem, name));
+        }
+        let device = authority.issue_device("meter-1").unwrap();
+        assert!(verify_client(&authority, &device.certificate_pem));
+        for outside in ["b.example", "11.0.0.1"] {
+            let error = authority.issue_server(&names(&[outside])).unwrap_err();
+            assert!(matches!(error, CertsError::NotPermitted { ref name, .. } if name == outside));
+        }
+
+        // Signed with the stolen key, past this library.
+        let key = fs::read_to_string(directory.path().join("ca.key")).unwrap();
+        let issuer = rcgen::Issuer::from_ca_cert_pem(
+            authority.certificate_pem(),
+            rcgen::KeyPair::from_pem(&key).unwrap(),
+        )
+        .unwrap();
+        for outside in ["b.example", "11.0.0.1"] {
+            let mut params = rcgen::CertificateParams::new(names(&[outside])).unwrap();
+            params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];
+            let key = rcgen::KeyPair::generate().unwrap();
+            let pem = params.signed_by(&key, &issuer).unwrap().pem();
+            assert!(!verify_server(&authority, &pem, outside), "{outside}");
+            let free_directory = tempfile::tempdir().unwrap();
+            let free = free.create(free_directory.path()).unwrap();
+            let served = free.issue_server(&names(&[outside])).unwrap();
+            assert!(verify_server(&free, &served.certificate_pem, outside));
+        }
+    }
 }
 
 #[test]
