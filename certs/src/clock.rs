@@ -1,6 +1,6 @@
 //! The wall clock, read in this one place, and its dates.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// A day, in seconds.
 pub(crate) const DAY_S: i64 = 24 * 60 * 60;
@@ -36,6 +36,36 @@ pub fn date(unix_s: i64) -> String {
     format!("{year:04}-{month:02}-{day:02}")
 }
 
+/// A time in seconds since 1970, as `2026-11-23T05:14:17Z`.
+#[must_use]
+pub fn date_time(unix_s: i64) -> String {
+    let second = unix_s.rem_euclid(DAY_S);
+    let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
+    format!("{}T{hour:02}:{minute:02}:{second:02}Z", date(unix_s))
+}
+
+/// Measures how long something takes.
+#[derive(Clone, Copy, Debug)]
+pub struct Stopwatch(Instant);
+
+impl Stopwatch {
+    /// Runs from now on.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the only caller of the clock in this crate"
+    )]
+    #[must_use]
+    pub fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    /// How long it has run.
+    #[must_use]
+    pub fn elapsed(self) -> Duration {
+        self.0.elapsed()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -54,5 +84,6 @@ mod tests {
         ] {
             assert_eq!(date(unix_s), expected, "{unix_s}");
         }
+        assert_eq!(date_time(1_795_410_857), "2026-11-23T05:14:17Z");
     }
 }

@@ -75,6 +75,45 @@ pub enum CertsError {
     /// A field that a subject does not get.
     #[error("subject field {0:?} is unknown: O and OU can be given")]
     SubjectField(String),
+    /// Rows of a list of devices that cannot be used; nothing was issued.
+    #[error("{}: nothing was issued, correct these first:{faults}", .path.display())]
+    Rows {
+        /// The list.
+        path: PathBuf,
+        /// What is wrong, each on a line of its own.
+        faults: String,
+    },
+    /// Files that a batch can neither take for its own nor write; nothing was issued.
+    #[error("{}: nothing was issued, move these away first:{files}", .directory.display())]
+    InTheWay {
+        /// Where they lie.
+        directory: PathBuf,
+        /// Which they are, each on a line of its own.
+        files: String,
+    },
+    /// Another batch works in the directory.
+    #[error("{}: another batch is writing to this directory: wait until it is done", .0.display())]
+    BatchRuns(PathBuf),
+    /// The file in the manifest's place is another one.
+    #[error("{} is no manifest, or one that tells of devices that this batch is not about: name another file", .0.display())]
+    OtherManifest(PathBuf),
+    /// A form that has no place for an intermediate.
+    #[error("--chain needs --format pem or p12: the others hold one certificate")]
+    ChainFormat,
+    /// A PKCS #12 file needs a password.
+    #[error(
+        "--format p12 needs a password: name a file with --p12-password-file, or set MOTEMQ_P12_PASSWORD"
+    )]
+    P12Password,
+    /// A PKCS #12 file could not be made.
+    #[error("the PKCS #12 file cannot be made: {0}")]
+    Pkcs12(String),
+    /// A thread that issued certificates ended early.
+    #[error("a thread that issued certificates ended early: run the same command again")]
+    Worker,
+    /// Attributes that the inventory does not keep.
+    #[error("attributes: {0}: give fewer or shorter ones")]
+    Attributes(&'static str),
     /// A value that cannot stand in a subject.
     #[error("subject value {value:?} {problem}: choose another value")]
     SubjectValue {

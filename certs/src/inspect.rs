@@ -21,6 +21,14 @@ pub fn certificate_names(pem: &str) -> Result<Vec<String>, CertsError> {
     })
 }
 
+/// The first certificate in `pem`, DER.
+///
+/// # Errors
+/// [`CertsError::NotACertificate`] when `pem` does not start with a certificate.
+pub fn certificate_der(pem: &str) -> Result<Vec<u8>, CertsError> {
+    with_certificate(pem, |certificate| Ok(certificate.as_raw().to_vec()))
+}
+
 /// Whether the certificate's validity ends less than `days` after `now_unix_s`, or has ended.
 ///
 /// # Errors
@@ -48,7 +56,8 @@ pub(crate) fn not_after_unix_s(certificate: &X509Certificate<'_>) -> i64 {
 }
 
 /// SHA-256 over a DER certificate, as colon-separated upper-case hexadecimal.
-pub(crate) fn fingerprint_sha256(der: &[u8]) -> String {
+#[must_use]
+pub fn fingerprint_sha256(der: &[u8]) -> String {
     let bytes = digest(&SHA256, der);
     let pairs: Vec<String> = bytes.as_ref().iter().map(|b| format!("{b:02X}")).collect();
     pairs.join(":")

@@ -26,9 +26,9 @@ mod permitted;
 mod root;
 
 pub use authority::{Authority, Created};
-pub use clock::{date, now_unix_s};
+pub use clock::{Stopwatch, date, date_time, now_unix_s};
 pub use error::CertsError;
-pub use inspect::{certificate_names, expires_within};
+pub use inspect::{certificate_der, certificate_names, expires_within, fingerprint_sha256};
 pub use inventory::{Entry, Inventory, Kind, Status};
 pub use issued::{Issued, Signed};
 pub use key::{KeyType, PublicKey, SigningRequest};

@@ -28,6 +28,8 @@ enum Command {
     Server(command::server::Arguments),
     /// Issue a device's certificate: devices/ID.crt and devices/ID.key.
     Device(command::device::Arguments),
+    /// Issue the certificates of many devices; the same command again goes on where it was stopped.
+    Batch(command::batch::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -36,6 +38,7 @@ fn main() -> ExitCode {
         Command::Init(arguments) => command::init::run(&out, arguments),
         Command::Server(arguments) => command::server::run(&out, arguments),
         Command::Device(arguments) => command::device::run(&out, arguments),
+        Command::Batch(arguments) => command::batch::run(&out, arguments),
     };
     match done {
         Ok(text) => {

@@ -70,12 +70,13 @@ pub(crate) fn server_name(name: &str) -> Result<SanType, CertsError> {
     Ok(SanType::DnsName(name.try_into()?))
 }
 
-/// The common name of a server certificate: its first name if that fits.
+/// The common name of a server certificate: its first DNS name that fits. An address would be taken for a DNS name
+/// by OpenSSL where the authority is held to names.
 pub(crate) fn server_common_name(names: &[String]) -> &str {
     names
         .iter()
         .map(String::as_str)
-        .find(|name| common_name_problem(name).is_none())
+        .find(|name| common_name_problem(name).is_none() && name.parse::<IpAddr>().is_err())
         .unwrap_or("mqtt-broker")
 }
 

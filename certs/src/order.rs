@@ -15,6 +15,9 @@ pub const DEVICE_DAYS: u32 = 3_652;
 pub const CLAIM_DAYS: u32 = 397;
 /// The longest validity in days, besides for ever: a hundred years.
 const DAYS_MAX: u32 = 36_524;
+/// How many attributes a certificate may have in the inventory, and how long they may be.
+const ATTRIBUTES_MAX: usize = 32;
+const ATTRIBUTE_CHARS_MAX: usize = 256;
 
 /// How long a certificate is to be valid. It never outlives its issuer, whatever is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -202,10 +205,26 @@ impl Order {
     }
 
     /// With attributes, which are kept in the inventory and not in the certificate: there each byte counts.
-    #[must_use]
-    pub fn attributes(mut self, attributes: BTreeMap<String, String>) -> Self {
+    ///
+    /// # Errors
+    /// [`CertsError::Attributes`] when there are more than 32, or a name or value is longer than 256 characters or has control characters.
+    pub fn attributes(mut self, attributes: BTreeMap<String, String>) -> Result<Self, CertsError> {
+        let is_wrong = |text: &String| {
+            text.chars().count() > ATTRIBUTE_CHARS_MAX || text.contains(char::is_control)
+        };
+        if attributes.len() > ATTRIBUTES_MAX {
+            return Err(CertsError::Attributes("there are more than 32"));
+        }
+        if attributes
+            .iter()
+            .any(|(name, value)| is_wrong(name) || is_wrong(value))
+        {
+            return Err(CertsError::Attributes(
+                "a name or value is longer than 256 characters or has control characters",
+            ));
+        }
         self.attributes = attributes;
-        self
+        Ok(self)
     }
 
     /// What the certificate is for.

@@ -420,7 +420,8 @@ fn only_what_is_asked_for_stands_in_the_subject() {
         .unwrap();
     let with_attributes = plain
         .clone()
-        .attributes([("site".to_owned(), "berlin".to_owned())].into());
+        .attributes([("site".to_owned(), "berlin".to_owned())].into())
+        .unwrap();
     let bytes = |order| {
         authority
             .issue(order, KeyType::Ed25519)

@@ -42,6 +42,10 @@ impl Profile {
         Ok(order)
     }
 
+    pub(crate) const fn has_chain(&self) -> bool {
+        self.chain
+    }
+
     pub(crate) const fn contents(&self) -> Contents {
         if self.chain {
             Contents::Chain
@@ -58,7 +62,7 @@ pub(crate) fn run(dir: &Path, arguments: &Arguments) -> Result<String, CertsErro
         attributes,
     } = arguments;
     let order = profile.order(id)?;
-    let order = order.attributes(attributes.iter().cloned().collect());
+    let order = order.attributes(attributes.iter().cloned().collect())?;
     let authority = Authority::open(dir)?;
     warn_about(profile.key);
     let stem = dir.join("devices").join(id);

@@ -1,5 +1,6 @@
 //! The subcommands: each has its arguments, and returns what to tell the user.
 
+pub(crate) mod batch;
 pub(crate) mod device;
 pub(crate) mod init;
 pub(crate) mod server;
