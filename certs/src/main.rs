@@ -22,7 +22,7 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Create the authority: ca.crt and ca.key.
+    /// Create the authority: ca.crt and ca.key; with an intermediate also root.crt and root.key.
     Init(command::init::Arguments),
     /// Issue the broker's certificate: server.crt and server.key.
     Server(command::server::Arguments),
@@ -30,6 +30,8 @@ enum Command {
     Device(command::device::Arguments),
     /// Issue the certificates of many devices; the same command again goes on where it was stopped.
     Batch(command::batch::Arguments),
+    /// List what was issued.
+    Ls(command::ls::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -39,6 +41,7 @@ fn main() -> ExitCode {
         Command::Server(arguments) => command::server::run(&out, arguments),
         Command::Device(arguments) => command::device::run(&out, arguments),
         Command::Batch(arguments) => command::batch::run(&out, arguments),
+        Command::Ls(arguments) => command::ls::run(&out, arguments),
     };
     match done {
         Ok(text) => {

@@ -3,6 +3,7 @@
 pub(crate) mod batch;
 pub(crate) mod device;
 pub(crate) mod init;
+pub(crate) mod ls;
 pub(crate) mod server;
 
 use motemq_certs::{Authority, CertsError, Entry, Inventory, KeyType, Order, date, now_unix_s};
