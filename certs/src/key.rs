@@ -3,6 +3,7 @@
 //! A [`PublicKey`] in hand is of a kind that the broker's TLS accepts and, from a signing request, its sender holds the private half.
 
 use crate::CertsError;
+use aws_lc_rs::signature::Ed25519KeyPair;
 use rcgen::{KeyPair, SignatureAlgorithm, SubjectPublicKeyInfo};
 use std::fmt;
 use std::str::FromStr;
@@ -59,7 +60,16 @@ impl KeyType {
 
     /// A new private key.
     pub(crate) fn generate(self) -> Result<KeyPair, CertsError> {
-        Ok(KeyPair::generate_for(self.algorithm())?)
+        let key = KeyPair::generate_for(self.algorithm())?;
+        if self != Self::Ed25519 {
+            return Ok(key);
+        }
+        // OpenSSL 3.0 cannot read PKCS #8 version 2, which has the public key besides (RFC 5958).
+        let version_1 = Ed25519KeyPair::from_pkcs8(key.serialized_der())
+            .map_err(|_| rcgen::Error::CouldNotParseKeyPair)?
+            .to_pkcs8v1()
+            .map_err(|_| rcgen::Error::CouldNotParseKeyPair)?;
+        Ok(KeyPair::try_from(version_1.as_ref())?)
     }
 
     fn algorithm(self) -> &'static SignatureAlgorithm {
