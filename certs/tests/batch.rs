@@ -62,6 +62,32 @@ fn what_is_there_stays_and_what_is_missing_comes() {
 }
 
 #[test]
+fn the_manifest_tells_of_what_is_in_the_files() {
+    let site = Site::new();
+    let batch = |form: &str| {
+        let line = format!(
+            "batch --count 1 --prefix m- --files {form} --format {form} --manifest {form}.csv"
+        );
+        site.done(&line.split(' ').collect::<Vec<_>>());
+        site.manifest(&format!("{form}.csv")).remove(0)
+    };
+    let pem = batch("pem");
+    // The same device gets another certificate; the files of the first are as they were.
+    let der = batch("der");
+    assert_ne!(pem, der);
+    assert_eq!(batch("pem"), pem);
+    assert_eq!(batch("der"), der);
+    fs::write(site.path("der/m-000001.crt.der"), "?").unwrap();
+    let told = site.refused(&[
+        "batch", "--count", "1", "--prefix", "m-", "--files", "der", "--format", "der",
+    ]);
+    assert!(
+        told.contains("m-000001.crt.der, unknown to the inventory"),
+        "{told}"
+    );
+}
+
+#[test]
 fn nothing_is_issued_when_anything_is_wrong() {
     let site = Site::new();
     fs::write(site.path("ids.csv"), "id\nm-1\nm/2\nm-1\n").unwrap();

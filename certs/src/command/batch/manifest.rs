@@ -4,7 +4,9 @@
 
 use super::format::Format;
 use super::ids::Device;
-use motemq_certs::{CertsError, Entry, Inventory, Kind, date_time, fingerprint_sha256};
+use motemq_certs::{
+    CertsError, Entry, Inventory, Kind, certificate_der, date_time, fingerprint_sha256,
+};
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, ErrorKind, Write as _};
@@ -52,15 +54,15 @@ pub(super) fn entries<'a>(
     devices
         .iter()
         .map(|device| {
-            entry(&device.id, inventory, directory, format)?.ok_or_else(|| CertsError::InTheWay {
-                directory: directory.to_owned(),
-                files: format!("\n  {}, unknown to the inventory", device.id),
-            })
+            let entry = entry(&device.id, inventory, directory, format)?;
+            // It was there before the batch, or was issued by it: somebody has replaced a file since.
+            entry.ok_or_else(|| CertsError::AlreadyExists(directory.join(&device.id)))
         })
         .collect()
 }
 
-fn entry<'a>(
+/// What the inventory says about the certificate in this device's files; nothing, if it is another one.
+pub(super) fn entry<'a>(
     id: &str,
     inventory: &'a Inventory,
     directory: &Path,
@@ -78,7 +80,8 @@ fn entry<'a>(
     let fingerprint = match format {
         Format::Pem => {
             let pem = fs::read_to_string(&path).map_err(|error| failed(&path, error))?;
-            fingerprint_sha256(&motemq_certs::certificate_der(&pem)?)
+            // What is no certificate is none of these.
+            certificate_der(&pem).map_or_else(|_| String::new(), |der| fingerprint_sha256(&der))
         }
         Format::Der => fingerprint_sha256(&fs::read(&path).map_err(|error| failed(&path, error))?),
         Format::P12 | Format::CHeader | Format::Nvs => return Ok(newest),

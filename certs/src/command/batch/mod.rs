@@ -12,7 +12,7 @@ use super::warn_about;
 use format::{Common, Format};
 use ids::{DEVICES_MAX, Device};
 use indicatif::{ProgressBar, ProgressStyle};
-use motemq_certs::{Authority, CertsError, Entry, Inventory, Kind, Order, Status, Stopwatch};
+use motemq_certs::{Authority, CertsError, Entry, Inventory, Order, Status, Stopwatch};
 use staging::Staging;
 use std::collections::HashSet;
 use std::ffi::OsString;
@@ -254,16 +254,11 @@ fn without_files<'a>(
             .map(|kind| [&device.id, kind.suffix].concat());
         let (there, missing): (Vec<_>, Vec<_>) =
             names.partition(|name| present.contains(name.as_ref() as &std::ffi::OsStr));
-        let is_known = || {
-            inventory
-                .of_id(&device.id)
-                .any(|entry| entry.kind == Kind::Device)
-        };
         if there.is_empty() {
             to_do.push(device);
         } else if let Some(missing) = missing.first() {
             in_the_way.push(format!("{} without {missing}", there.join(" and ")));
-        } else if !is_known() {
+        } else if manifest::entry(&device.id, inventory, directory, format)?.is_none() {
             in_the_way.push(format!("{}, unknown to the inventory", there.join(" and ")));
         }
     }

@@ -17,6 +17,8 @@ pub(super) struct Staging {
     directory: PathBuf,
     own: PathBuf,
     files: PathBuf,
+    /// What is to become of it.
+    draft: PathBuf,
     decided: PathBuf,
     /// On the directory itself, which nobody removes.
     _lock: File,
@@ -41,6 +43,7 @@ impl Staging {
         let this = Self {
             directory: directory.to_owned(),
             files: own.join("files"),
+            draft: own.join("entries.draft"),
             decided: own.join("entries.jsonl"),
             own,
             _lock: lock,
@@ -91,19 +94,18 @@ impl Staging {
 
     fn decide(&self, entries: &[Entry]) -> Result<(), CertsError> {
         sync_file_system(&self.directory)?;
-        let draft = self.own.join("entries.draft");
         let mut text = Vec::new();
         for entry in entries {
             serde_json::to_writer(&mut text, entry)?;
             text.push(b'\n');
         }
         let write = || {
-            let mut file = File::create(&draft)?;
+            let mut file = File::create(&self.draft)?;
             file.write_all(&text)?;
             file.sync_all()
         };
-        write().map_err(|error| failed(&draft, error))?;
-        fs::rename(&draft, &self.decided)
+        write().map_err(|error| failed(&self.draft, error))?;
+        fs::rename(&self.draft, &self.decided)
             .and_then(|()| sync_directory(&self.own))
             .map_err(|error| failed(&self.decided, error))
     }
@@ -133,10 +135,15 @@ impl Staging {
 
     /// Throws away what was not decided.
     fn discard(&self) -> Result<(), CertsError> {
-        match fs::remove_dir_all(&self.files) {
-            Ok(()) => {}
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => return Err(failed(&self.files, error)),
+        let is_missing = |error: &io::Error| error.kind() == ErrorKind::NotFound;
+        for (path, removed) in [
+            (&self.draft, fs::remove_file(&self.draft)),
+            (&self.files, fs::remove_dir_all(&self.files)),
+        ] {
+            match removed {
+                Err(error) if !is_missing(&error) => return Err(failed(path, error)),
+                _ => {}
+            }
         }
         create_directory(&self.files)
     }
@@ -223,11 +230,13 @@ mod tests {
         let site = Site::new();
         let (staging, issued) = site.staged();
         assert!(site.files().join("m-1.key").exists());
+        fs::write(&staging.draft, "{").unwrap();
         drop((staging, issued));
-        let (_staging, finished) = site.open();
+        let (staging, finished) = site.open();
         assert_eq!(finished, 0);
         assert_eq!(site.placed(), [".batch"]);
-        assert!(!site.files().join("m-1.key").exists());
+        staging.close().unwrap();
+        assert_eq!(site.placed(), [""; 0]);
         assert_eq!(site.inventory().entries().count(), 0);
     }
 
