@@ -21,10 +21,12 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
+use std::time::Duration;
 
-/// How many certificates appear at once. Ten thousand files and one entry of the journal are brought to disk together; a batch
-/// that is killed makes at most so many again.
+/// How many certificates appear at once, at most: ten thousand files and one entry of the journal are brought to disk together.
 const PART_DEVICES: usize = 5_000;
+/// How long a part is worked at: a batch that is killed makes at most so much again.
+const PART_TIME: Duration = Duration::from_secs(1);
 /// The longest id that can be a file's name, with what follows it.
 const ID_BYTES_MAX: usize = 240;
 
@@ -90,18 +92,21 @@ pub(crate) fn run(dir: &Path, arguments: &Arguments) -> Result<String, CertsErro
         staging: &staging,
         progress: progress(to_do.len()),
     };
-    let mut done = 0;
-    for part in to_do.chunks(PART_DEVICES) {
-        if let Err(error) = batch.issue(part, &mut inventory) {
-            batch.progress.abandon();
-            let _ = writeln!(
-                io::stderr(),
-                "motemq-certs: stopped after {done} of {} certificates; the same command goes on from there",
-                to_do.len()
-            );
-            return Err(error);
+    let mut rest = to_do.as_slice();
+    while !rest.is_empty() {
+        match batch.issue(rest, &mut inventory) {
+            Ok(issued) => rest = rest.get(issued..).unwrap_or_default(),
+            Err(error) => {
+                batch.progress.abandon();
+                let _ = writeln!(
+                    io::stderr(),
+                    "motemq-certs: stopped after {} of {} certificates; the same command goes on from there",
+                    to_do.len() - rest.len(),
+                    to_do.len()
+                );
+                return Err(error);
+            }
         }
-        done += part.len();
     }
     batch.progress.finish_and_clear();
     staging.close()?;
@@ -123,15 +128,17 @@ struct Batch<'a> {
 }
 
 impl Batch<'_> {
-    /// Issues a part on every processor, and has it appear as a whole.
-    fn issue(&self, part: &[&Device], inventory: &mut Inventory) -> Result<(), CertsError> {
-        let next = AtomicUsize::new(0);
+    /// Issues the first of these on every processor, and has them appear as a whole. Returns how many.
+    fn issue(&self, rest: &[&Device], inventory: &mut Inventory) -> Result<usize, CertsError> {
+        let part = rest.get(..PART_DEVICES).unwrap_or(rest);
+        let (next, stopwatch) = (AtomicUsize::new(0), Stopwatch::start());
         let work = || -> Result<Vec<(usize, Entry)>, CertsError> {
             let mut entries = Vec::new();
-            loop {
+            // Whoever takes a place finishes it, so those that are done have no gaps.
+            while entries.is_empty() || stopwatch.elapsed() < PART_TIME {
                 let place = next.fetch_add(1, Ordering::Relaxed);
                 let Some(device) = part.get(place) else {
-                    return Ok(entries);
+                    break;
                 };
                 let entry = self.stage(device).inspect_err(|_| {
                     next.store(part.len(), Ordering::Relaxed);
@@ -139,6 +146,7 @@ impl Batch<'_> {
                 entries.push((place, entry));
                 self.progress.inc(1);
             }
+            Ok(entries)
         };
         let workers = thread::available_parallelism().map_or(1, usize::from);
         let mut entries = thread::scope(|scope| {
@@ -151,7 +159,8 @@ impl Batch<'_> {
         })?;
         entries.sort_unstable_by_key(|(place, _)| *place);
         let entries: Vec<Entry> = entries.into_iter().map(|(_, entry)| entry).collect();
-        self.staging.commit(&entries, inventory)
+        self.staging.commit(&entries, inventory)?;
+        Ok(entries.len())
     }
 
     fn stage(&self, device: &Device) -> Result<Entry, CertsError> {
