@@ -67,7 +67,8 @@ impl Authority {
             (None, Some(_)) => return Err(incomplete(key_path(dir), certificate_path(dir))),
         };
         let root_pem = files::read(&root_path(dir))?;
-        Self::assemble(dir, certificate_pem, root_pem, KeyPair::from_pem(&key_pem)?)
+        let key = private_key(&key_pem).ok_or_else(|| CertsError::NotAKey(key_path(dir)))?;
+        Self::assemble(dir, certificate_pem, root_pem, key)
     }
 
     /// Loads the authority from `dir`, or makes one called `name` if there is none.
@@ -229,6 +230,10 @@ impl Authority {
                 let fingerprint = fingerprint_sha256(certificate.as_raw());
                 let permitted = Permitted::of(certificate);
                 Ok((fingerprint, not_after_unix_s(certificate), permitted))
+            })
+            .map_err(|error| match error {
+                CertsError::NotACertificate(_) => CertsError::NotAnAuthority(path.clone()),
+                error => error,
             })?;
         if not_after_unix_s <= clock::now_unix_s() {
             return Err(CertsError::AuthorityExpired(path));
@@ -303,6 +308,13 @@ pub(crate) fn key_path(dir: &Path) -> PathBuf {
 
 pub(crate) fn root_path(dir: &Path) -> PathBuf {
     dir.join("root.crt")
+}
+
+/// The first private key in `pem`; OpenSSL writes parameters before some.
+fn private_key(pem: &str) -> Option<KeyPair> {
+    let label = pem.find("PRIVATE KEY-----")?;
+    let start = pem.get(..label)?.rfind("-----BEGIN")?;
+    KeyPair::from_pem(pem.get(start..)?).ok()
 }
 
 fn incomplete(present: PathBuf, missing: PathBuf) -> CertsError {

@@ -29,6 +29,12 @@ pub enum CertsError {
         /// The file that should be beside it.
         missing: PathBuf,
     },
+    /// The file in the place of the authority's key is none.
+    #[error(
+        "{} is no private key in PEM, or is encrypted: restore it, or decrypt it with `openssl pkcs8 -in FILE -out NEW`",
+        .0.display()
+    )]
+    NotAKey(PathBuf),
     /// The authority's key does not belong to its certificate.
     #[error("{} is not the key of {}: restore the pair from one backup", .key.display(), .certificate.display())]
     KeyMismatch {

@@ -114,6 +114,24 @@ fn half_an_authority_or_a_foreign_key_is_refused() {
     let error = Authority::open(directory.path()).unwrap_err();
     assert!(matches!(error, CertsError::KeyMismatch { .. }), "{error}");
 
+    for none in ["", "nothing", "-----BEGIN PRIVATE KEY-----\n"] {
+        fs::write(&key, none).unwrap();
+        let error = Authority::open(directory.path()).unwrap_err();
+        assert!(matches!(error, CertsError::NotAKey(ref path) if *path == key));
+    }
+    let after_parameters = fs::read_to_string(other_directory.path().join("ca.key")).unwrap();
+    let parameters =
+        "-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n";
+    fs::write(
+        other_directory.path().join("ca.key"),
+        [parameters, &after_parameters].concat(),
+    )
+    .unwrap();
+    Authority::open(other_directory.path()).unwrap();
+    fs::write(other_directory.path().join("ca.crt"), "nothing").unwrap();
+    let error = Authority::open(other_directory.path()).unwrap_err();
+    assert!(matches!(error, CertsError::NotAnAuthority(_)), "{error}");
+
     fs::remove_file(&key).unwrap();
     let error = Authority::open_or_create(directory.path(), "Test CA").unwrap_err();
     assert!(matches!(error, CertsError::Incomplete { missing, .. } if missing == key));
