@@ -1,5 +1,6 @@
 //! What can go wrong, each with what to change.
 
+use crate::RequestError;
 use std::io;
 use std::path::PathBuf;
 
@@ -63,9 +64,9 @@ pub enum CertsError {
     /// A public key that no certificate is issued for.
     #[error("not a usable public key: {0}")]
     PublicKey(String),
-    /// A certificate signing request that cannot be used.
-    #[error("not a usable signing request: {0}")]
-    SigningRequest(String),
+    /// A certificate signing request that is not signed.
+    #[error("request refused: {0}")]
+    Request(#[from] RequestError),
     /// A validity that is neither a number of days nor without end.
     #[error("{0:?} is no validity: give a number of days from 1 to 36524, or `forever`")]
     Validity(String),

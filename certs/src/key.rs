@@ -1,13 +1,12 @@
 //! Keys: which kinds are made, and public keys that others made.
 //!
-//! A [`PublicKey`] in hand is of a kind that the broker's TLS accepts and, from a signing request, its sender holds the private half.
+//! A [`PublicKey`] in hand is of a kind that the broker's TLS accepts.
 
 use crate::CertsError;
 use aws_lc_rs::signature::Ed25519KeyPair;
 use rcgen::{KeyPair, SignatureAlgorithm, SubjectPublicKeyInfo};
 use std::fmt;
 use std::str::FromStr;
-use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::prelude::FromDer as _;
 use x509_parser::public_key::PublicKey as Parsed;
 use x509_parser::x509::SubjectPublicKeyInfo as Spki;
@@ -162,78 +161,7 @@ impl PublicKey {
     }
 }
 
-/// A certificate signing request (PKCS #10) whose signature fits its key: who sent it holds the private key.
-///
-/// Of what it asks for only the names are kept, to be compared: what a certificate says is decided by the issuer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SigningRequest {
-    public_key: PublicKey,
-    common_name: Option<String>,
-}
-
-impl SigningRequest {
-    /// Reads a request, PEM or DER.
-    ///
-    /// # Errors
-    /// [`CertsError::SigningRequest`] when it is none or its signature is wrong, [`CertsError::PublicKey`] when its key is not accepted.
-    pub fn parse(bytes: &[u8]) -> Result<Self, CertsError> {
-        let invalid = |problem: &str| CertsError::SigningRequest(problem.to_owned());
-        let block;
-        let is_der = bytes.first() == Some(&SEQUENCE);
-        let der = if is_der {
-            bytes
-        } else {
-            block = x509_parser::pem::parse_x509_pem(bytes)
-                .map_err(|_| invalid("it is neither PEM nor DER"))?
-                .1;
-            if !["CERTIFICATE REQUEST", "NEW CERTIFICATE REQUEST"].contains(&block.label.as_str()) {
-                return Err(CertsError::SigningRequest(format!(
-                    "it is a {}",
-                    block.label.to_lowercase()
-                )));
-            }
-            &block.contents
-        };
-        let (rest, request) =
-            X509CertificationRequest::from_der(der).map_err(|_| invalid("it cannot be read"))?;
-        if !rest.is_empty() {
-            return Err(invalid("something follows it"));
-        }
-        let info = &request.certification_request_info;
-        let public_key = PublicKey::from_spki(info.subject_pki.raw)?;
-        request
-            .verify_signature()
-            .map_err(|_| invalid("its signature is not that of its key"))?;
-        let common_name = match info.subject.iter_common_name().next() {
-            Some(name) => Some(
-                name.as_str()
-                    .map_err(|_| invalid("its common name is not text"))?
-                    .to_owned(),
-            ),
-            None => None,
-        };
-        Ok(Self {
-            public_key,
-            common_name,
-        })
-    }
-
-    /// The key that the certificate is to be for.
-    #[must_use]
-    pub const fn public_key(&self) -> &PublicKey {
-        &self.public_key
-    }
-
-    /// The common name that it asks for: a device's id.
-    #[must_use]
-    pub fn common_name(&self) -> Option<&str> {
-        self.common_name.as_deref()
-    }
-}
-
 const ED25519: &str = "1.3.101.112";
-/// What DER starts with.
-const SEQUENCE: u8 = 0x30;
 
 fn refused(problem: String) -> CertsError {
     CertsError::PublicKey(problem)

@@ -23,6 +23,7 @@ mod key;
 mod name;
 mod order;
 mod permitted;
+mod request;
 mod root;
 
 pub use authority::{Authority, Created};
@@ -31,7 +32,8 @@ pub use error::CertsError;
 pub use inspect::{certificate_der, certificate_names, expires_within, fingerprint_sha256};
 pub use inventory::{Entry, Inventory, Kind, Status};
 pub use issued::{Issued, Signed};
-pub use key::{KeyType, PublicKey, SigningRequest};
+pub use key::{KeyType, PublicKey};
 pub use order::{CLAIM_DAYS, DEVICE_DAYS, Order, SERVER_DAYS, SubjectField, Validity};
 pub use permitted::Permitted;
 pub use root::{INTERMEDIATE_YEARS, Intermediate, ROOT_YEARS, Root};
+pub use request::{Form, Granted, REQUEST_BYTES_MAX, Request, RequestError, RequestedName};
