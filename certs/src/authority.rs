@@ -168,6 +168,11 @@ impl Authority {
         &self.dir
     }
 
+    /// What signs, certificates and lists of revoked ones.
+    pub(crate) const fn issuer(&self) -> &Issuer<'static, KeyPair> {
+        &self.issuer
+    }
+
     fn certify(
         &self,
         order: &Order,

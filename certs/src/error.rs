@@ -1,6 +1,6 @@
 //! What can go wrong, each with what to change.
 
-use crate::RequestError;
+use crate::{Kind, RequestError};
 use std::io;
 use std::path::PathBuf;
 
@@ -190,12 +190,91 @@ pub enum CertsError {
     /// A line of the inventory could not be encoded.
     #[error("the inventory entry cannot be encoded: {0}")]
     Inventory(#[from] serde_json::Error),
+    /// The same, from a file.
+    #[error("{}: {source}", .path.display())]
+    RequestFile {
+        /// Which file.
+        path: PathBuf,
+        /// The rule that it breaks.
+        source: RequestError,
+    },
+    /// A serial number that is none.
+    #[error(
+        "{0:?} is no serial number: give 1 to 20 bytes in hexadecimal, as `motemq-certs ls` shows them"
+    )]
+    Serial(String),
+    /// A reason for a revocation that is not known.
+    #[error("reason {0:?} is unknown: choose one of those in `motemq-certs revoke --help`")]
+    Reason(String),
+    /// Ids or serials that the inventory does not know.
+    #[error(
+        "nothing was revoked, the inventory does not know {}: look for it with `motemq-certs ls`; if the inventory was lost, give --serial with --force",
+        listed(.0)
+    )]
+    NotIssued(Vec<String>),
+    /// An id that has certificates of several kinds.
+    #[error(
+        "nothing was revoked, {id:?} is a {one} and a {other}: say which with --kind, or give --serial"
+    )]
+    SeveralKinds {
+        /// The id.
+        id: String,
+        /// One kind.
+        one: Kind,
+        /// Another.
+        other: Kind,
+    },
+    /// The inventory says that they are revoked, the list does not yet.
+    #[error(
+        "{0} certificates are revoked in the inventory, but the list could not be written: {1}; then run `motemq-certs crl`"
+    )]
+    RevokedButNotListed(usize, Box<Self>),
+    /// Something that should be a list of revoked certificates is not.
+    #[error("not a list of revoked certificates: {0}")]
+    NotARevocationList(String),
+    /// The authority's list cannot be read.
+    #[error(
+        "{}: {problem}; move it away, the next one is made from the inventory alone",
+        .path.display()
+    )]
+    UnreadableList {
+        /// Where it is.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+    /// There is no list yet.
+    #[error("{} is not there: write it with `motemq-certs crl`", .0.display())]
+    NoList(PathBuf),
+    /// A table in CSV that cannot be used.
+    #[error("{} line {line} {problem}", .path.display())]
+    Table {
+        /// Which file.
+        path: PathBuf,
+        /// Which line, from 1.
+        line: u64,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The list in the authority's place was signed by another.
+    #[error("{} was signed by another authority: move it away, the next one is made from the inventory alone", .0.display())]
+    ForeignList(PathBuf),
     /// Key generation or signing failed.
     #[error("key generation or signing failed: {0}")]
     Crypto(#[from] rcgen::Error),
     /// The system gave no random bytes.
     #[error("the system gave no random bytes")]
     Random,
+}
+
+/// The first few, and how many more.
+fn listed(names: &[String]) -> String {
+    const SHOWN: usize = 10;
+    let shown: Vec<&str> = names.iter().take(SHOWN).map(String::as_str).collect();
+    match names.len().saturating_sub(SHOWN) {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
+    }
 }
 
 impl CertsError {

@@ -1,4 +1,4 @@
-//! Files that appear complete or not at all, and never replace another.
+//! Files that appear complete or not at all, and replace another only where that is said.
 
 use crate::CertsError;
 use std::fs::{self, File, OpenOptions};
@@ -38,6 +38,63 @@ pub(crate) fn read(path: &Path) -> Result<Option<String>, CertsError> {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(CertsError::file(path, error)),
+    }
+}
+
+/// Puts a file with `contents` in the place of the one at `path`, or there if there is none: at any time a reader sees the old one
+/// or the new one, also after a power loss. Mode and owner of the old one stay; a link stays one, its target is replaced.
+pub(crate) fn replace(path: &Path, contents: &[u8], access: Access) -> Result<(), CertsError> {
+    let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let directory = target.parent().unwrap_or_else(|| Path::new("."));
+    fs::create_dir_all(directory).map_err(|error| CertsError::file(directory, error))?;
+    let temporary = temporary_path(&target);
+    let replaced = write_like(&temporary, &target, contents, access)
+        .and_then(|()| fs::rename(&temporary, &target))
+        .and_then(|()| sync_directory(directory))
+        .map_err(|error| CertsError::file(&target, error));
+    if replaced.is_err() {
+        // Whatever is left of it: the caller's error is the better story.
+        let _ = fs::remove_file(&temporary);
+    }
+    replaced
+}
+
+/// Writes `temporary` so that it can take the place of `target`.
+fn write_like(temporary: &Path, target: &Path, contents: &[u8], access: Access) -> io::Result<()> {
+    // Left by a process that had our number and crashed.
+    let _ = fs::remove_file(temporary);
+    let mut file = create_new(temporary, access)?;
+    #[cfg(unix)]
+    if let Ok(old) = fs::metadata(target) {
+        use std::os::unix::fs::{MetadataExt as _, fchown};
+        let new = file.metadata()?;
+        if (old.uid(), old.gid()) != (new.uid(), new.gid()) {
+            // Only root may give files away; else the file is whose process this is, as any new one.
+            let _ = fchown(&file, Some(old.uid()), Some(old.gid()));
+        }
+        file.set_permissions(old.permissions())?;
+    }
+    #[cfg(not(unix))]
+    let _ = target;
+    file.write_all(contents)?;
+    file.sync_all()
+}
+
+/// Has the names in `directory` on disk.
+fn sync_directory(directory: &Path) -> io::Result<()> {
+    #[cfg(unix)]
+    {
+        let directory = if directory.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            directory
+        };
+        File::open(directory)?.sync_all()
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = directory;
+        Ok(())
     }
 }
 
@@ -104,6 +161,26 @@ mod tests {
         assert!(matches!(error, CertsError::AlreadyExists(taken) if taken == path));
         assert_eq!(fs::read_to_string(&path).unwrap(), "first");
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_replaced_file_keeps_its_mode_and_links_to_it() {
+        use std::os::unix::fs::PermissionsExt;
+        let directory = tempfile::tempdir().unwrap();
+        let (path, link) = (
+            directory.path().join("ca.crl"),
+            directory.path().join("link"),
+        );
+        replace(&path, b"first", Access::Everyone).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        replace(&link, b"second", Access::Everyone).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "second");
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o640);
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2);
     }
 
     #[cfg(unix)]

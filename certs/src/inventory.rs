@@ -8,6 +8,7 @@
 use crate::{CertsError, Order, Signed};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
@@ -76,6 +77,28 @@ pub enum Kind {
     Claim,
     /// The enrolment service's own certificate.
     Service,
+}
+
+impl Kind {
+    /// Every kind.
+    pub const ALL: [Self; 4] = [Self::Server, Self::Device, Self::Claim, Self::Service];
+
+    /// As it is written on the command line and in the inventory.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Server => "server",
+            Self::Device => "device",
+            Self::Claim => "claim",
+            Self::Service => "service",
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.name())
+    }
 }
 
 /// What holds for a certificate.

@@ -14,6 +14,7 @@
 
 mod authority;
 mod clock;
+mod crl;
 mod error;
 mod files;
 mod inspect;
@@ -23,11 +24,15 @@ mod key;
 mod name;
 mod order;
 mod permitted;
+mod reason;
 mod request;
+mod revoke;
 mod root;
+mod serial;
 
 pub use authority::{Authority, Created};
 pub use clock::{Stopwatch, date, date_time, now_unix_s};
+pub use crl::{CRL_DAYS, RevocationList, Revoked, crl_path};
 pub use error::CertsError;
 pub use inspect::{certificate_der, certificate_names, expires_within, fingerprint_sha256};
 pub use inventory::{Entry, Inventory, Kind, Status};
@@ -35,5 +40,8 @@ pub use issued::{Issued, Signed};
 pub use key::{KeyType, PublicKey};
 pub use order::{CLAIM_DAYS, DEVICE_DAYS, Order, SERVER_DAYS, SubjectField, Validity};
 pub use permitted::Permitted;
-pub use root::{INTERMEDIATE_YEARS, Intermediate, ROOT_YEARS, Root};
+pub use reason::Reason;
 pub use request::{Form, Granted, REQUEST_BYTES_MAX, Request, RequestError, RequestedName};
+pub use revoke::{Done, Revocation, Target};
+pub use root::{INTERMEDIATE_YEARS, Intermediate, ROOT_YEARS, Root};
+pub use serial::normal_serial;

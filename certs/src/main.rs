@@ -32,6 +32,10 @@ enum Command {
     Batch(command::batch::Arguments),
     /// List what was issued.
     Ls(command::ls::Arguments),
+    /// Take certificates back: enters them into ca.crl, which the broker reads.
+    Revoke(command::revoke::Arguments),
+    /// Write the list of revoked certificates, ca.crl, anew, or show it.
+    Crl(command::crl::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -42,6 +46,8 @@ fn main() -> ExitCode {
         Command::Device(arguments) => command::device::run(&out, arguments),
         Command::Batch(arguments) => command::batch::run(&out, arguments),
         Command::Ls(arguments) => command::ls::run(&out, arguments),
+        Command::Revoke(arguments) => command::revoke::run(&out, arguments),
+        Command::Crl(arguments) => command::crl::run(&out, arguments),
     };
     match done {
         Ok(text) => {

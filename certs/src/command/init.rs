@@ -2,8 +2,8 @@
 
 use super::warn_about;
 use motemq_certs::{
-    Authority, CertsError, INTERMEDIATE_YEARS, Intermediate, KeyType, Permitted, ROOT_YEARS, Root,
-    Validity, date,
+    Authority, CertsError, INTERMEDIATE_YEARS, Intermediate, Inventory, KeyType, Permitted,
+    ROOT_YEARS, Root, Validity, date,
 };
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -55,6 +55,8 @@ pub(crate) fn run(dir: &Path, arguments: &Arguments) -> Result<String, CertsErro
         });
     }
     let authority = root.create(dir)?;
+    // The broker's configuration may name the list from the first day.
+    authority.write_crl(&mut Inventory::open(dir)?, None)?;
     warn_about(arguments.key);
     Ok(told(dir, arguments, &authority))
 }

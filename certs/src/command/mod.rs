@@ -1,12 +1,16 @@
 //! The subcommands: each has its arguments, and returns what to tell the user.
 
 pub(crate) mod batch;
+pub(crate) mod crl;
 pub(crate) mod device;
 pub(crate) mod init;
 pub(crate) mod ls;
+pub(crate) mod revoke;
 pub(crate) mod server;
 
-use motemq_certs::{Authority, CertsError, Entry, Inventory, KeyType, Order, date, now_unix_s};
+use motemq_certs::{
+    Authority, CertsError, Entry, Inventory, KeyType, Kind, Order, date, now_unix_s,
+};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
@@ -59,6 +63,17 @@ pub(crate) fn warn_about(key_type: KeyType) {
     if let Some(warning) = key_type.device_warning() {
         let _ = writeln!(io::stderr(), "motemq-certs: warning: {warning}");
     }
+}
+
+/// Reads a kind of certificate.
+pub(crate) fn kind() -> impl clap::builder::TypedValueParser<Value = Kind> {
+    use clap::builder::{PossibleValuesParser, TypedValueParser as _};
+    PossibleValuesParser::new(Kind::ALL.map(Kind::name)).map(|name| {
+        Kind::ALL
+            .into_iter()
+            .find(|kind| kind.name() == name)
+            .unwrap_or(Kind::Device)
+    })
 }
 
 /// `stem` may contain dots, which `Path::with_extension` would cut off.
