@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Validity starts this long before now: devices boot with clocks that are behind.
-const BACKDATE_S: i64 = 60 * 60;
+pub(crate) const BACKDATE_S: i64 = 60 * 60;
 
 /// A certificate authority that lives in a directory: `ca.crt` and `ca.key`, and `root.crt` if the former is an intermediate.
 pub struct Authority {

@@ -191,13 +191,78 @@ pub enum CertsError {
     #[error("the inventory entry cannot be encoded: {0}")]
     Inventory(#[from] serde_json::Error),
     /// The same, from a file.
-    #[error("{}: {source}", .path.display())]
+    #[error("{}: request refused: {source}", .path.display())]
     RequestFile {
         /// Which file.
         path: PathBuf,
         /// The rule that it breaks.
         source: RequestError,
     },
+    /// The device has this certificate already.
+    #[error("{} is for this key already: to renew it before it ends, add --replace", .0.display())]
+    HasCertificate(PathBuf),
+    /// The device has a certificate for another key.
+    #[error(
+        "{} is for another key: to put one for the request's key in its place, sign that request alone with --replace",
+        .0.display()
+    )]
+    HasOtherCertificate(PathBuf),
+    /// A private key lies where a certificate for another key would go.
+    #[error("{} is the key of the certificate that is there, and not of the request: move it away, or choose another id", .0.display())]
+    KeyBeside(PathBuf),
+    /// An id for a folder of requests.
+    #[error("{} is a folder: --id is for one request", .0.display())]
+    OneIdForMany(PathBuf),
+    /// A folder without requests.
+    #[error("{} holds no file that ends in .csr", .0.display())]
+    NoRequests(PathBuf),
+    /// Two requests of one id.
+    #[error("{}: another request here is for {id:?} too: keep one of them", .path.display())]
+    SecondRequest {
+        /// The second one's file.
+        path: PathBuf,
+        /// Whom both name.
+        id: String,
+    },
+    /// Some of several were not done; each was named.
+    #[error("{0} could not be {1}: see above")]
+    NotAll(usize, &'static str),
+    /// A certificate that cannot be renewed, since it was not issued here.
+    #[error("{}: not a certificate that can be renewed here: {problem}", .path.display())]
+    NotOurs {
+        /// Which file.
+        path: PathBuf,
+        /// What speaks against it.
+        problem: String,
+    },
+    /// There is no certificate of this name in the directory.
+    #[error(
+        "{id:?} has no certificate in {}: see `motemq-certs ls`; a device that enrolled by itself renews by itself",
+        .dir.display()
+    )]
+    NothingToRenew {
+        /// What was to be renewed.
+        id: String,
+        /// The authority's directory.
+        dir: PathBuf,
+    },
+    /// What is to be renewed was revoked.
+    #[error(
+        "{} was revoked: to trust it again, move it and its key away and issue a new one",
+        .0.display()
+    )]
+    RenewRevoked(PathBuf),
+    /// A key of a kind that is not made here.
+    #[error("{}: no new {kind} key can be made here: add --reuse-key", .path.display())]
+    NoNewKey {
+        /// The certificate.
+        path: PathBuf,
+        /// The kind of its key.
+        kind: String,
+    },
+    /// A time span that is none.
+    #[error("{0:?} is no time span: give days, such as 30d")]
+    Within(String),
     /// A serial number that is none.
     #[error(
         "{0:?} is no serial number: give 1 to 20 bytes in hexadecimal, as `motemq-certs ls` shows them"

@@ -44,19 +44,98 @@ pub(crate) fn read(path: &Path) -> Result<Option<String>, CertsError> {
 /// Puts a file with `contents` in the place of the one at `path`, or there if there is none: at any time a reader sees the old one
 /// or the new one, also after a power loss. Mode and owner of the old one stay; a link stays one, its target is replaced.
 pub(crate) fn replace(path: &Path, contents: &[u8], access: Access) -> Result<(), CertsError> {
-    let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    let directory = target.parent().unwrap_or_else(|| Path::new("."));
-    fs::create_dir_all(directory).map_err(|error| CertsError::file(directory, error))?;
-    let temporary = temporary_path(&target);
-    let replaced = write_like(&temporary, &target, contents, access)
-        .and_then(|()| fs::rename(&temporary, &target))
-        .and_then(|()| sync_directory(directory))
-        .map_err(|error| CertsError::file(&target, error));
-    if replaced.is_err() {
-        // Whatever is left of it: the caller's error is the better story.
-        let _ = fs::remove_file(&temporary);
+    Replacement::write(path, contents, access)?.take_place()
+}
+
+/// As [`replace`] for two files that belong together: both are complete before the first takes its place.
+pub(crate) fn replace_both(
+    first: (&Path, &[u8], Access),
+    second: (&Path, &[u8], Access),
+) -> Result<(), CertsError> {
+    let first = Replacement::write(first.0, first.1, first.2)?;
+    let second = Replacement::write(second.0, second.1, second.2)?;
+    first.rename()?;
+    second.rename()?;
+    first.sync()?;
+    second.sync()
+}
+
+/// Gives the file at `path`, if there is one, a second name: its own with `.suffix` behind it. A file of that name stays.
+pub(crate) fn keep_beside(path: &Path, suffix: &str) -> Result<(), CertsError> {
+    let Ok(original) = fs::canonicalize(path) else {
+        return Ok(());
+    };
+    let mut kept = path.as_os_str().to_owned();
+    kept.push(format!(".{suffix}"));
+    let kept = PathBuf::from(kept);
+    match fs::hard_link(&original, &kept) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        // Not every file system has links. The copy has the original's mode.
+        Err(_) => match fs::copy(&original, &kept) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(CertsError::file(kept, error)),
+        },
     }
-    replaced
+}
+
+/// A complete file under a temporary name, which goes when it is not used.
+struct Replacement {
+    temporary: PathBuf,
+    target: PathBuf,
+}
+
+impl Replacement {
+    fn write(path: &Path, contents: &[u8], access: Access) -> Result<Self, CertsError> {
+        let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        if let Some(directory) = target.parent() {
+            fs::create_dir_all(directory).map_err(|error| CertsError::file(directory, error))?;
+        }
+        let replacement = Self {
+            temporary: temporary_path(&target),
+            target,
+        };
+        write_like(
+            &replacement.temporary,
+            &replacement.target,
+            contents,
+            access,
+        )
+        .map_err(|error| CertsError::file(&replacement.target, error))?;
+        Ok(replacement)
+    }
+
+    fn take_place(&self) -> Result<(), CertsError> {
+        self.rename()?;
+        self.sync()
+    }
+
+    fn rename(&self) -> Result<(), CertsError> {
+        fs::rename(&self.temporary, &self.target)
+            .map_err(|error| CertsError::file(&self.target, error))
+    }
+
+    /// Has the name on disk.
+    fn sync(&self) -> Result<(), CertsError> {
+        #[cfg(unix)]
+        {
+            let directory = match self.target.parent() {
+                Some(directory) if !directory.as_os_str().is_empty() => directory,
+                _ => Path::new("."),
+            };
+            File::open(directory)
+                .and_then(|directory| directory.sync_all())
+                .map_err(|error| CertsError::file(directory, error))?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Replacement {
+    fn drop(&mut self) {
+        // Gone already when it was renamed; else the caller's error is the better story.
+        let _ = fs::remove_file(&self.temporary);
+    }
 }
 
 /// Writes `temporary` so that it can take the place of `target`.
@@ -78,24 +157,6 @@ fn write_like(temporary: &Path, target: &Path, contents: &[u8], access: Access) 
     let _ = target;
     file.write_all(contents)?;
     file.sync_all()
-}
-
-/// Has the names in `directory` on disk.
-fn sync_directory(directory: &Path) -> io::Result<()> {
-    #[cfg(unix)]
-    {
-        let directory = if directory.as_os_str().is_empty() {
-            Path::new(".")
-        } else {
-            directory
-        };
-        File::open(directory)?.sync_all()
-    }
-    #[cfg(not(unix))]
-    {
-        let _ = directory;
-        Ok(())
-    }
 }
 
 /// Fails when something is at `path`, even a dangling link.

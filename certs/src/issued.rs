@@ -37,6 +37,21 @@ pub struct Issued {
     pub private_key_der: Vec<u8>,
 }
 
+impl Signed {
+    /// Writes the certificate, alone or with the intermediate that issued it.
+    ///
+    /// # Errors
+    /// [`CertsError::AlreadyExists`].
+    pub fn write(&self, certificate: &Path, with_chain: bool) -> Result<(), CertsError> {
+        let pem = if with_chain {
+            &self.chain_pem
+        } else {
+            &self.certificate_pem
+        };
+        files::write_new(certificate, pem, Access::Everyone)
+    }
+}
+
 impl Issued {
     /// Fails when one of the files that are to be written is there already.
     ///

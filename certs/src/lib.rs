@@ -6,7 +6,8 @@
 //! allows, since a device pays for each byte of a handshake.
 //!
 //! Invariants:
-//! - No file is ever overwritten, and a file is either complete or absent under its final name.
+//! - A file is either complete or absent under its final name. Keys and certificates are never overwritten: what takes the
+//!   place of one leaves it beside under another name. The list of revoked certificates is replaced.
 //! - A private key is never readable by anyone but its owner, not even while it is being written.
 //! - Serials are 128 random bits; a certificate never outlives its issuer.
 //!
@@ -17,6 +18,7 @@ mod clock;
 mod crl;
 mod error;
 mod files;
+mod held;
 mod inspect;
 mod inventory;
 mod issued;
@@ -34,6 +36,7 @@ pub use authority::{Authority, Created};
 pub use clock::{Stopwatch, date, date_time, now_unix_s};
 pub use crl::{CRL_DAYS, RevocationList, Revoked, crl_path};
 pub use error::CertsError;
+pub use held::Held;
 pub use inspect::{certificate_der, certificate_names, expires_within, fingerprint_sha256};
 pub use inventory::{Entry, Inventory, Kind, Status};
 pub use issued::{Issued, Signed};

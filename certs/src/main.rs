@@ -32,6 +32,12 @@ enum Command {
     Batch(command::batch::Arguments),
     /// List what was issued.
     Ls(command::ls::Arguments),
+    /// Sign a key that stays where it was made: devices/ID.crt from a certificate signing request.
+    SignCsr(command::sign_csr::Arguments),
+    /// Issue a certificate that devices enrol with: claims/NAME.crt and claims/NAME.key.
+    Claim(command::claim::Arguments),
+    /// Issue certificates that take the place of those that end.
+    Renew(command::renew::Arguments),
     /// Take certificates back: enters them into ca.crl, which the broker reads.
     Revoke(command::revoke::Arguments),
     /// Write the list of revoked certificates, ca.crl, anew, or show it.
@@ -46,6 +52,9 @@ fn main() -> ExitCode {
         Command::Device(arguments) => command::device::run(&out, arguments),
         Command::Batch(arguments) => command::batch::run(&out, arguments),
         Command::Ls(arguments) => command::ls::run(&out, arguments),
+        Command::SignCsr(arguments) => command::sign_csr::run(&out, arguments),
+        Command::Claim(arguments) => command::claim::run(&out, arguments),
+        Command::Renew(arguments) => command::renew::run(&out, arguments),
         Command::Revoke(arguments) => command::revoke::run(&out, arguments),
         Command::Crl(arguments) => command::crl::run(&out, arguments),
     };

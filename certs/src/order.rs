@@ -12,7 +12,7 @@ pub const SERVER_DAYS: u32 = 397;
 /// How long a device certificate is valid unless said otherwise, in days: ten years.
 pub const DEVICE_DAYS: u32 = 3_652;
 /// How long claim certificates and those of enrolment services are valid unless said otherwise, in days.
-pub const CLAIM_DAYS: u32 = 397;
+pub const CLAIM_DAYS: u32 = 365;
 /// The longest validity in days, besides for ever: a hundred years.
 const DAYS_MAX: u32 = 36_524;
 /// How many attributes a certificate may have in the inventory, and how long they may be.

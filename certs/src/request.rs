@@ -72,12 +72,12 @@ pub enum RequestError {
     TooLong,
     /// The PEM text holds something else.
     #[error(
-        "holds a {0} and not a CERTIFICATE REQUEST: make one with `openssl req -new -key KEY -subj /CN=ID`"
+        "it is a {0} and not a CERTIFICATE REQUEST: make one with `openssl req -new -key KEY -subj /CN=ID`"
     )]
     NotARequest(String),
     /// It can be read neither as PEM nor as DER.
     #[error(
-        "is no certificate signing request in PEM or DER ({0}): make one with `openssl req -new -key KEY -subj /CN=ID`"
+        "it is no certificate signing request in PEM or DER ({0}): make one with `openssl req -new -key KEY -subj /CN=ID`"
     )]
     Malformed(&'static str),
     /// The signature does not belong to what is signed, or to the key in it.
@@ -217,6 +217,14 @@ impl Request {
     #[must_use]
     pub fn common_name(&self) -> Option<&str> {
         self.common_name.as_deref()
+    }
+
+    /// Whom the request names.
+    ///
+    /// # Errors
+    /// [`RequestError::NoCommonName`].
+    pub fn id(&self) -> Result<&str, RequestError> {
+        self.common_name().ok_or(RequestError::NoCommonName)
     }
 
     /// The alternative names that it asks for, in its order.

@@ -1,12 +1,15 @@
 //! The subcommands: each has its arguments, and returns what to tell the user.
 
 pub(crate) mod batch;
+pub(crate) mod claim;
 pub(crate) mod crl;
 pub(crate) mod device;
 pub(crate) mod init;
 pub(crate) mod ls;
+pub(crate) mod renew;
 pub(crate) mod revoke;
 pub(crate) mod server;
+pub(crate) mod sign_csr;
 
 use motemq_certs::{
     Authority, CertsError, Entry, Inventory, KeyType, Kind, Order, date, now_unix_s,
