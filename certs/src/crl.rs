@@ -16,6 +16,7 @@ use crate::{Authority, CertsError, Inventory, Reason, Status, serial};
 use rcgen::{
     CertificateRevocationListParams, KeyIdMethod, RevocationReason, RevokedCertParams, SerialNumber,
 };
+use serde::Serialize;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -26,27 +27,31 @@ use x509_parser::prelude::{CertificateRevocationList, FromDer as _};
 pub const CRL_DAYS: u32 = 7;
 
 /// A list of revoked certificates, as read.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct RevocationList {
     /// Its number, if it has one.
     pub number: Option<u64>,
     /// Who issued it.
     pub issuer: String,
     /// When it was made, in seconds since 1970.
+    #[serde(rename = "this_update")]
     pub this_update_unix_s: i64,
     /// When the next one is due, in seconds since 1970.
+    #[serde(rename = "next_update")]
     pub next_update_unix_s: Option<i64>,
     /// The certificates on it, in its order.
     pub revoked: Vec<Revoked>,
+    #[serde(skip)]
     der: Vec<u8>,
 }
 
 /// A certificate on a list.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Revoked {
     /// Its serial, lower-case hexadecimal.
     pub serial: String,
     /// When it was revoked, in seconds since 1970.
+    #[serde(rename = "at")]
     pub at_unix_s: i64,
     /// Why, if that was said.
     pub reason: Option<Reason>,

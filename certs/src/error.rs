@@ -260,6 +260,25 @@ pub enum CertsError {
         /// The kind of its key.
         kind: String,
     },
+    /// A file in which nothing is known.
+    #[error("it {0}")]
+    NothingKnown(&'static str),
+    /// A file that is of no use here.
+    #[error("{}: {problem}", .path.display())]
+    InFile {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A broker that cannot be asked.
+    #[error("{peer}: {problem}")]
+    Probe {
+        /// The address as given.
+        peer: String,
+        /// What went wrong.
+        problem: String,
+    },
     /// A time span that is none.
     #[error("{0:?} is no time span: give days, such as 30d")]
     Within(String),

@@ -55,7 +55,7 @@ impl Held {
             Ok(Self {
                 has_private_key: private_key.exists(),
                 is_chain: pem.matches("-----BEGIN CERTIFICATE-----").count() > 1,
-                kind: kind(parsed, &names).ok_or_else(|| {
+                kind: Self::kind_of(parsed, &names).ok_or_else(|| {
                     not_ours("its usage and names are not of a kind that is issued here".to_owned())
                 })?,
                 common_name: common_name(parsed).unwrap_or_default(),
@@ -70,6 +70,25 @@ impl Held {
             })
         });
         held.map(Some)
+    }
+
+    /// What a certificate is for, by its usage and the form of its name.
+    pub(crate) fn kind_of(certificate: &X509Certificate<'_>, names: &[String]) -> Option<Kind> {
+        let usage = certificate.extended_key_usage().ok()??.value;
+        if usage.server_auth {
+            return (!usage.client_auth && !names.is_empty()).then_some(Kind::Server);
+        }
+        let [name] = names else {
+            return None;
+        };
+        let kinds = [
+            ("urn:mqtt:client:", Kind::Device),
+            ("urn:mqtt:claim:", Kind::Claim),
+            ("urn:mqtt:service:", Kind::Service),
+        ];
+        let mut kinds = kinds.into_iter();
+        let kind = kinds.find(|(prefix, _)| name.starts_with(prefix));
+        kind.filter(|_| usage.client_auth).map(|(_, kind)| kind)
     }
 
     /// The order for a certificate that says the same, valid as long as this one was or as said.
@@ -176,25 +195,6 @@ impl Held {
             &signed.certificate_pem
         }
     }
-}
-
-/// What a certificate is for, by its usage and the form of its name.
-fn kind(certificate: &X509Certificate<'_>, names: &[String]) -> Option<Kind> {
-    let usage = certificate.extended_key_usage().ok()??.value;
-    if usage.server_auth {
-        return (!usage.client_auth && !names.is_empty()).then_some(Kind::Server);
-    }
-    let [name] = names else {
-        return None;
-    };
-    let kinds = [
-        ("urn:mqtt:client:", Kind::Device),
-        ("urn:mqtt:claim:", Kind::Claim),
-        ("urn:mqtt:service:", Kind::Service),
-    ];
-    let mut kinds = kinds.into_iter();
-    let kind = kinds.find(|(prefix, _)| name.starts_with(prefix));
-    kind.filter(|_| usage.client_auth).map(|(_, kind)| kind)
 }
 
 fn common_name(certificate: &X509Certificate<'_>) -> Option<String> {

@@ -63,7 +63,8 @@ pub fn fingerprint_sha256(der: &[u8]) -> String {
     pairs.join(":")
 }
 
-fn name_text(name: &GeneralName<'_>) -> Option<String> {
+/// A DNS name, address or URI as text.
+pub(crate) fn name_text(name: &GeneralName<'_>) -> Option<String> {
     match name {
         GeneralName::DNSName(text) | GeneralName::URI(text) => Some((*text).to_owned()),
         GeneralName::IPAddress(bytes) => address_text(bytes),

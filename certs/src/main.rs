@@ -40,6 +40,10 @@ enum Command {
     Renew(command::renew::Arguments),
     /// Take certificates back: enters them into ca.crl, which the broker reads.
     Revoke(command::revoke::Arguments),
+    /// Say what is in a file, or what a broker shows: certificates, requests, lists, keys.
+    Inspect(command::inspect::Arguments),
+    /// Check certificates: chain, validity, usage, revocation, key; exit code 1 when something is not good.
+    Verify(command::verify::Arguments),
     /// Write the list of revoked certificates, ca.crl, anew, or show it.
     Crl(command::crl::Arguments),
 }
@@ -56,6 +60,8 @@ fn main() -> ExitCode {
         Command::Claim(arguments) => command::claim::run(&out, arguments),
         Command::Renew(arguments) => command::renew::run(&out, arguments),
         Command::Revoke(arguments) => command::revoke::run(&out, arguments),
+        Command::Inspect(arguments) => command::inspect::run(&out, arguments),
+        Command::Verify(arguments) => command::verify::run(&out, arguments),
         Command::Crl(arguments) => command::crl::run(&out, arguments),
     };
     match done {

@@ -2,11 +2,13 @@
 
 use crate::CertsError;
 use rcgen::RevocationReason;
+use serde::Serialize;
 use std::fmt;
 use std::str::FromStr;
 
 /// A reason, as lists of revoked certificates know it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Reason {
     /// None is given.
     Unspecified,

@@ -526,7 +526,7 @@ fn subject_decoration(subject: &X509Name<'_>) -> Vec<String> {
 }
 
 /// Text from a request as it may stand in a message: bounded, and without control characters.
-fn printable(text: &str) -> String {
+pub(crate) fn printable(text: &str) -> String {
     text.chars()
         .take(256)
         .map(|character| {

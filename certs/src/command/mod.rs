@@ -5,11 +5,15 @@ pub(crate) mod claim;
 pub(crate) mod crl;
 pub(crate) mod device;
 pub(crate) mod init;
+pub(crate) mod inspect;
 pub(crate) mod ls;
+pub(crate) mod probe;
 pub(crate) mod renew;
 pub(crate) mod revoke;
 pub(crate) mod server;
 pub(crate) mod sign_csr;
+pub(crate) mod trust;
+pub(crate) mod verify;
 
 use motemq_certs::{
     Authority, CertsError, Entry, Inventory, KeyType, Kind, Order, date, now_unix_s,
