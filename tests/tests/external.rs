@@ -10,6 +10,7 @@
 )]
 
 mod external {
+    mod certificate_life;
     mod durability;
     mod mosquitto;
     mod mosquitto_acl;
