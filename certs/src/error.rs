@@ -279,9 +279,6 @@ pub enum CertsError {
         /// What went wrong.
         problem: String,
     },
-    /// A time span that is none.
-    #[error("{0:?} is no time span: give days, such as 30d")]
-    Within(String),
     /// A serial number that is none.
     #[error(
         "{0:?} is no serial number: give 1 to 20 bytes in hexadecimal, as `motemq-certs ls` shows them"

@@ -132,7 +132,7 @@ fn table(entries: &[&Entry], now_unix_s: i64) -> String {
 }
 
 /// A number of days, in seconds.
-fn days(text: &str) -> Result<i64, String> {
+pub(super) fn days(text: &str) -> Result<i64, String> {
     let days = text.strip_suffix('d').unwrap_or(text).parse::<u32>();
     let days = days.map_err(|_| "give a number of days, such as 30d".to_owned())?;
     Ok(i64::from(days) * 24 * 60 * 60)

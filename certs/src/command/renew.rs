@@ -12,7 +12,6 @@ use std::path::{Path, PathBuf};
 
 /// More certificates than this are counted and not named.
 const NAMED_MAX: usize = 20;
-const DAY_S: i64 = 24 * 60 * 60;
 
 #[derive(Debug, clap::Args)]
 #[command(group = clap::ArgGroup::new("what").required(true).multiple(true))]
@@ -24,7 +23,7 @@ pub(crate) struct Arguments {
     #[arg(long, group = "what")]
     server: bool,
     /// Every certificate here that ends within so many days, such as 30d.
-    #[arg(long, group = "what", value_name = "DAYS", value_parser = days)]
+    #[arg(long, group = "what", value_name = "DAYS", value_parser = super::ls::days)]
     within: Option<i64>,
     /// Keep the key; so do certificates whose key is not here.
     #[arg(long)]
@@ -55,8 +54,8 @@ pub(crate) fn run(dir: &Path, arguments: &Arguments) -> Result<String, CertsErro
         }
     }
     let mut failed = 0;
-    if let Some(within_days) = arguments.within {
-        let end_unix_s = now_unix_s() + within_days * DAY_S;
+    if let Some(within_s) = arguments.within {
+        let end_unix_s = now_unix_s() + within_s;
         failed += choose_ending(dir, &inventory, end_unix_s, &mut chosen)?;
         name_elsewhere(&mut text, dir, &inventory, end_unix_s);
     }
@@ -90,14 +89,6 @@ pub(crate) fn run(dir: &Path, arguments: &Arguments) -> Result<String, CertsErro
     }
     let _ = io::stdout().write_all(text.as_bytes());
     Err(CertsError::NotAll(failed, "renewed"))
-}
-
-/// Reads a number of days, as `30d` or `30`.
-fn days(text: &str) -> Result<i64, CertsError> {
-    let number = text.strip_suffix('d').unwrap_or(text).parse().ok();
-    number
-        .filter(|days| (0..=36_524).contains(days))
-        .ok_or_else(|| CertsError::Within(text.to_owned()))
 }
 
 /// The certificate of a device, or else of a claim.
