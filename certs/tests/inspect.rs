@@ -137,6 +137,10 @@ fn each_fault_has_its_sentence() {
     let other = Tool::new();
     let stranger = other.text("pki/devices/meter-1.crt");
     check(&[&stranger], "although the names agree");
+    other.done(&["--out", "third", "init", "--name", "Third"]);
+    let list = other.text("third/ca.crl");
+    let of_another = ["--ca", "pki/ca.crt", "--crl", &list, "pki/server.crt"];
+    check(&of_another, "not of its issuer");
     check(&[&tool.expired()], "expired on 2020-01-02");
     fs::copy(other.path("pki/server.key"), tool.path("pki/server.key")).unwrap();
     check(&["pki/server.crt"], "is another key");

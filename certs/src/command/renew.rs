@@ -67,9 +67,7 @@ pub(crate) fn run(dir: &Path, arguments: &Arguments) -> Result<String, CertsErro
         .collect::<Result<Vec<_>, _>>()?;
     let entries: Vec<Entry> = renewed.iter().map(Renewed::entry).collect();
     inventory.append(&entries)?;
-    for renewed in &renewed {
-        renewed.put_in_place()?;
-    }
+    put_in_place(&renewed)?;
     tell(&mut text, &renewed);
     if arguments.revoke && !renewed.is_empty() {
         let serials = chosen.iter().map(|held| held.serial().to_owned());
@@ -258,6 +256,23 @@ impl<'a> Renewed<'a> {
             New::Certificate(signed) => self.held.replace_certificate(signed),
         }
     }
+}
+
+/// Puts all in place, several at once: what takes time is waiting for the disk.
+fn put_in_place(renewed: &[Renewed<'_>]) -> Result<(), CertsError> {
+    const THREADS: usize = 16;
+    let part = renewed.len().div_ceil(THREADS).max(1);
+    std::thread::scope(|scope| {
+        let parts = renewed
+            .chunks(part)
+            .map(|part| scope.spawn(|| part.iter().try_for_each(Renewed::put_in_place)));
+        let parts: Vec<_> = parts.collect();
+        let outcomes = parts.into_iter().map(|part| match part.join() {
+            Ok(outcome) => outcome,
+            Err(panic) => std::panic::resume_unwind(panic),
+        });
+        outcomes.collect::<Result<Vec<()>, _>>().map(drop)
+    })
 }
 
 fn tell(text: &mut String, renewed: &[Renewed<'_>]) {

@@ -7,10 +7,11 @@ use motemq_certs::{
 };
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier as _;
-use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, ServerName, UnixTime};
 use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
 use rustls::{CertificateError, Error, RootCertStore};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -50,13 +51,18 @@ impl Finding {
 
 /// What is trusted, and what is revoked.
 pub(crate) struct Trust {
-    provider: Arc<CryptoProvider>,
-    roots: RootCertStore,
+    /// `None` where there is no authority to trust.
+    verifiers: Option<Verifiers>,
     anchors: Vec<CertificateFacts>,
     from: Vec<PathBuf>,
-    lists: Vec<CertificateRevocationListDer<'static>>,
-    revoked: Vec<(PathBuf, RevocationList)>,
+    lists: Vec<(PathBuf, RevocationList)>,
     inventory: Option<Inventory>,
+}
+
+/// How rustls decides.
+struct Verifiers {
+    client: Arc<dyn ClientCertVerifier>,
+    server: Arc<WebPkiServerVerifier>,
 }
 
 impl Trust {
@@ -77,43 +83,42 @@ impl Trust {
             _ => crl.to_vec(),
         };
         let mut trust = Self {
-            provider: Arc::new(aws_lc_rs::default_provider()),
-            roots: RootCertStore::empty(),
+            verifiers: None,
             anchors: Vec::new(),
             from: authorities,
             lists: Vec::new(),
-            revoked: Vec::new(),
             inventory: ca.is_empty().then(|| Inventory::open(dir)).transpose()?,
         };
+        let mut roots = RootCertStore::empty();
         for path in trust.from.clone() {
-            trust.take_authorities(&path)?;
+            trust.take_authorities(&path, &mut roots)?;
         }
         for path in lists {
-            trust.take_list(path)?;
+            let list = RevocationList::parse(&read(&path)?);
+            let list = list.map_err(|error| in_file(&path, &error.to_string()))?;
+            trust.lists.push((path, list));
+        }
+        if !roots.is_empty() {
+            let verifiers = Verifiers::new(roots.into(), &trust.lists);
+            trust.verifiers = Some(verifiers.map_err(|problem| in_file(dir, &problem))?);
         }
         Ok(trust)
     }
 
-    fn take_authorities(&mut self, path: &Path) -> Result<(), CertsError> {
+    fn take_authorities(
+        &mut self,
+        path: &Path,
+        roots: &mut RootCertStore,
+    ) -> Result<(), CertsError> {
         let certificates = certificates(&read(path)?);
         if certificates.is_empty() {
             return Err(in_file(path, "holds no certificate"));
         }
         for certificate in certificates {
             self.anchors.push(CertificateFacts::of_der(&certificate)?);
-            let added = self.roots.add(certificate);
+            let added = roots.add(certificate);
             added.map_err(|error| in_file(path, &error.to_string()))?;
         }
-        Ok(())
-    }
-
-    fn take_list(&mut self, path: PathBuf) -> Result<(), CertsError> {
-        let bytes = read(&path)?;
-        let list =
-            RevocationList::parse(&bytes).map_err(|error| in_file(&path, &error.to_string()))?;
-        self.lists
-            .push(CertificateRevocationListDer::from(list.der().to_vec()));
-        self.revoked.push((path, list));
         Ok(())
     }
 
@@ -148,11 +153,11 @@ impl Trust {
     ) -> Vec<Finding> {
         let from = self.from.iter().map(|path| path.display().to_string());
         let from = from.collect::<Vec<_>>().join(", ");
-        if self.roots.is_empty() {
+        let Some(verifiers) = &self.verifiers else {
             return vec![Finding::bad(
                 "there is no authority to check it with: name one with --ca",
             )];
-        }
+        };
         if facts.is_authority {
             return vec![self.authority(facts, &from)];
         }
@@ -167,13 +172,13 @@ impl Trust {
         let time = std::time::Duration::from_secs(u64::try_from(now).unwrap_or(0));
         let time = UnixTime::since_unix_epoch(time);
         let verified = match purpose {
-            Purpose::Client => self.verify_client(leaf, others, time),
-            Purpose::Server => self.verify_server(leaf, others, facts, name, time),
+            Purpose::Client => verifiers.client(leaf, others, time),
+            Purpose::Server => verifiers.server(leaf, others, facts, name, time),
         };
         let trusted = Finding::good(format!("signed by an authority of {from}"));
-        let (does, list) = match purpose {
-            Purpose::Client => ("act as a client", "not revoked"),
-            Purpose::Server => ("act as a server", "not revoked"),
+        let does = match purpose {
+            Purpose::Client => "act as a client",
+            Purpose::Server => "act as a server",
         };
         match verified {
             Ok(()) => {
@@ -181,57 +186,23 @@ impl Trust {
                 if let Some(name) = name {
                     findings.push(Finding::good(format!("is for {name}")));
                 }
-                findings.push(if self.lists.is_empty() {
-                    Finding::good("no list of revoked certificates was there to look into")
-                } else {
-                    Finding::good(list)
-                });
+                findings.push(self.not_listed(facts));
                 findings
             }
             Err(error) => vec![Finding::bad(self.words(&error, facts, does, &from))],
         }
     }
 
-    fn verify_client(
-        &self,
-        leaf: &CertificateDer<'_>,
-        others: &[CertificateDer<'_>],
-        time: UnixTime,
-    ) -> Result<(), Error> {
-        let roots = Arc::new(self.roots.clone());
-        let verifier = WebPkiClientVerifier::builder_with_provider(roots, self.provider.clone())
-            .with_crls(self.lists.iter().cloned())
-            .allow_unknown_revocation_status()
-            .build()
-            .map_err(|error| Error::General(error.to_string()))?;
-        verifier.verify_client_cert(leaf, others, time).map(drop)
-    }
-
-    fn verify_server(
-        &self,
-        leaf: &CertificateDer<'_>,
-        others: &[CertificateDer<'_>],
-        facts: &CertificateFacts,
-        name: Option<&str>,
-        time: UnixTime,
-    ) -> Result<(), Error> {
-        let roots = Arc::new(self.roots.clone());
-        let verifier = WebPkiServerVerifier::builder_with_provider(roots, self.provider.clone())
-            .with_crls(self.lists.iter().cloned())
-            .allow_unknown_revocation_status()
-            .build()
-            .map_err(|error| Error::General(error.to_string()))?;
-        // Without a name to ask for, its own: a wildcard stands for any label. Who has none is found out before names are looked at.
-        let own = facts.names.iter().map(|name| name.replace('*', "any"));
-        let own = own.chain(["localhost".to_owned()]);
-        let name = match name {
-            Some(name) => ServerName::try_from(name.to_owned()).ok(),
-            None => own.map(ServerName::try_from).find_map(Result::ok),
-        };
-        let name = name.ok_or(Error::InvalidCertificate(CertificateError::NotValidForName))?;
-        verifier
-            .verify_server_cert(leaf, others, &name, &[], time)
-            .map(drop)
+    /// Of a certificate that no list names.
+    fn not_listed(&self, facts: &CertificateFacts) -> Finding {
+        let mut lists = self.lists.iter();
+        if self.lists.is_empty() {
+            Finding::good("there was no list of revoked certificates to look into")
+        } else if lists.any(|(_, list)| list.issuer == facts.issuer) {
+            Finding::good("not revoked")
+        } else {
+            Finding::bad("whether it is revoked is unknown: the list is not of its issuer")
+        }
     }
 
     /// An authority's own certificate, or an intermediate's.
@@ -249,7 +220,7 @@ impl Trust {
     /// Lists that should have been written anew say nothing about who was revoked since.
     fn lists_in_time(&self) -> Vec<Finding> {
         let now = now_unix_s();
-        let old = self.revoked.iter().filter_map(|(path, list)| {
+        let old = self.lists.iter().filter_map(|(path, list)| {
             let next = list.next_update_unix_s.filter(|next| *next < now)?;
             Some(Finding::bad(format!(
                 "{} was valid until {}: run `motemq-certs crl`",
@@ -305,7 +276,7 @@ impl Trust {
                 )
             }
             CertificateError::Revoked => {
-                let mut listed = self.revoked.iter().flat_map(|(_, list)| &list.revoked);
+                let mut listed = self.lists.iter().flat_map(|(_, list)| &list.revoked);
                 let listed = listed.find(|revoked| revoked.serial == facts.serial);
                 let since = listed.map(|revoked| format!(" since {}", date(revoked.at_unix_s)));
                 format!(
@@ -327,6 +298,56 @@ impl Trust {
             }
             error => error.to_string(),
         }
+    }
+}
+
+impl Verifiers {
+    fn new(roots: Arc<RootCertStore>, lists: &[(PathBuf, RevocationList)]) -> Result<Self, String> {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let lists = lists.iter().map(|(_, list)| list.der().to_vec());
+        let lists: Vec<_> = lists.map(CertificateRevocationListDer::from).collect();
+        let client = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone());
+        let client = client
+            .with_crls(lists.clone())
+            .allow_unknown_revocation_status();
+        let server = WebPkiServerVerifier::builder_with_provider(roots, provider);
+        let server = server.with_crls(lists).allow_unknown_revocation_status();
+        Ok(Self {
+            client: client.build().map_err(|error| error.to_string())?,
+            server: server.build().map_err(|error| error.to_string())?,
+        })
+    }
+
+    fn client(
+        &self,
+        leaf: &CertificateDer<'_>,
+        others: &[CertificateDer<'_>],
+        time: UnixTime,
+    ) -> Result<(), Error> {
+        let verified = self.client.verify_client_cert(leaf, others, time);
+        verified.map(drop)
+    }
+
+    fn server(
+        &self,
+        leaf: &CertificateDer<'_>,
+        others: &[CertificateDer<'_>],
+        facts: &CertificateFacts,
+        name: Option<&str>,
+        time: UnixTime,
+    ) -> Result<(), Error> {
+        // Without a name to ask for, its own: a wildcard stands for any label. Who has none is found out before names are looked at.
+        let own = facts.names.iter().map(|name| name.replace('*', "any"));
+        let own = own.chain(["localhost".to_owned()]);
+        let name = match name {
+            Some(name) => ServerName::try_from(name.to_owned()).ok(),
+            None => own.map(ServerName::try_from).find_map(Result::ok),
+        };
+        let name = name.ok_or(Error::InvalidCertificate(CertificateError::NotValidForName))?;
+        let verified = self
+            .server
+            .verify_server_cert(leaf, others, &name, &[], time);
+        verified.map(drop)
     }
 }
 
