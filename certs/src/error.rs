@@ -51,7 +51,7 @@ pub enum CertsError {
     #[error("{} has expired: create a new authority in another directory", .0.display())]
     AuthorityExpired(PathBuf),
     /// A device id that cannot be a common name and a client id.
-    #[error("device id {id:?} {problem}: choose another id")]
+    #[error("id {id:?} {problem}: choose another id")]
     DeviceId {
         /// The id as given.
         id: String,

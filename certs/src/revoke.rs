@@ -128,7 +128,7 @@ impl Chosen {
         let is_meant = |entry: &&Entry| revocation.kind.is_none_or(|kind| kind == entry.kind);
         let entries: Vec<&Entry> = inventory.of_id(id).filter(is_meant).collect();
         let Some(first) = entries.first() else {
-            self.unknown.push(id.to_owned());
+            self.unknown.push(format!("{id:?}"));
             return Ok(());
         };
         if let Some(other) = entries.iter().find(|entry| entry.kind != first.kind) {

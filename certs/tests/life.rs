@@ -166,6 +166,18 @@ fn within_renews_what_ends_and_nothing_else() {
 }
 
 #[test]
+fn what_ends_with_its_authority_is_not_renewed_again_and_again() {
+    let tool = Tool::new();
+    tool.done(&["device", "meter-1", "--days", "36000"]);
+    tool.done(&["device", "meter-2", "--days", "10"]);
+    let serial = tool.held("devices/meter-1").serial().to_owned();
+    let said = tool.done(&["renew", "--within", "9000d"]);
+    assert!(said.contains("authority    ends"), "{said}");
+    assert!(said.contains("meter-2.crt"), "{said}");
+    assert_eq!(tool.held("devices/meter-1").serial(), serial);
+}
+
+#[test]
 fn an_old_certificate_stays_valid_unless_it_is_revoked() {
     let tool = Tool::new();
     tool.done(&[

@@ -56,7 +56,22 @@ pub(crate) fn run(dir: &Path, arguments: &Arguments) -> Result<String, CertsErro
     let mut failed = 0;
     if let Some(within_s) = arguments.within {
         let end_unix_s = now_unix_s() + within_s;
-        failed += choose_ending(dir, &inventory, end_unix_s, &mut chosen)?;
+        let (ending, unreadable) = ending(dir, &inventory, end_unix_s)?;
+        failed += unreadable;
+        // What ends with its authority would not end later.
+        let authority_ends = authority.not_after_unix_s();
+        let (bound, ending) = ending
+            .into_iter()
+            .partition::<Vec<_>, _>(|held| held.not_after_unix_s() >= authority_ends);
+        chosen.extend(ending);
+        if !bound.is_empty() {
+            let _ = writeln!(
+                text,
+                "authority    ends {}, and {} certificates with it: make a new one with `motemq-certs --out DIR init`",
+                date(authority_ends),
+                bound.len()
+            );
+        }
         name_elsewhere(&mut text, dir, &inventory, end_unix_s);
     }
     let mut seen = HashSet::new();
@@ -111,31 +126,30 @@ fn is_revoked(inventory: &Inventory, held: &Held) -> bool {
     entry.is_some_and(|entry| entry.status == Status::Revoked)
 }
 
-/// Adds what ends in time; what cannot be read is named, and counted in the result.
-fn choose_ending(
+/// What ends in time, and how much could not be read, which is named.
+fn ending(
     dir: &Path,
     inventory: &Inventory,
     end_unix_s: i64,
-    chosen: &mut Vec<Held>,
-) -> Result<usize, CertsError> {
-    let mut failed = 0;
+) -> Result<(Vec<Held>, usize), CertsError> {
+    let (mut ending, mut unreadable) = (Vec::new(), 0);
     for stem in stems(dir)? {
         match Held::open(&stem) {
             Ok(Some(held)) => {
                 if held.not_after_unix_s() < end_unix_s && !is_revoked(inventory, &held) {
-                    chosen.push(held);
+                    ending.push(held);
                 }
             }
+            Ok(None) => {}
             // What else lies beside the authority's files is no concern of ours.
             Err(CertsError::NotOurs { .. }) if stem.parent() == Some(dir) => {}
-            Ok(None) => {}
             Err(error) => {
-                failed += 1;
+                unreadable += 1;
                 let _ = writeln!(io::stderr(), "motemq-certs: {error}");
             }
         }
     }
-    Ok(failed)
+    Ok((ending, unreadable))
 }
 
 /// Where certificates lie that were issued here, without their endings.
