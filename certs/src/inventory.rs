@@ -43,6 +43,10 @@ pub struct Entry {
     /// What it was enrolled with, if it was: `certificate SERIAL`, `claim NAME` or `token SHA-256`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub enrolled_by: Option<String>,
+    /// SHA-256 over the subject public key info, lower-case hexadecimal, if it was enrolled: who asks again with the same key
+    /// gets the same certificate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub public_key: Option<String>,
 }
 
 impl Entry {
@@ -61,6 +65,7 @@ impl Entry {
             key_type: Some(signed.key_type.clone()),
             attributes: order.kept_attributes().clone(),
             enrolled_by: None,
+            public_key: None,
         }
     }
 }
@@ -339,6 +344,7 @@ mod tests {
             key_type: None,
             attributes: BTreeMap::new(),
             enrolled_by: None,
+            public_key: None,
         }
     }
 }

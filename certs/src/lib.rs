@@ -11,11 +11,13 @@
 //! - A private key is never readable by anyone but its owner, not even while it is being written.
 //! - Serials are 128 random bits; a certificate never outlives its issuer.
 //!
-//! Does not know: MQTT, the broker's configuration, who may have which identity.
+//! Does not know: MQTT, the broker's configuration. Who may have which identity is decided in [`enrol`], and nowhere else.
 
 mod authority;
 mod clock;
 mod crl;
+mod desk;
+pub mod enrol;
 mod error;
 mod facts;
 mod files;
@@ -32,10 +34,12 @@ mod request;
 mod revoke;
 mod root;
 mod serial;
+mod tokens;
 
 pub use authority::{Authority, Created};
 pub use clock::{Stopwatch, date, date_time, now_unix_s};
 pub use crl::{CRL_DAYS, RevocationList, Revoked, crl_path};
+pub use desk::{Allowed, Answered, Desk, Settings};
 pub use error::CertsError;
 pub use facts::{CertificateFacts, Facts, KeyFacts, RequestFacts, facts};
 pub use held::Held;
@@ -50,3 +54,4 @@ pub use request::{Form, Granted, REQUEST_BYTES_MAX, Request, RequestError, Reque
 pub use revoke::{Done, Revocation, Target};
 pub use root::{INTERMEDIATE_YEARS, Intermediate, ROOT_YEARS, Root};
 pub use serial::normal_serial;
+pub use tokens::{NewToken, Token, Tokens};

@@ -177,5 +177,6 @@ fn on_trust(authority: &Authority, serial: String, revocation: Revocation) -> En
         key_type: None,
         attributes: std::collections::BTreeMap::new(),
         enrolled_by: None,
+        public_key: None,
     }
 }

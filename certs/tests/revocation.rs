@@ -273,6 +273,7 @@ fn entry(serial: &str, status: Status) -> Entry {
         key_type: None,
         attributes: BTreeMap::new(),
         enrolled_by: None,
+        public_key: None,
     }
 }
 

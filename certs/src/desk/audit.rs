@@ -1,0 +1,189 @@
+//! Each decision as a line of JSON, and as one for people. Never a token.
+//!
+//! Requests that are refused because there are too many would fill the disk as fast as they come: of these there is a line every ten
+//! seconds, with the number of those that have none. The file is opened for each line, so it can be moved away at any time.
+
+use crate::CertsError;
+use crate::enrol::{Grant, Refusal, Requester, Wanted, Word};
+use serde::Serialize;
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::path::PathBuf;
+
+/// One decision.
+#[derive(Debug, Default, Serialize)]
+pub(super) struct Line {
+    at: i64,
+    outcome: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    login: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    login_serial: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key_type: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    public_key: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    enrolled_by: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    serial: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
+    /// How many requests that were too many have no line, since the last line.
+    #[serde(skip_serializing_if = "is_zero")]
+    unwritten: u64,
+}
+
+impl Line {
+    pub(super) fn at(now_s: i64) -> Self {
+        Self {
+            at: now_s,
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn asked_by(&mut self, requester: &Requester) {
+        self.client_id = Some(requester.client_id.clone());
+        self.login = Some(requester.login.as_str());
+        self.user.clone_from(&requester.user);
+        self.login_serial = requester.login.serial().map(str::to_owned);
+    }
+
+    pub(super) fn asked_for(&mut self, wanted: &Wanted) {
+        self.id = wanted
+            .common_name
+            .clone()
+            .or_else(|| self.client_id.clone());
+        self.key_type = Some(wanted.key_type.clone());
+        self.public_key = Some(wanted.public_key.clone());
+    }
+
+    pub(super) fn granted(&mut self, grant: &Grant) {
+        self.id = Some(grant.id.clone());
+        self.enrolled_by = Some(grant.enrolled_by.clone());
+        self.warnings.extend(grant.warnings.iter().cloned());
+    }
+
+    pub(super) fn left_out(&mut self, what: Vec<String>) {
+        let warnings = what.into_iter().map(|what| format!("left out: {what}"));
+        self.warnings.extend(warnings);
+    }
+
+    pub(super) fn issued(&mut self, serial: &str) {
+        self.outcome = "issued";
+        self.serial = Some(serial.to_owned());
+    }
+
+    pub(super) fn repeated(&mut self, serial: &str) {
+        self.outcome = "repeated";
+        self.serial = Some(serial.to_owned());
+    }
+
+    /// `cause` is for the operator only.
+    pub(super) fn refuse(&mut self, refusal: &Refusal, cause: Option<String>) {
+        self.outcome = "refused";
+        self.reason = Some(refusal.word.as_str());
+        self.serial = None;
+        self.message = Some(cause.unwrap_or_else(|| refusal.message.clone()));
+    }
+
+    fn is_busy(&self) -> bool {
+        self.reason == Some(Word::Busy.as_str())
+    }
+
+    /// For people: what devices chose is quoted, so that it cannot look like something else.
+    fn text(&self) -> String {
+        let quoted = |text: &Option<String>| match text {
+            Some(text) => format!("{text:?}"),
+            None => "?".to_owned(),
+        };
+        let mut text = match self.outcome {
+            "refused" => format!(
+                "refused {} for {}",
+                self.reason.unwrap_or_default(),
+                quoted(&self.id)
+            ),
+            outcome => format!(
+                "{outcome} {} to {} by {}",
+                self.serial.as_deref().unwrap_or_default(),
+                quoted(&self.id),
+                quoted(&self.enrolled_by)
+            ),
+        };
+        let (client, login) = (quoted(&self.client_id), self.login.unwrap_or("?"));
+        text += &format!(", client {client} with {login}");
+        if let Some(whose) = self.login_serial.as_ref().or(self.user.as_ref()) {
+            text += &format!(" {}", whose.escape_debug());
+        }
+        for more in self.message.iter().chain(&self.warnings) {
+            text += &format!("; {}", more.escape_debug());
+        }
+        if self.unwritten > 0 {
+            text += &format!("; {} more were too many", self.unwritten);
+        }
+        text
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "what serde calls")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+/// The file.
+#[derive(Debug)]
+pub(super) struct Audit {
+    path: PathBuf,
+    unwritten: u64,
+    busy_at_s: Option<i64>,
+}
+
+impl Audit {
+    pub(super) fn new(path: PathBuf) -> Self {
+        Self {
+            path,
+            unwritten: 0,
+            busy_at_s: None,
+        }
+    }
+
+    /// Writes the line down; returns it for people, or `None` when it is only counted.
+    pub(super) fn write(&mut self, line: &mut Line) -> Result<Option<String>, CertsError> {
+        if line.is_busy() {
+            let since_s = self.busy_at_s.map(|at_s| (line.at - at_s).abs());
+            if since_s.is_some_and(|since_s| since_s < BUSY_INTERVAL_S) {
+                self.unwritten += 1;
+                return Ok(None);
+            }
+            self.busy_at_s = Some(line.at);
+        }
+        line.unwritten = self.unwritten;
+        let mut bytes = serde_json::to_vec(line)?;
+        bytes.push(b'\n');
+        let mut options = OpenOptions::new();
+        options.append(true).create(true);
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::OpenOptionsExt;
+            options.mode(0o600);
+        }
+        options
+            .open(&self.path)
+            .and_then(|mut file| file.write_all(&bytes))
+            .map_err(|error| CertsError::file(&self.path, error))?;
+        self.unwritten = 0;
+        Ok(Some(line.text()))
+    }
+}
+
+const BUSY_INTERVAL_S: i64 = 10;

@@ -1,0 +1,301 @@
+//! Where requests for certificates are answered: the decision of [`enrol`](crate::enrol), with the files that it needs and changes.
+//!
+//! Order: the inventory says what is issued, then `enrolled/SERIAL.crt` has it, then the audit says so, and only then is there an
+//! answer. Whatever a crash leaves out, the same request leads to the same certificate, or to one for the same key and id.
+//!
+//! Between decision and entry nobody else writes the inventory, so two services cannot both use one token. Tokens, allow-list and
+//! inventory are read again before each decision.
+//!
+//! Does not know: MQTT. The clock is an argument.
+
+mod allowed;
+mod audit;
+
+use crate::enrol::{
+    Answer, Certificate, Decision, Enroller, Form, Grant, Known, Payload, Rates, Refusal,
+    Requester, Rules, Wanted, Word,
+};
+use crate::files::{self, Access};
+use crate::{Authority, CertsError, Entry, Inventory, Kind, Order, Request, Tokens, Validity};
+pub use allowed::Allowed;
+use allowed::List;
+use audit::{Audit, Line};
+use std::path::{Path, PathBuf};
+
+/// How requests are answered.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The names by which the service logs in, which no device gets.
+    pub own_names: Vec<String>,
+    /// The kinds of keys that are certified, such as `p256`; `rsa` means every size.
+    pub key_types: Vec<String>,
+    /// How many requests per second are answered, of each kind of login, in the long run.
+    pub rate_per_s: u32,
+    /// How long a requester waits between requests, in seconds; 0 for no time.
+    pub per_id_interval_s: u32,
+    /// Which ids can be claimed.
+    pub allowed: Allowed,
+    /// How long certificates are valid.
+    pub validity: Validity,
+    /// Where each decision is written down.
+    pub audit: PathBuf,
+}
+
+/// An answer, and what to tell people about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answered {
+    /// What the device gets.
+    pub answer: Answer,
+    /// What happened, without a token; `None` for one of many requests that were too many.
+    pub line: Option<String>,
+}
+
+/// Answers requests from the files of one authority.
+#[derive(Debug)]
+pub struct Desk {
+    authority: Authority,
+    inventory: Inventory,
+    tokens: Tokens,
+    allowed: List,
+    enroller: Enroller,
+    validity: Validity,
+    audit: Audit,
+}
+
+impl Desk {
+    /// Reads what is known.
+    ///
+    /// # Errors
+    /// Those of [`Inventory::open`] and [`Tokens::open`], and [`CertsError::File`] for the allow-list.
+    pub fn open(authority: Authority, settings: Settings) -> Result<Self, CertsError> {
+        let rules = Rules {
+            own_names: settings.own_names,
+            key_types: settings.key_types,
+        };
+        let rates = Rates::new(settings.rate_per_s, settings.per_id_interval_s);
+        Ok(Self {
+            inventory: Inventory::open(authority.dir())?,
+            tokens: Tokens::open(authority.dir())?,
+            allowed: List::open(settings.allowed)?,
+            enroller: Enroller::new(rules, rates),
+            validity: settings.validity,
+            audit: Audit::new(settings.audit),
+            authority,
+        })
+    }
+
+    /// The authority that signs.
+    #[must_use]
+    pub fn authority(&self) -> &Authority {
+        &self.authority
+    }
+
+    /// Answers a request: the user properties that the broker made, and the client's payload.
+    pub fn answer(
+        &mut self,
+        properties: &[(String, String)],
+        payload: &[u8],
+        now_s: i64,
+    ) -> Answered {
+        let mut line = Line::at(now_s);
+        let answer = match self.try_answer(properties, payload, now_s, &mut line) {
+            Ok((form, certificate)) => Answer::issued(form, &certificate),
+            Err(Stop::Refused(refusal)) => {
+                line.refuse(&refusal, None);
+                Answer::refused(&refusal)
+            }
+            Err(Stop::Failed(error)) => {
+                let refusal = unavailable();
+                line.refuse(&refusal, Some(error.to_string()));
+                Answer::refused(&refusal)
+            }
+        };
+        match self.audit.write(&mut line) {
+            Ok(line) => Answered { answer, line },
+            // What is not written down is not given away.
+            Err(error) => Answered {
+                answer: Answer::refused(&unavailable()),
+                line: Some(format!("no answer, the audit cannot be written: {error}")),
+            },
+        }
+    }
+
+    fn try_answer(
+        &mut self,
+        properties: &[(String, String)],
+        payload: &[u8],
+        now_s: i64,
+        line: &mut Line,
+    ) -> Result<(Form, Certificate), Stop> {
+        let mut requester = Requester::parse(properties)?;
+        line.asked_by(&requester);
+        self.enroller.admit(&requester, now_s)?;
+        let payload = Payload::parse(payload)?;
+        requester.token = one_token(requester.token, payload.token)?;
+        let request = Request::parse(&payload.csr).map_err(Refusal::from)?;
+        let wanted = Wanted::of(&request);
+        line.asked_for(&wanted);
+        self.tokens.refresh()?;
+        self.allowed.refresh()?;
+        let certificate = self.give(&requester, &wanted, request, now_s, line)?;
+        Ok((payload.form, certificate))
+    }
+
+    /// Decides, and enters what is issued before anybody can decide otherwise.
+    fn give(
+        &mut self,
+        requester: &Requester,
+        wanted: &Wanted,
+        request: Request,
+        now_s: i64,
+        line: &mut Line,
+    ) -> Result<Certificate, Stop> {
+        let Self {
+            authority,
+            inventory,
+            tokens,
+            allowed,
+            enroller,
+            validity,
+            ..
+        } = self;
+        let mut given = None;
+        inventory.append_if(|inventory| {
+            let known = Known {
+                inventory,
+                tokens,
+                allowed: allowed.list(),
+            };
+            let (grant, before) = match enroller.decide(requester, wanted, known, now_s) {
+                Decision::Refuse(refusal) => return Err(Stop::Refused(refusal)),
+                Decision::Issue(grant) => (grant, None),
+                Decision::Repeat { serial, grant } => (grant, inventory.with_serial(&serial)),
+            };
+            line.granted(&grant);
+            let request = match request.common_name() {
+                Some(_) => request,
+                None => request.made_out_to(&grant.id),
+            };
+            let left_out = request.check(&grant.id, Kind::Device);
+            line.left_out(left_out.map_err(Refusal::from)?);
+            if let Some(entry) = before
+                && let Some(certificate) = kept(authority.dir(), entry)?
+            {
+                line.repeated(&certificate.serial);
+                given = Some(certificate);
+                return Ok(Vec::new());
+            }
+            let (entry, certificate) =
+                sign(authority, *validity, &grant, wanted, &request).map_err(refused_or_failed)?;
+            if certificate.not_after <= now_s {
+                let path = authority.certificate_path();
+                return Err(CertsError::AuthorityExpired(path).into());
+            }
+            line.issued(&certificate.serial);
+            given = Some(certificate);
+            Ok(vec![entry])
+        })?;
+        let certificate = given.ok_or_else(|| Stop::Refused(unavailable()))?;
+        keep(self.authority.dir(), &certificate)?;
+        Ok(certificate)
+    }
+}
+
+/// Why there is no certificate.
+enum Stop {
+    Refused(Refusal),
+    Failed(CertsError),
+}
+
+impl From<Refusal> for Stop {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl From<CertsError> for Stop {
+    fn from(error: CertsError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// That the authority is held to other names is the requester's matter, everything else is ours.
+fn refused_or_failed(error: CertsError) -> Stop {
+    match error {
+        CertsError::NotPermitted { .. } => {
+            Stop::Refused(Refusal::new(Word::IdNotAllowed, error.to_string()))
+        }
+        error => Stop::Failed(error),
+    }
+}
+
+fn unavailable() -> Refusal {
+    Refusal::new(
+        Word::Unavailable,
+        "the enrolment service cannot issue at present: ask again later, its log says why",
+    )
+}
+
+fn one_token(property: Option<String>, inside: Option<String>) -> Result<Option<String>, Refusal> {
+    match (property, inside) {
+        (Some(property), Some(inside)) if property != inside => Err(Refusal::new(
+            Word::BadRequest,
+            "one token came as user property and another in the payload: send one",
+        )),
+        (property, inside) => Ok(property.or(inside)),
+    }
+}
+
+fn sign(
+    authority: &Authority,
+    validity: Validity,
+    grant: &Grant,
+    wanted: &Wanted,
+    request: &Request,
+) -> Result<(Entry, Certificate), CertsError> {
+    let order = Order::device(&grant.id)?.valid(validity);
+    let signed = authority.sign(&order, request.public_key())?;
+    let entry = Entry {
+        enrolled_by: Some(grant.enrolled_by.clone()),
+        public_key: Some(wanted.public_key.clone()),
+        ..Entry::issued(&order, &signed)
+    };
+    let certificate = Certificate {
+        chain_pem: signed.chain_pem,
+        der: signed.certificate_der,
+        serial: signed.serial_hex,
+        not_after: signed.not_after_unix_s,
+    };
+    Ok((entry, certificate))
+}
+
+/// The certificate of `entry`, if its file is there and whole.
+fn kept(dir: &Path, entry: &Entry) -> Result<Option<Certificate>, CertsError> {
+    let Some(chain_pem) = files::read(&kept_path(dir, &entry.serial))? else {
+        return Ok(None);
+    };
+    let Ok((_, block)) = x509_parser::pem::parse_x509_pem(chain_pem.as_bytes()) else {
+        return Ok(None);
+    };
+    Ok(Some(Certificate {
+        der: block.contents,
+        chain_pem,
+        serial: entry.serial.clone(),
+        not_after: entry.not_after,
+    }))
+}
+
+fn keep(dir: &Path, certificate: &Certificate) -> Result<(), CertsError> {
+    let path = kept_path(dir, &certificate.serial);
+    match files::write_new(&path, &certificate.chain_pem, Access::Everyone) {
+        Err(CertsError::AlreadyExists(_)) => Ok(()),
+        written => written,
+    }
+}
+
+fn kept_path(dir: &Path, serial: &str) -> PathBuf {
+    dir.join("enrolled").join(format!("{serial}.crt"))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,352 @@
+//! Requests and answers with real keys, signing requests and files.
+
+use super::*;
+use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, SanType};
+use serde_json::{Value, json};
+use std::fs;
+use tempfile::TempDir;
+
+#[test]
+fn a_claim_a_renewal_and_a_token_each_give_a_certificate() {
+    let mut site = Site::new();
+    let claim = site.claim("line-4");
+    let key = KeyPair::generate().unwrap();
+    let json = site.json(&claim, "meter-1", &csr(&key, Some("meter-1")));
+    let first = json["serial"].as_str().unwrap().to_owned();
+    assert!(
+        json["certificate"]
+            .as_str()
+            .unwrap()
+            .starts_with("-----BEGIN CERTIFICATE-----")
+    );
+    assert!(json["not_after"].as_i64().unwrap() > site.now_s);
+    assert_eq!(
+        site.entry(&first).enrolled_by.as_deref(),
+        Some("claim line-4")
+    );
+    assert_eq!(site.entry(&first).key_type.as_deref(), Some("p256"));
+
+    let key = KeyPair::generate().unwrap();
+    let renewal = [("login", "certificate"), ("certificate-serial", &*first)];
+    let json = site.json(&renewal, "elsewhere", &csr(&key, None));
+    let second = json["serial"].as_str().unwrap().to_owned();
+    let entry = site.entry(&second);
+    assert_eq!(
+        (&*entry.id, entry.enrolled_by),
+        ("meter-1", Some(format!("certificate {first}")))
+    );
+
+    let token = site.token("meter-1");
+    let properties = [("login", "user"), ("user", "anna"), ("token", &*token)];
+    let json = site.json(
+        &properties,
+        "meter-1",
+        &csr(&KeyPair::generate().unwrap(), None),
+    );
+    let entry = site.entry(json["serial"].as_str().unwrap());
+    assert!(entry.enrolled_by.unwrap().starts_with("token "));
+    assert!(!site.audit().contains(&token));
+    assert_eq!(site.outcomes(), ["issued", "issued", "issued"]);
+}
+
+#[test]
+fn the_same_request_has_the_same_answer_in_each_form() {
+    let mut site = Site::new();
+    let claim = site.claim("line-4");
+    let key = KeyPair::generate().unwrap();
+    let csr = csr(&key, None);
+    let pem = site.ask(&claim, "meter-1", csr.as_bytes());
+    assert_eq!(pem.status, "issued");
+    assert_eq!(site.ask(&claim, "meter-1", csr.as_bytes()), pem);
+    let json = site.json(&claim, "meter-1", &csr);
+    assert_eq!(
+        json["certificate"].as_str().unwrap().as_bytes(),
+        pem.payload
+    );
+    let (_, block) = x509_parser::pem::parse_x509_pem(csr.as_bytes()).unwrap();
+    let der = site.ask(&claim, "meter-1", &block.contents);
+    let (_, block) = x509_parser::pem::parse_x509_pem(&pem.payload).unwrap();
+    assert_eq!(der.payload, block.contents);
+    assert_eq!(
+        site.outcomes(),
+        ["issued", "repeated", "repeated", "repeated"]
+    );
+    assert_eq!(site.desk.inventory.of_id("meter-1").count(), 1);
+}
+
+/// The entry is there, the file is not: what a crash between the two leaves.
+#[test]
+fn a_certificate_whose_file_is_lost_is_replaced() {
+    let mut site = Site::new();
+    let token = site.token("meter-1");
+    let properties = [("login", "none"), ("token", &*token)];
+    let csr = csr(&KeyPair::generate().unwrap(), None);
+    let first = site.ask(&properties, "meter-1", csr.as_bytes());
+    fs::remove_dir_all(site.dir().join("enrolled")).unwrap();
+    let second = site.ask(&properties, "meter-1", csr.as_bytes());
+    assert_eq!(second.status, "issued");
+    assert_ne!(second.payload, first.payload);
+    assert_eq!(site.ask(&properties, "meter-1", csr.as_bytes()), second);
+    assert_eq!(site.outcomes(), ["issued", "issued", "repeated"]);
+}
+
+#[test]
+fn two_services_do_not_use_one_token_twice() {
+    let mut site = Site::new();
+    let token = site.token("meter-1");
+    let mut other = site.second_desk();
+    let properties = [("login", "none"), ("token", &*token)];
+    let first = csr(&KeyPair::generate().unwrap(), None);
+    assert_eq!(
+        site.ask(&properties, "meter-1", first.as_bytes()).status,
+        "issued"
+    );
+    std::mem::swap(&mut site.desk, &mut other);
+    let second = csr(&KeyPair::generate().unwrap(), None);
+    assert_eq!(
+        site.ask(&properties, "meter-1", second.as_bytes()).reason,
+        Some("token-used")
+    );
+    assert_eq!(
+        site.ask(&properties, "meter-1", first.as_bytes()).status,
+        "issued"
+    );
+}
+
+#[test]
+fn what_others_change_counts_at_the_next_request() {
+    let mut site = Site::new();
+    let claim = site.claim("line-4");
+    let csr = csr(&KeyPair::generate().unwrap(), None);
+    let reason =
+        |client_id: &str, site: &mut Site| site.ask(&claim, client_id, csr.as_bytes()).reason;
+    assert_eq!(reason("gauge-1", &mut site), Some("not-on-allow-list"));
+    fs::write(site.dir().join("allow"), "gauge-*").unwrap();
+    assert_eq!(reason("gauge-1", &mut site), None);
+    assert_eq!(reason("meter-1", &mut site), Some("not-on-allow-list"));
+    fs::remove_file(site.dir().join("allow")).unwrap();
+    assert_eq!(reason("gauge-1", &mut site), Some("unavailable"));
+    fs::write(site.dir().join("allow"), "*").unwrap();
+    let mut inventory = Inventory::open(&site.dir()).unwrap();
+    let serial = claim[1].1.clone();
+    let mut entry = inventory.with_serial(&serial).unwrap().clone();
+    entry.status = crate::Status::Revoked;
+    inventory.append(&[entry]).unwrap();
+    assert_eq!(reason("gauge-1", &mut site), Some("claim-invalid"));
+}
+
+#[test]
+fn names_besides_the_own_are_refused() {
+    let mut site = Site::new();
+    let claim = site.claim("line-4");
+    let key = KeyPair::generate().unwrap();
+    for (name, expected) in [
+        ("urn:mqtt:client:meter-1", None),
+        ("urn:mqtt:client:meter-2", Some("names-not-allowed")),
+        ("urn:mqtt:service:enrolment", Some("names-not-allowed")),
+    ] {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        params.subject_alt_names = vec![SanType::URI(name.try_into().unwrap())];
+        let csr = params.serialize_request(&key).unwrap().pem().unwrap();
+        let answer = site.ask(&claim, "meter-1", csr.as_bytes());
+        assert_eq!(answer.reason, expected, "{name}");
+    }
+}
+
+#[test]
+fn what_is_no_request_is_refused_and_audited() {
+    let mut site = Site::new();
+    let claim = site.claim("line-4");
+    let csr = csr(&KeyPair::generate().unwrap(), None);
+    let twice = json!({ "csr": csr, "token": "a" }).to_string();
+    let properties = [("login", "none"), ("token", "b")];
+    assert_eq!(
+        site.ask(&properties, "meter-1", twice.as_bytes()).reason,
+        Some("bad-request")
+    );
+    for payload in [&b""[..], b"hello", b"{}", &[0x30; 20_000]] {
+        assert_eq!(
+            site.ask(&claim, "meter-1", payload).reason,
+            Some("bad-request")
+        );
+    }
+    let answered = site.desk.answer(&[], csr.as_bytes(), site.now_s);
+    assert_eq!(answered.answer.reason, Some("bad-request"));
+    assert_eq!(site.outcomes(), ["refused"; 6]);
+}
+
+#[test]
+fn requests_that_are_too_many_are_counted_in_the_audit() {
+    let mut site = Site::with(1, 0);
+    let properties = [("login", "none")];
+    for _ in 0..100 {
+        site.ask(&properties, "meter-1", b"");
+    }
+    site.now_s += 10;
+    for _ in 0..6 {
+        site.ask(&properties, "meter-1", b"");
+    }
+    let lines = site.lines();
+    let busy: Vec<&Value> = lines
+        .iter()
+        .filter(|line| line["reason"] == "busy")
+        .collect();
+    assert_eq!(busy.len(), 2);
+    assert_eq!(lines[6]["unwritten"], 94);
+}
+
+#[test]
+fn without_an_audit_there_is_no_answer() {
+    let mut site = Site::new();
+    let claim = site.claim("line-4");
+    let csr = csr(&KeyPair::generate().unwrap(), None);
+    let path = site.dir().join("audit.jsonl");
+    fs::create_dir(&path).unwrap();
+    assert_eq!(
+        site.ask(&claim, "meter-1", csr.as_bytes()).reason,
+        Some("unavailable")
+    );
+    fs::remove_dir(&path).unwrap();
+    assert_eq!(site.ask(&claim, "meter-1", csr.as_bytes()).status, "issued");
+    assert_eq!(site.outcomes(), ["repeated"]);
+}
+
+#[test]
+fn a_line_for_people_quotes_what_devices_chose() {
+    let mut site = Site::new();
+    let claim = site.claim("line-4");
+    let mut properties = properties(&claim, "x\nissued");
+    properties.push(("user".to_owned(), "u\nv".to_owned()));
+    let answered = site.desk.answer(&properties, b"", site.now_s);
+    let line = answered.line.unwrap();
+    assert!(!line.contains('\n'), "{line}");
+}
+
+struct Site {
+    directory: TempDir,
+    desk: Desk,
+    now_s: i64,
+}
+
+impl Site {
+    fn new() -> Self {
+        Self::with(1_000, 0)
+    }
+
+    fn with(rate_per_s: u32, per_id_interval_s: u32) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("allow"), "meter-*").unwrap();
+        let authority = Authority::create(directory.path(), "test").unwrap();
+        let settings = settings(directory.path(), rate_per_s, per_id_interval_s);
+        Self {
+            desk: Desk::open(authority, settings).unwrap(),
+            now_s: crate::now_unix_s(),
+            directory,
+        }
+    }
+
+    fn dir(&self) -> PathBuf {
+        self.directory.path().to_owned()
+    }
+
+    fn second_desk(&self) -> Desk {
+        let authority = Authority::open(self.directory.path()).unwrap();
+        Desk::open(authority, settings(self.directory.path(), 1_000, 0)).unwrap()
+    }
+
+    /// What the broker says of a client with a new claim certificate.
+    fn claim(&self, name: &str) -> [(&'static str, String); 2] {
+        let order = Order::claim(name).unwrap();
+        let issued = self
+            .desk
+            .authority
+            .issue(&order, crate::KeyType::P256)
+            .unwrap();
+        let mut inventory = Inventory::open(&self.dir()).unwrap();
+        inventory.append(&[Entry::issued(&order, &issued)]).unwrap();
+        [
+            ("login", "claim".to_owned()),
+            ("certificate-serial", issued.serial_hex.clone()),
+        ]
+    }
+
+    fn token(&self, id: &str) -> String {
+        let mut tokens = Tokens::open(&self.dir()).unwrap();
+        let new = tokens.issue(&[id.to_owned()], self.now_s + 100, self.now_s);
+        new.unwrap().remove(0).text
+    }
+
+    fn ask<T: AsRef<str>>(
+        &mut self,
+        said: &[(&str, T)],
+        client_id: &str,
+        payload: &[u8],
+    ) -> Answer {
+        let properties = properties(said, client_id);
+        self.desk.answer(&properties, payload, self.now_s).answer
+    }
+
+    fn json<T: AsRef<str>>(&mut self, said: &[(&str, T)], client_id: &str, csr: &str) -> Value {
+        let payload = json!({ "csr": csr }).to_string();
+        let answer = self.ask(said, client_id, payload.as_bytes());
+        serde_json::from_slice(&answer.payload).unwrap()
+    }
+
+    fn entry(&self, serial: &str) -> Entry {
+        self.desk.inventory.with_serial(serial).unwrap().clone()
+    }
+
+    fn audit(&self) -> String {
+        fs::read_to_string(self.dir().join("audit.jsonl")).unwrap()
+    }
+
+    fn lines(&self) -> Vec<Value> {
+        let audit = self.audit();
+        audit
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    }
+
+    fn outcomes(&self) -> Vec<String> {
+        let lines = self.lines();
+        lines
+            .iter()
+            .map(|line| line["outcome"].as_str().unwrap().to_owned())
+            .collect()
+    }
+}
+
+fn settings(dir: &Path, rate_per_s: u32, per_id_interval_s: u32) -> Settings {
+    Settings {
+        own_names: vec!["enrolment".to_owned()],
+        key_types: vec!["p256".to_owned()],
+        rate_per_s,
+        per_id_interval_s,
+        allowed: Allowed::File(dir.join("allow")),
+        validity: Validity::Days(30),
+        audit: dir.join("audit.jsonl"),
+    }
+}
+
+fn properties<T: AsRef<str>>(said: &[(&str, T)], client_id: &str) -> Vec<(String, String)> {
+    let mut properties = vec![
+        ("client-id".to_owned(), client_id.to_owned()),
+        ("session".to_owned(), "7".to_owned()),
+    ];
+    let said = said
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), value.as_ref().to_owned()));
+    properties.extend(said);
+    properties
+}
+
+fn csr(key: &KeyPair, common_name: Option<&str>) -> String {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    if let Some(name) = common_name {
+        params.distinguished_name.push(DnType::CommonName, name);
+    }
+    params.serialize_request(key).unwrap().pem().unwrap()
+}

@@ -1,0 +1,100 @@
+//! Who is given a certificate over MQTT: the decision, as a function of a request and of what is known.
+//!
+//! Three things entitle a device: the certificate that it has (renewal), a claim certificate that it shares with others while its
+//! id is on the allow-list and has none, or a token that an operator made for this one id.
+//!
+//! Invariants:
+//! - Asking again with the same key and the same entitlement gives what was given before. So a request may be handled twice,
+//!   and an answer that was lost can be asked for.
+//! - Nothing entitles to another's name: the id is the client's own, or that of the certificate it logged in with.
+//! - What a device wants to be called stands in its signing request; what it may be called, and all else, is decided here.
+//!
+//! Does not know: MQTT packets, files, clocks, keys of ours. Times are arguments, in seconds since 1970.
+
+mod allow;
+mod answer;
+mod decision;
+mod rate;
+mod request;
+
+pub use allow::AllowList;
+pub use answer::{Answer, Certificate};
+pub use decision::{Decision, Enroller, Grant, Known, Rules};
+pub use rate::Rates;
+pub use request::{Form, Login, Payload, Requester, Wanted};
+
+/// Why a request was refused: a word for programs and a sentence for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The rule.
+    pub word: Word,
+    /// What to change.
+    pub message: String,
+}
+
+impl Refusal {
+    /// Puts the two together.
+    pub fn new(word: Word, message: impl Into<String>) -> Self {
+        let message = message.into();
+        Self { word, message }
+    }
+}
+
+/// The rules that a request can break.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Word {
+    /// The payload holds no signing request, or one that its key has not signed.
+    BadRequest,
+    /// The key is of a type that is not accepted, or too short.
+    KeyNotAllowed,
+    /// The signing request asks for more names than the device's own.
+    NamesNotAllowed,
+    /// No device may have this id.
+    IdNotAllowed,
+    /// The id is not the requester's own.
+    NameMismatch,
+    /// A claim certificate was shown and the id is not on the allow-list.
+    NotOnAllowList,
+    /// A claim certificate was shown and the id has a certificate.
+    AlreadyEnrolled,
+    /// The claim certificate is unknown, revoked or expired.
+    ClaimInvalid,
+    /// The certificate that is to be renewed is unknown, revoked or expired, or no device's.
+    CertificateInvalid,
+    /// Neither a certificate nor a token was shown.
+    TokenNeeded,
+    /// There is no such token for this id.
+    TokenUnknown,
+    /// The token's time is over.
+    TokenExpired,
+    /// The token was used with another key.
+    TokenUsed,
+    /// Too many requests, of this requester or of all.
+    Busy,
+    /// The service cannot issue at present.
+    Unavailable,
+}
+
+impl Word {
+    /// The word that stands in answers and in the audit.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::BadRequest => "bad-request",
+            Self::KeyNotAllowed => "key-not-allowed",
+            Self::NamesNotAllowed => "names-not-allowed",
+            Self::IdNotAllowed => "id-not-allowed",
+            Self::NameMismatch => "name-mismatch",
+            Self::NotOnAllowList => "not-on-allow-list",
+            Self::AlreadyEnrolled => "already-enrolled",
+            Self::ClaimInvalid => "claim-invalid",
+            Self::CertificateInvalid => "certificate-invalid",
+            Self::TokenNeeded => "token-needed",
+            Self::TokenUnknown => "token-unknown",
+            Self::TokenExpired => "token-expired",
+            Self::TokenUsed => "token-used",
+            Self::Busy => "busy",
+            Self::Unavailable => "unavailable",
+        }
+    }
+}
