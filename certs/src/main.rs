@@ -46,6 +46,10 @@ enum Command {
     Verify(command::verify::Arguments),
     /// Write the list of revoked certificates, ca.crl, anew, or show it.
     Crl(command::crl::Arguments),
+    /// Make one-time tokens, with which devices enrol over MQTT.
+    Token(command::token::Arguments),
+    /// Answer the enrolment requests that a broker passes on.
+    Serve(command::serve::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -63,6 +67,8 @@ fn main() -> ExitCode {
         Command::Inspect(arguments) => command::inspect::run(&out, arguments),
         Command::Verify(arguments) => command::verify::run(&out, arguments),
         Command::Crl(arguments) => command::crl::run(&out, arguments),
+        Command::Token(arguments) => command::token::run(&out, arguments),
+        Command::Serve(arguments) => return command::serve::run(&out, arguments),
     };
     match done {
         Ok(text) => {

@@ -10,8 +10,10 @@ pub(crate) mod ls;
 pub(crate) mod probe;
 pub(crate) mod renew;
 pub(crate) mod revoke;
+pub(crate) mod serve;
 pub(crate) mod server;
 pub(crate) mod sign_csr;
+pub(crate) mod token;
 pub(crate) mod trust;
 pub(crate) mod verify;
 

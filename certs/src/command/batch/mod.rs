@@ -3,7 +3,7 @@
 //! What is there is left as it is: devices whose files exist are skipped. Nothing is issued before the whole order was checked.
 
 mod format;
-mod ids;
+pub(crate) mod ids;
 mod manifest;
 mod staging;
 

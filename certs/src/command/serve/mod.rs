@@ -1,0 +1,159 @@
+//! `serve`: the enrolment service, an MQTT client that holds the issuing key so that the broker need not.
+//!
+//! Ends with 0 when told to (SIGTERM, SIGINT) and with 1 when it cannot start; a broker that is away is waited for.
+
+mod address;
+mod connection;
+mod identity;
+
+use address::Address;
+use connection::{End, Signals};
+use identity::Identity;
+use motemq_certs::{Allowed, Authority, CertsError, DEVICE_DAYS, Desk, Settings, Validity};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// The broker: mqtts://HOST[:8883], mqtt://HOST[:1883] on this machine, or unix:PATH.
+    #[arg(long, value_name = "URL")]
+    broker: Address,
+    /// The service's name: its client id, the common name of its certificate, and `[enrolment] signer` of the broker.
+    #[arg(long, default_value = "enrolment")]
+    name: String,
+    /// Whom to trust as the broker's issuer [default: the authority, root.crt and ca.crt].
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// Log in with this name and a password instead of a certificate.
+    #[arg(long, requires = "password_file")]
+    user: Option<String>,
+    /// File whose first line is the password.
+    #[arg(long, value_name = "FILE", requires = "user")]
+    password_file: Option<PathBuf>,
+    /// Ids that devices with a claim certificate may have: one per line, * for any characters. Read again when it changes.
+    #[arg(long, value_name = "FILE", conflicts_with = "allow_any")]
+    allow: Option<PathBuf>,
+    /// Let a claim certificate enrol any id that has no certificate.
+    #[arg(long)]
+    allow_any: bool,
+    /// Validity of the certificates, in days, or `forever`.
+    #[arg(long, default_value_t = Validity::Days(DEVICE_DAYS))]
+    days: Validity,
+    /// Kinds of keys that are certified: p256, p384, ed25519, rsa (every size), rsa2048, rsa3072, rsa4096.
+    #[arg(long, value_delimiter = ',', default_value = "p256,p384,ed25519", value_parser = ["p256", "p384", "ed25519", "rsa", "rsa2048", "rsa3072", "rsa4096"])]
+    keys: Vec<String>,
+    /// Requests per second in the long run, each for renewals, for claims and for all others; more are refused.
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    rate: u32,
+    /// Seconds that a device waits between requests; earlier ones are refused. 0 for none.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(0..=86_400))]
+    per_id_interval: u32,
+    /// Where each decision is written down [default: enrolment.jsonl beside the authority].
+    #[arg(long, value_name = "FILE")]
+    audit: Option<PathBuf>,
+}
+
+pub(crate) fn run(dir: &Path, arguments: &Arguments) -> ExitCode {
+    match serve(dir, arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            log(&error.to_string());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Why the service cannot start, or go on.
+#[derive(Debug, thiserror::Error)]
+enum ServeError {
+    #[error(transparent)]
+    Certs(#[from] CertsError),
+    #[error("TLS cannot be set up: {0}")]
+    Tls(#[from] rustls::Error),
+    #[error("{} holds no certificate: name the file of the authority that issued the broker's", .0.display())]
+    NoAuthority(PathBuf),
+    #[error("{} is empty: its first line must be the password", .0.display())]
+    NoPassword(PathBuf),
+    #[error("the system refused: {0}")]
+    System(#[from] io::Error),
+}
+
+fn serve(dir: &Path, arguments: &Arguments) -> Result<(), ServeError> {
+    let allowed = match &arguments.allow {
+        Some(path) => Allowed::File(path.clone()),
+        None if arguments.allow_any => Allowed::Anything,
+        None => Allowed::Nothing,
+    };
+    if allowed == Allowed::Nothing {
+        log("claim certificates enrol nobody: neither --allow nor --allow-any is given");
+    }
+    let own_names = arguments.user.iter().chain([&arguments.name]);
+    let settings = Settings {
+        own_names: own_names.cloned().collect(),
+        key_types: arguments.keys.clone(),
+        rate_per_s: arguments.rate,
+        per_id_interval_s: arguments.per_id_interval,
+        allowed,
+        validity: arguments.days,
+        audit: match &arguments.audit {
+            Some(path) => path.clone(),
+            None => dir.join("enrolment.jsonl"),
+        },
+    };
+    let mut desk = Desk::open(Authority::open(dir)?, settings)?;
+    let mut identity = Identity::new(arguments, desk.authority())?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(answer_until_told_to_stop(
+        arguments,
+        &mut desk,
+        &mut identity,
+    ))
+}
+
+async fn answer_until_told_to_stop(
+    arguments: &Arguments,
+    desk: &mut Desk,
+    identity: &mut Identity,
+) -> Result<(), ServeError> {
+    let mut signals = Signals::new()?;
+    let mut pause = PAUSE_MIN;
+    loop {
+        let options = identity.options(&arguments.broker, desk.authority())?;
+        let renew_in = identity.renew_in();
+        match connection::run(desk, options, renew_in, &mut signals).await {
+            End::Stopped => {
+                log("stopped");
+                return Ok(());
+            }
+            End::Renew => pause = PAUSE_MIN,
+            End::Lost { why, worked } => {
+                if worked {
+                    pause = PAUSE_MIN;
+                }
+                log(&format!(
+                    "{}: {why}; again in {} s",
+                    arguments.broker,
+                    pause.as_secs()
+                ));
+                if signals.came_within(pause).await {
+                    log("stopped");
+                    return Ok(());
+                }
+                pause = (pause * 2).min(PAUSE_MAX);
+            }
+        }
+    }
+}
+
+/// A line for people; the journal knows when.
+fn log(text: &str) {
+    // Without standard error there is nobody to tell.
+    let _ = writeln!(io::stderr(), "motemq-certs: {text}");
+}
+
+const PAUSE_MIN: Duration = Duration::from_secs(1);
+const PAUSE_MAX: Duration = Duration::from_secs(30);
