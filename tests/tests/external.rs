@@ -1,4 +1,4 @@
-//! The real binary with real clients: kill -9, mosquitto, paho, aiomqtt, gmqtt, MQTT.js, rumqttc, over TCP, mutual TLS,
+//! The real binaries with real clients: kill -9, enrolment, mosquitto, paho, aiomqtt, gmqtt, MQTT.js, rumqttc, over TCP, mutual TLS,
 //! WebSocket and Unix sockets.
 //!
 //! Needs the release build of `motemq`, mosquitto-clients, python3 and node with the packages that `tests/clients` names;
@@ -12,6 +12,7 @@
 mod external {
     mod certificate_life;
     mod durability;
+    mod enrolment;
     mod mosquitto;
     mod mosquitto_acl;
     mod passwords;
