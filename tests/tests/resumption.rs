@@ -82,6 +82,27 @@ fn a_certificate_that_has_expired_is_refused_on_a_resumed_session() {
     }
 }
 
+#[test]
+fn a_connection_ends_when_its_certificate_does() {
+    for identity in ["cn", "none"] {
+        let site = Site::new();
+        let device = site.device(Duration::from_secs(3), &TLS13);
+        let rules = format!("client_ca = \"pki/ca.crt\"\nidentity = \"{identity}\"");
+        let broker = site.start(&rules);
+        let mut stream = open(&broker, &device);
+        stream
+            .write_all(b"\x10\x13\x00\x04MQTT\x05\x02\x00\x00\x00\x00\x06device")
+            .unwrap();
+        let mut bytes = Vec::new();
+        // The socket's patience is longer than the certificate's life.
+        let _ = stream.read_to_end(&mut bytes);
+        assert_eq!(bytes.first(), Some(&0x20), "CONNACK");
+        let disconnect = bytes.get(2 + usize::from(bytes[1])..).unwrap();
+        assert_eq!((disconnect[0], disconnect[2]), (0xe0, 0x87), "{identity}");
+        broker.stop();
+    }
+}
+
 struct Site {
     folder: TempDir,
 }
@@ -148,15 +169,23 @@ impl Site {
     }
 }
 
-/// Connects once; how the handshake went, and the return code of CONNACK.
-fn visit(broker: &InProcess, device: &Arc<ClientConfig>) -> (HandshakeKind, u8) {
+/// A connection, before its handshake.
+fn open(
+    broker: &InProcess,
+    device: &Arc<ClientConfig>,
+) -> StreamOwned<ClientConnection, TcpStream> {
     let socket = TcpStream::connect(broker.address("mqtts")).unwrap();
     socket
         .set_read_timeout(Some(Duration::from_secs(20)))
         .unwrap();
     let name = "localhost".try_into().unwrap();
     let connection = ClientConnection::new(device.clone(), name).unwrap();
-    let mut stream = StreamOwned::new(connection, socket);
+    StreamOwned::new(connection, socket)
+}
+
+/// Connects once; how the handshake went, and the return code of CONNACK.
+fn visit(broker: &InProcess, device: &Arc<ClientConfig>) -> (HandshakeKind, u8) {
+    let mut stream = open(broker, device);
     stream
         .write_all(b"\x10\x12\x00\x04MQTT\x04\x02\x00\x00\x00\x06device")
         .unwrap();

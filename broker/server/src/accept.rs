@@ -12,15 +12,14 @@
 use crate::admission::{Entry, Holder, Place};
 use crate::audit::Refused;
 use crate::auth::{Peer, PeerAddress, PeerCertificate};
+use crate::client_certificate::{self, Shown};
 use crate::clock;
 use crate::config::{Identity, Protocol};
-use crate::crl::CertificateId;
 use crate::driver::{Deadlines, Driver};
 use crate::listener::{Gate, Listener, OpenAt, Refusal, contains};
 use crate::proxy::{self, Source};
 use crate::server::Server;
 use crate::socket::ListeningSocket;
-use crate::tls;
 use crate::websocket::{self, HandshakeRules, WebSocket};
 use motemq_core::Timestamp;
 use std::future::poll_fn;
@@ -291,7 +290,7 @@ impl Preparation {
             self.admitted.place.move_to(self.address.into());
         }
         match self.listener.acceptor() {
-            None => self.driver_over(stream, PeerCertificate::None, None).await,
+            None => self.driver_over(stream, Shown::nothing()).await,
             Some(acceptor) => {
                 let stream = match acceptor.accept(stream).await {
                     Ok(stream) => stream,
@@ -300,23 +299,17 @@ impl Preparation {
                         return None;
                     }
                 };
-                let ids = self.certificate_ids(&stream)?;
-                let certificate = self.certificate(&stream);
-                self.driver_over(stream, certificate, ids).await
+                let shown = self.shown(&stream)?;
+                self.driver_over(stream, shown).await
             }
         }
     }
 
     /// The driver over what is open now, with WebSocket between where the listener has it.
-    async fn driver_over<S: Stream>(
-        self,
-        mut stream: S,
-        certificate: PeerCertificate,
-        ids: CertificateIds,
-    ) -> Option<BoxedDriver> {
+    async fn driver_over<S: Stream>(self, mut stream: S, shown: Shown) -> Option<BoxedDriver> {
         let config = self.listener.config();
         if config.protocol == Protocol::Mqtt {
-            return Some(self.driver(stream, certificate, ids));
+            return Some(self.driver(stream, shown));
         }
         let rules = HandshakeRules {
             head_bytes_max: self.server.websocket_head_bytes_max(),
@@ -329,7 +322,7 @@ impl Preparation {
                 let counters = self.listener.violations().clone();
                 let socket = WebSocket::new(stream, early, frame_bytes_max, counters);
                 let socket: BoxedStream = Box::new(socket);
-                Some(self.driver(socket, certificate, ids))
+                Some(self.driver(socket, shown))
             }
             Err(refusal) => {
                 self.refuse(Refusal::WebSocket, &refusal);
@@ -365,48 +358,38 @@ impl Preparation {
         }
     }
 
-    /// What lists of revoked certificates know the client's by; `None` when they know one. A resumed session was not verified.
-    fn certificate_ids<S>(&self, stream: &TlsStream<S>) -> Option<CertificateIds> {
+    /// What the client has shown, read once; `None` when that does not admit it. A resumed session was not verified.
+    fn shown<S>(&self, stream: &TlsStream<S>) -> Option<Shown> {
         let (_, session) = stream.get_ref();
         let certificates = session.peer_certificates().unwrap_or_default();
-        let ids: Option<Arc<[_]>> = certificates.iter().map(CertificateId::of).collect();
-        let Some(ids) = ids else {
+        let tls = self.listener.config().tls.as_ref();
+        let kind = tls.map_or(Identity::None, |tls| tls.identity);
+        let now_s = i64::try_from(clock::now().as_ms() / 1000).unwrap_or(i64::MAX);
+        let Some(shown) = client_certificate::read(certificates, kind, now_s) else {
             self.refuse(Refusal::Tls, &"the client certificate cannot be read");
             return None;
         };
-        let tls = self.listener.tls();
-        if tls.is_some_and(|tls| tls.revoked().has_any(&ids)) {
+        let (tls, ids) = (
+            self.listener.tls(),
+            shown.ids.as_deref().unwrap_or_default(),
+        );
+        if tls.is_some_and(|tls| tls.revoked().has_any(ids)) {
             self.refuse(Refusal::Tls, &"the client certificate has been revoked");
             return None;
         }
-        Some((!ids.is_empty()).then_some(ids))
-    }
-
-    /// What the client's certificate says.
-    fn certificate<S>(&self, stream: &TlsStream<S>) -> PeerCertificate {
-        let tls = self.listener.config().tls.as_ref();
-        let kind = tls.map_or(Identity::None, |tls| tls.identity);
-        let (_, session) = stream.get_ref();
-        let leaf = session.peer_certificates().and_then(<[_]>::first);
-        let now_s = i64::try_from(clock::now().as_ms() / 1000).unwrap_or(i64::MAX);
-        leaf.map_or(PeerCertificate::None, |leaf| tls::read(leaf, kind, now_s))
+        Some(shown)
     }
 
     fn refuse(&self, refusal: Refusal, rule: &dyn std::fmt::Display) {
         refuse(&self.listener, refusal, &self.address, rule);
     }
 
-    fn driver<S: Stream>(
-        self,
-        stream: S,
-        certificate: PeerCertificate,
-        certificate_ids: CertificateIds,
-    ) -> BoxedDriver {
+    fn driver<S: Stream>(self, stream: S, shown: Shown) -> BoxedDriver {
         let peer = Peer {
             address: self.address,
             listener: self.listener.name(),
-            certificate,
-            certificate_ids,
+            certificate: shown.certificate,
+            certificate_ids: shown.ids,
         };
         let deadlines = Deadlines {
             silent_by: None,
@@ -439,9 +422,6 @@ impl Transport for UnixStream {
         matches!(readable.await, Ok(Ok(())))
     }
 }
-
-/// What lists of revoked certificates know a client's by.
-type CertificateIds = Option<Arc<[CertificateId]>>;
 
 /// The rule behind most refusals.
 const LIMIT: &str = "the limit is reached";

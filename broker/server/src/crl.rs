@@ -6,35 +6,12 @@
 //! Decisions: an authority without a list has revoked nothing. A list past its `nextUpdate` still holds: a list that nobody renewed
 //! in time must neither let revoked devices in nor lock a fleet out; the log and a metric say so.
 
+use crate::client_certificate::CertificateId;
+use rustls::pki_types::CertificateRevocationListDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
-use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
-
-/// What identifies a certificate in a list of its issuer.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct CertificateId {
-    /// The issuer's name, in DER.
-    issuer: Box<[u8]>,
-    serial: Box<[u8]>,
-}
-
-impl CertificateId {
-    /// Of a certificate that was verified; `None` when it cannot be read all the same.
-    pub(crate) fn of(certificate: &CertificateDer<'_>) -> Option<Self> {
-        let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
-        Some(Self {
-            issuer: parsed.issuer().as_raw().into(),
-            serial: parsed.raw_serial().into(),
-        })
-    }
-
-    /// The issuer's name, in DER.
-    pub(crate) fn issuer(&self) -> &[u8] {
-        &self.issuer
-    }
-}
+use x509_parser::prelude::{CertificateRevocationList, FromDer};
 
 /// The serial numbers in lists, by issuer.
 #[derive(Debug, Default)]
@@ -48,8 +25,8 @@ impl Revoked {
     /// Whether one of the certificates is in a list of its issuer.
     pub(crate) fn has_any(&self, certificates: &[CertificateId]) -> bool {
         certificates.iter().any(|certificate| {
-            let serials = self.by_issuer.get(&certificate.issuer);
-            serials.is_some_and(|serials| serials.contains(&certificate.serial))
+            let serials = self.by_issuer.get(certificate.issuer());
+            serials.is_some_and(|serials| serials.contains(certificate.serial()))
         })
     }
 

@@ -637,6 +637,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     }
 }
 
+impl<S> Driver<S> {
+    fn has_expired_certificate(&self) -> bool {
+        let expires_at = self.peer.certificate.expires_at();
+        expires_at.is_some_and(|at| at <= clock::now())
+    }
+}
+
 impl<S> Drop for Driver<S> {
     fn drop(&mut self) {
         let client = self.connection.client_id().cloned();
@@ -671,7 +678,10 @@ impl<S> Drop for Driver<S> {
                     listener: &self.listener.config().name,
                     client: client.as_str(),
                     user,
-                    rule,
+                    rule: &match self.peer.certificate_ids {
+                        Some(_) => format!("{rule}: {}", self.peer.certificate_shown()),
+                        None => (*rule).to_owned(),
+                    },
                     key: match *rule {
                         BANNED => Refusal::Banned.key(),
                         _ => "[[listeners]]",
@@ -679,7 +689,7 @@ impl<S> Drop for Driver<S> {
                 }
                 .log();
             }
-            (Some(client), Close::LoginEnded(LOGIN_GONE)) => {
+            (Some(client), Close::LoginEnded(LOGIN_GONE)) if !self.has_expired_certificate() => {
                 Refused {
                     what: "client whose user, password, key or certificate was removed or changed",
                     reason,
@@ -689,6 +699,19 @@ impl<S> Drop for Driver<S> {
                     user,
                     rule: &LOGIN_GONE,
                     key: "[auth]",
+                }
+                .log();
+            }
+            (Some(client), Close::LoginEnded(_)) if self.has_expired_certificate() => {
+                Refused {
+                    what: "client whose certificate has expired",
+                    reason,
+                    peer: &self.peer.address,
+                    listener: &self.listener.config().name,
+                    client: client.as_str(),
+                    user,
+                    rule: &self.peer.certificate_shown(),
+                    key: "issue it a new one: motemq-certs",
                 }
                 .log();
             }

@@ -10,6 +10,7 @@ mod admission;
 mod audit;
 pub mod auth;
 pub mod ban;
+mod client_certificate;
 pub mod clock;
 pub mod config;
 mod crl;

@@ -4,13 +4,12 @@
 //! `tls_sessions.rs`), no list of accepted authorities in the handshake. Only this module and `accept` know
 //! rustls.
 
-use crate::auth::{PeerCertificate, VerifiedCertificate};
+use crate::client_certificate::CertificateId;
 use crate::clock;
 use crate::config::{ClientCert, Identity, ListenerConfig, TlsConfig};
-use crate::crl::{self, CertificateId, Revoked};
+use crate::crl::{self, Revoked};
 use crate::tls_sessions::TlsSessions;
 use motemq_codec::ReasonCode;
-use motemq_core::{Attributes, Timestamp};
 use rustls::crypto::aws_lc_rs::{self, kx_group};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -18,7 +17,7 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use x509_parser::prelude::{AttributeTypeAndValue, FromDer, GeneralName, X509Certificate};
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 /// TLS cannot be set up.
 #[derive(Debug, thiserror::Error)]
@@ -286,182 +285,5 @@ fn file_error<E: std::fmt::Display>(what: &'static str, path: &Path) -> impl FnO
     }
 }
 
-/// What a verified certificate says. `now_unix_s` is checked against its validity, because a resumed session is not verified again.
-///
-/// Where the listener logs in by a name, that must be there once and plain (attack class B7): else the certificate is unusable. So is one
-/// that has expired.
-pub(crate) fn read(
-    certificate: &CertificateDer<'_>,
-    kind: Identity,
-    now_unix_s: i64,
-) -> PeerCertificate {
-    let Ok((_, parsed)) = X509Certificate::from_der(certificate) else {
-        return PeerCertificate::Unusable;
-    };
-    let validity = parsed.validity();
-    let (start, end) = (
-        validity.not_before.timestamp(),
-        validity.not_after.timestamp(),
-    );
-    let name = name(&parsed, kind);
-    if !(start..=end).contains(&now_unix_s) || name.is_none() && kind != Identity::None {
-        return PeerCertificate::Unusable;
-    }
-    let expires_ms = u64::try_from(end).unwrap_or_default().saturating_mul(1000);
-    PeerCertificate::Verified(Arc::new(VerifiedCertificate {
-        claim: claim(&parsed),
-        name: name.map(Arc::from),
-        attributes: Arc::new(Attributes {
-            fields: fields(&parsed),
-            ..Attributes::default()
-        }),
-        // The last second counts.
-        expires_at: Timestamp::from_ms(expires_ms.saturating_add(1000)),
-    }))
-}
-
-/// What a certificate claims that several devices hold to enrol with; one that has such a name, whatever else it has, is no other.
-fn claim(certificate: &X509Certificate<'_>) -> Option<Arc<str>> {
-    let mut claims = san_uris(certificate).filter_map(|uri| uri?.strip_prefix(CLAIM_URI));
-    let claim = claims.next()?;
-    Some(
-        claim
-            .chars()
-            .take(NAME_BYTES_MAX)
-            .collect::<String>()
-            .into(),
-    )
-}
-
-/// The name of that kind; `None` when there is none, or more than one, or one that is not plain.
-fn name(certificate: &X509Certificate<'_>, kind: Identity) -> Option<String> {
-    let name = match kind {
-        Identity::None => None,
-        Identity::Cn => only(texts(certificate.subject().iter_common_name())),
-        Identity::SanUri => only(san_uris(certificate)),
-        Identity::SanDns => only(san_dns(certificate)),
-    };
-    name.filter(|name| is_plain(name)).map(str::to_owned)
-}
-
-/// The fields that rules may ask for: each that is there once and plain.
-fn fields(certificate: &X509Certificate<'_>) -> Box<[(Box<str>, Box<str>)]> {
-    let subject = certificate.subject();
-    let serial = certificate.raw_serial();
-    let significant = serial.iter().position(|byte| *byte != 0).unwrap_or(0);
-    let serial: String = serial
-        .iter()
-        .skip(significant)
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    let fields = [
-        ("cn", only(texts(subject.iter_common_name()))),
-        ("san-dns", only(san_dns(certificate))),
-        ("san-uri", only(san_uris(certificate))),
-        ("o", only(texts(subject.iter_organization()))),
-        ("ou", only(texts(subject.iter_organizational_unit()))),
-        ("serial", Some(serial.as_str())),
-    ];
-    let plain = fields
-        .into_iter()
-        .filter_map(|(name, value)| Some((name, value.filter(|value| is_plain(value))?)));
-    plain
-        .map(|(name, value)| (name.into(), value.into()))
-        .collect()
-}
-
-/// What could be taken for something else than a name of one client is none: no wildcards of topics or hosts, no way up a path.
-fn is_plain(name: &str) -> bool {
-    !name.is_empty()
-        && name.len() <= NAME_BYTES_MAX
-        && !name
-            .chars()
-            .any(|c| c.is_control() || matches!(c, '+' | '#' | '*'))
-        && !name.split('/').any(|level| level == "..")
-}
-
-/// Each value as text; `None` for one that is not UTF-8, so that it still counts.
-fn texts<'a>(
-    values: impl Iterator<Item = &'a AttributeTypeAndValue<'a>>,
-) -> impl Iterator<Item = Option<&'a str>> {
-    values.map(|value| value.as_str().ok())
-}
-
-fn san_uris<'a>(certificate: &'a X509Certificate<'a>) -> impl Iterator<Item = Option<&'a str>> {
-    san(certificate).filter_map(|name| match name {
-        GeneralName::URI(uri) => Some(Some(*uri)),
-        _ => None,
-    })
-}
-
-fn san_dns<'a>(certificate: &'a X509Certificate<'a>) -> impl Iterator<Item = Option<&'a str>> {
-    san(certificate).filter_map(|name| match name {
-        GeneralName::DNSName(dns) => Some(Some(*dns)),
-        _ => None,
-    })
-}
-
-fn san<'a>(certificate: &'a X509Certificate<'a>) -> impl Iterator<Item = &'a GeneralName<'a>> {
-    let extension = certificate.subject_alternative_name().ok().flatten();
-    extension
-        .into_iter()
-        .flat_map(|san| &san.value.general_names)
-}
-
-fn only<'a>(mut names: impl Iterator<Item = Option<&'a str>>) -> Option<&'a str> {
-    let name = names.next()?;
-    name.filter(|_| names.next().is_none())
-}
-
 /// Permission bits that a private key must not have: any for others, writing for the group.
 const OPEN_TO_OTHERS: u32 = 0o027;
-/// How the URI among the alternative names of a claim certificate begins, as `motemq-certs claim` writes it.
-const CLAIM_URI: &str = "urn:mqtt:claim:";
-/// Longest identity.
-const NAME_BYTES_MAX: usize = 256;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use motemq_certs::Authority;
-    use rustls::pki_types::pem::PemObject;
-    use tempfile::TempDir;
-
-    #[test]
-    fn a_certificate_says_its_fields_and_when_it_ends() {
-        let folder = TempDir::new().unwrap();
-        let authority = Authority::create(&folder.path().join("ca"), "test").unwrap();
-        let (path, key) = (folder.path().join("crt"), folder.path().join("key"));
-        let issued = authority.issue_device("meter-7").unwrap();
-        issued.write(&path, &key).unwrap();
-        let leaf = CertificateDer::from_pem_file(&path).unwrap();
-        let (_, parsed) = X509Certificate::from_der(&leaf).unwrap();
-        let (start, end) = (
-            parsed.validity().not_before.timestamp(),
-            parsed.validity().not_after.timestamp(),
-        );
-        let PeerCertificate::Verified(certificate) = read(&leaf, Identity::Cn, start) else {
-            panic!("a good certificate")
-        };
-        assert_eq!(certificate.name.as_deref(), Some("meter-7"));
-        assert_eq!(certificate.expires_at.as_ms() / 1000, end as u64 + 1);
-        let field = |name: &str| {
-            let fields = &certificate.attributes.fields;
-            let found = fields.iter().find(|(known, _)| &**known == name);
-            found.map(|(_, value)| value.to_string())
-        };
-        assert_eq!(field("cn").as_deref(), Some("meter-7"));
-        assert_eq!(field("ou"), None);
-        let serial = parsed.raw_serial_as_string().replace(':', "");
-        let serial = serial.strip_prefix("00").unwrap_or(&serial).to_owned();
-        assert_eq!(field("serial"), Some(serial));
-        // Without a login by name there is none, and the fields are there all the same.
-        let PeerCertificate::Verified(certificate) = read(&leaf, Identity::None, end) else {
-            panic!("a good certificate")
-        };
-        assert!(certificate.name.is_none() && !certificate.attributes.fields.is_empty());
-        for (kind, now) in [(Identity::Cn, start - 1), (Identity::None, end + 1)] {
-            assert!(matches!(read(&leaf, kind, now), PeerCertificate::Unusable));
-        }
-    }
-}

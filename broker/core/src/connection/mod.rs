@@ -533,7 +533,10 @@ impl Connection {
             return;
         };
         if active.login_ends_at.is_some_and(|at| at <= now) {
-            self.close(Close::LoginEnded("the token has expired"), out);
+            self.close(
+                Close::LoginEnded("the token or certificate of the login has expired"),
+                out,
+            );
         } else if self.silent_at(active).is_some_and(|at| at <= now) {
             self.violate(Violation::KeepAliveTimeout, out);
         }

@@ -64,8 +64,8 @@ impl Authenticator {
             ExchangeStage::Again { method } => (method, client.unwrap_or_default().into(), None),
             ExchangeStage::Continue => return self.finish(earlier, proof, &step.data, peer),
         };
-        if let PeerCertificate::Unusable = peer.certificate {
-            return refusal::certificate(&client, peer).into();
+        if let PeerCertificate::Unusable(why) = peer.certificate {
+            return refusal::certificate(&client, peer, why).into();
         }
         if let Some(claim) = peer.certificate.claim() {
             return refusal::claim(&client, claim, peer).into();

@@ -23,7 +23,7 @@ mod refusal;
 
 pub(crate) use check_line::CheckLine;
 pub use enhanced::Exchange;
-pub use peer::{Peer, PeerAddress, PeerCertificate, VerifiedCertificate};
+pub use peer::{Peer, PeerAddress, PeerCertificate, Unusable, VerifiedCertificate};
 pub use proof::{Credential, Proof, StoredCredential};
 
 use crate::clock;
@@ -133,8 +133,8 @@ impl Authenticator {
         listener: &ListenerConfig,
         peer: &Peer,
     ) -> Decision {
-        if let PeerCertificate::Unusable = peer.certificate {
-            return refusal::certificate(&request.client_id, peer).into();
+        if let PeerCertificate::Unusable(why) = peer.certificate {
+            return refusal::certificate(&request.client_id, peer, why).into();
         }
         if let Some(claim) = peer.certificate.claim() {
             return match self.enrols {
@@ -207,7 +207,7 @@ impl Authenticator {
         match &peer.certificate {
             PeerCertificate::None => true,
             PeerCertificate::Verified(certificate) => clock::now() < certificate.expires_at,
-            PeerCertificate::Unusable => false,
+            PeerCertificate::Unusable(_) => false,
         }
     }
 
@@ -265,10 +265,11 @@ impl Authenticator {
                     fields: peer.certificate.attributes().fields.clone(),
                     ..found.attributes
                 };
+                let expiries = [Some(found.expires_at), peer.certificate.expires_at()];
                 let login = Login {
                     identity: Identity::User(found.user.into()),
                     attributes: Arc::new(attributes),
-                    expires_at: Some(found.expires_at),
+                    expires_at: expiries.into_iter().flatten().min(),
                     scope: Scope::Full,
                 };
                 let proof = Proof::Token(Credential(found.fingerprint));
@@ -364,6 +365,8 @@ fn admits_anonymous(listener: &ListenerConfig, peer: &Peer) -> bool {
 fn login(identity: Identity, peer: &Peer) -> Login {
     Login {
         attributes: peer.certificate.attributes(),
+        // The connection ends with the certificate that opened it, whatever the login rests on.
+        expires_at: peer.certificate.expires_at(),
         ..identity.into()
     }
 }

@@ -1,6 +1,6 @@
 //! What is known of a connection before its CONNECT: where it comes from, and what its certificate says.
 
-use crate::crl::CertificateId;
+use crate::client_certificate::CertificateId;
 use motemq_core::{Attributes, Timestamp};
 use std::fmt;
 use std::net::SocketAddr;
@@ -15,8 +15,16 @@ pub struct Peer {
     pub listener: Arc<str>,
     /// What its certificate says.
     pub certificate: PeerCertificate,
-    /// What lists of revoked certificates know its certificates by, if it showed any.
+    /// Which certificates it showed, its own first, if it showed any.
     pub certificate_ids: Option<Arc<[CertificateId]>>,
+}
+
+impl Peer {
+    /// Its own certificate, for the log.
+    pub(crate) fn certificate_shown(&self) -> String {
+        let own = self.certificate_ids.as_deref().and_then(<[_]>::first);
+        own.map_or_else(|| "no certificate".to_owned(), ToString::to_string)
+    }
 }
 
 /// Where a client comes from, as far as that is known.
@@ -63,8 +71,19 @@ pub enum PeerCertificate {
     None,
     /// A verified one.
     Verified(Arc<VerifiedCertificate>),
-    /// It is valid for the handshake but names nobody where it should, or has expired since.
-    Unusable,
+    /// It was valid for a handshake, but cannot be used.
+    Unusable(Unusable),
+}
+
+/// Why a certificate that was verified cannot be used.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum Unusable {
+    /// It has expired since.
+    Expired,
+    /// It is not valid yet.
+    NotYetValid,
+    /// It has not exactly one plain name of the kind that the listener logs in by.
+    NoName,
 }
 
 impl PeerCertificate {
@@ -72,7 +91,15 @@ impl PeerCertificate {
     pub(super) fn attributes(&self) -> Arc<Attributes> {
         match self {
             Self::Verified(certificate) => certificate.attributes.clone(),
-            Self::None | Self::Unusable => Attributes::none(),
+            Self::None | Self::Unusable(_) => Attributes::none(),
+        }
+    }
+
+    /// When it expires, and with it what was verified by it.
+    pub(crate) fn expires_at(&self) -> Option<Timestamp> {
+        match self {
+            Self::Verified(certificate) => Some(certificate.expires_at),
+            Self::None | Self::Unusable(_) => None,
         }
     }
 
@@ -80,7 +107,7 @@ impl PeerCertificate {
     pub(super) fn claim(&self) -> Option<&Arc<str>> {
         match self {
             Self::Verified(certificate) => certificate.claim.as_ref(),
-            Self::None | Self::Unusable => None,
+            Self::None | Self::Unusable(_) => None,
         }
     }
 
@@ -88,7 +115,7 @@ impl PeerCertificate {
     pub(super) fn name(&self) -> Option<&Arc<str>> {
         match self {
             Self::Verified(certificate) => certificate.name.as_ref(),
-            Self::None | Self::Unusable => None,
+            Self::None | Self::Unusable(_) => None,
         }
     }
 }

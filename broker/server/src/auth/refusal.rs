@@ -1,6 +1,6 @@
 //! What a client that is not let in is told, and what the log says: which check failed, and which key would change that.
 
-use super::{Authenticator, Decision, Peer, TokenFault, has_credentials};
+use super::{Authenticator, Decision, Peer, TokenFault, Unusable, has_credentials};
 use crate::audit::Refused;
 use crate::config::{AnonymousAccess, ListenerConfig};
 use motemq_codec::ReasonCode;
@@ -58,16 +58,33 @@ impl<'a> Asked<'a> {
     }
 }
 
-pub(super) fn certificate(client: &str, peer: &Peer) -> Refusal {
+pub(super) fn certificate(client: &str, peer: &Peer, why: Unusable) -> Refusal {
+    let (label, what, key, reason) = match why {
+        Unusable::Expired => (
+            "certificate_expired",
+            "its certificate has expired",
+            "issue it a new one: motemq-certs",
+            "the client certificate has expired",
+        ),
+        Unusable::NotYetValid => (
+            "certificate_not_yet_valid",
+            "its certificate is not valid yet",
+            "the clock of this machine, or of the one that issued it",
+            "the client certificate is not valid yet",
+        ),
+        Unusable::NoName => (
+            "certificate_name",
+            "its certificate has not exactly one plain name to log in by",
+            "identity in [listeners.tls] of this listener",
+            "the client certificate names nobody",
+        ),
+    };
+    let rule = format_args!("{what}: {}", peer.certificate_shown());
     let user = "";
-    Asked { client, user, peer }.log(
-        "certificate",
-        &"its certificate has expired or holds no usable name",
-        "identity in [listeners.tls] of this listener",
-    );
+    Asked { client, user, peer }.log(label, &rule, key);
     Refusal {
         code: ReasonCode::NotAuthorized,
-        reason: "the client certificate has expired or names nobody",
+        reason,
     }
 }
 

@@ -47,7 +47,7 @@ fn the_first_source_that_decides_has_decided() {
 fn an_unusable_certificate_refuses_whatever_else_is_shown() {
     let site = Site::new();
     let unusable = Peer {
-        certificate: PeerCertificate::Unusable,
+        certificate: PeerCertificate::Unusable(Unusable::Expired),
         ..peer(None)
     };
     for order in [
