@@ -8,9 +8,9 @@ use motemq_codec::{
     RetainHandling, Subscribe, SubscribeFilter, SubscribeFilters, SubscribeOptions, UserProperties,
 };
 use motemq_core::{
-    Action, Attributes, Broker, ClientId, Connection, ConnectionRules, Event, Expiry, Identity,
-    Message, MessageId, Origin, PublishAction, QueueId, QueueRef, RetainedEffect, SessionRow,
-    SharedRate, Timestamp, TopicName, Urgency, Verdict,
+    Action, AssignedIds, Attributes, Broker, ClientId, Connection, ConnectionRules, Event, Expiry,
+    Identity, Message, MessageId, Origin, PublishAction, QueueId, QueueRef, RetainedEffect,
+    SessionRow, SharedRate, Timestamp, TopicName, Urgency, Verdict,
 };
 use redb::Database;
 use redb::backends::InMemoryBackend;
@@ -140,6 +140,7 @@ impl Client {
             qos_max: QoS::ExactlyOnce,
             listener: None,
             publish_rate,
+            assigned_ids: AssignedIds::Random,
         };
         let mut client = Self {
             connection: Connection::new(rules, broker, NOW),

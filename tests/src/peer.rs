@@ -15,8 +15,9 @@ use motemq_codec::{
     SubscribeOptions, Unsubscribe, UnsubscribeFilters, UserProperties, Will, decode,
 };
 use motemq_core::{
-    Broker, Close, Connection, ConnectionRules, Event, ExchangeAnswer, ExchangeStage, ExchangeStep,
-    Identity, Image, Limits, SharedRate, SimDisk, SimJournal, SimJournalRules, Timestamp, Verdict,
+    AssignedIds, Broker, Close, Connection, ConnectionRules, Event, ExchangeAnswer, ExchangeStage,
+    ExchangeStep, Identity, Image, Limits, SharedRate, SimDisk, SimJournal, SimJournalRules,
+    Timestamp, Verdict,
 };
 use std::collections::VecDeque;
 use std::num::{NonZeroU16, NonZeroU32};
@@ -264,6 +265,7 @@ impl Bench {
             qos_max: self.qos_max,
             listener: self.listener.clone(),
             publish_rate: self.publish_rate.clone(),
+            assigned_ids: AssignedIds::Random,
         };
         self.lines.push(Line {
             machine: Connection::new(rules, &self.broker, self.now),

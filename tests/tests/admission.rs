@@ -8,8 +8,8 @@ use ipnet::IpNet;
 use motemq::admin::{self, Answer, Request};
 use motemq::ban::Subject;
 use motemq::config::{
-    AnonymousAccess, BanConfig, Bind, ClientCert, Config, Identity, LimitsConfig, ListenerConfig,
-    TlsConfig,
+    AnonymousAccess, BanConfig, Bind, ClientCert, Config, CrlOverdue, Identity, LimitsConfig,
+    ListenerConfig, TlsConfig,
 };
 use motemq::password::set_user;
 use motemq::server::{Refusal, check};
@@ -197,6 +197,8 @@ fn e1_a_private_key_that_others_may_read_is_refused_with_the_cure() {
                 key: key.clone(),
                 client_ca: None,
                 crl: None,
+                crl_overdue: CrlOverdue::Warn,
+                allow_list: None,
                 client_cert: ClientCert::None,
                 identity: Identity::None,
                 record_bytes_max: 16_384,

@@ -18,10 +18,10 @@ use motemq_codec::{
     SubscribeOptions, UserProperties, decode,
 };
 use motemq_core::{
-    Action, Attributes, Broker, ClientId, Connection, ConnectionRules, Event, Expiry, Identity,
-    Image, Journal, Limits, Message, PublishAction, QueueId, QueueRef, Record, RecordState,
-    RetainedEffect, Room, SessionRow, SimDisk, SimJournal, SimJournalRules, Timestamp, TopicName,
-    Verdict,
+    Action, AssignedIds, Attributes, Broker, ClientId, Connection, ConnectionRules, Event, Expiry,
+    Identity, Image, Journal, Limits, Message, PublishAction, QueueId, QueueRef, Record,
+    RecordState, RetainedEffect, Room, SessionRow, SimDisk, SimJournal, SimJournalRules, Timestamp,
+    TopicName, Verdict,
 };
 use motemq_tests::measured;
 use redb::ReadableDatabase;
@@ -314,6 +314,7 @@ impl Client {
             qos_max: QoS::ExactlyOnce,
             listener: None,
             publish_rate: None,
+            assigned_ids: AssignedIds::Random,
         };
         let mut client = Self {
             connection: Connection::new(rules, broker, NOW),

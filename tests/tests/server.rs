@@ -4,7 +4,9 @@
     reason = "a test that cannot go on must stop at once"
 )]
 
-use motemq::config::{AnonymousAccess, ClientCert, Config, Identity, ListenerConfig, TlsConfig};
+use motemq::config::{
+    AnonymousAccess, ClientCert, Config, CrlOverdue, Identity, ListenerConfig, TlsConfig,
+};
 use motemq::server::Running;
 use motemq_certs::Authority;
 use motemq_codec::{Decoded, Packet, ProtocolVersion, decode};
@@ -193,6 +195,8 @@ impl Server {
             key,
             client_ca: None,
             crl: None,
+            crl_overdue: CrlOverdue::Warn,
+            allow_list: None,
             client_cert: ClientCert::None,
             identity: Identity::None,
             record_bytes_max: 16384,

@@ -10,8 +10,8 @@
 
 use motemq_codec::{AckKind, Decoded, Packet, ProtocolVersion, ReasonCode, decode};
 use motemq_core::{
-    Broker, Connection, ConnectionRules, Event, Identity, Image, Limits, SimDisk, SimJournal,
-    SimJournalRules, Timestamp, Verdict,
+    AssignedIds, Broker, Connection, ConnectionRules, Event, Identity, Image, Limits, SimDisk,
+    SimJournal, SimJournalRules, Timestamp, Verdict,
 };
 use motemq_tests::peer::{Hello, encoded, options, packet_id, publish, subscribe};
 use std::collections::{BTreeMap, BTreeSet};
@@ -170,6 +170,7 @@ impl Stage {
             qos_max: motemq_codec::QoS::ExactlyOnce,
             listener: None,
             publish_rate: None,
+            assigned_ids: AssignedIds::Random,
         };
         let waker = Waker::from(self.alarms[alarm].clone());
         let mut line = Line {

@@ -8,8 +8,8 @@
 )]
 
 use motemq::config::{
-    AnonymousAccess, Bind, ClientCert, Config, Identity, LimitsConfig, ListenerConfig, Protocol,
-    TlsConfig,
+    AnonymousAccess, Bind, ClientCert, Config, CrlOverdue, Identity, LimitsConfig, ListenerConfig,
+    Protocol, TlsConfig,
 };
 use motemq::server::{Listener, Refusal, Running, start};
 use motemq::websocket::Violation;
@@ -719,6 +719,8 @@ fn certificate(dir: &Path) -> TlsConfig {
         key,
         client_ca: None,
         crl: None,
+        crl_overdue: CrlOverdue::Warn,
+        allow_list: None,
         client_cert: ClientCert::None,
         identity: Identity::None,
         record_bytes_max: 16384,

@@ -46,7 +46,7 @@ pub use action::{
 };
 pub use broker::{Broker, PublishSource, Receipt, SessionTotals};
 pub use connection::{
-    Close, ConnectRequest, Connection, ConnectionRules, Denial, DeniedAction, Event,
+    AssignedIds, Close, ConnectRequest, Connection, ConnectionRules, Denial, DeniedAction, Event,
     ExchangeAnswer, ExchangeStage, ExchangeStep, Progress, Verdict, Violation,
 };
 pub use counters::{Counters, DropReason, Limit, Occasion, Tally};

@@ -14,12 +14,14 @@ use crate::audit::Refused;
 use crate::auth::{Peer, PeerAddress, PeerCertificate};
 use crate::client_certificate::{self, Shown};
 use crate::clock;
-use crate::config::{Identity, Protocol};
+use crate::config::Protocol;
 use crate::driver::{Deadlines, Driver};
 use crate::listener::{Gate, Listener, OpenAt, Refusal, contains};
 use crate::proxy::{self, Source};
 use crate::server::Server;
 use crate::socket::ListeningSocket;
+use crate::tls::{self, ListenerTls, NotAdmitted};
+use crate::tls_handshake;
 use crate::websocket::{self, HandshakeRules, WebSocket};
 use motemq_core::Timestamp;
 use std::future::poll_fn;
@@ -289,17 +291,17 @@ impl Preparation {
             self.address = self.read_proxy_header(&mut stream).await?;
             self.admitted.place.move_to(self.address.into());
         }
-        match self.listener.acceptor() {
+        match self.listener.tls() {
             None => self.driver_over(stream, Shown::nothing()).await,
-            Some(acceptor) => {
-                let stream = match acceptor.accept(stream).await {
+            Some(tls) => {
+                let stream = match tls_handshake::accept(tls, stream).await {
                     Ok(stream) => stream,
                     Err(error) => {
                         self.refuse(Refusal::Tls, &error);
                         return None;
                     }
                 };
-                let shown = self.shown(&stream)?;
+                let shown = self.shown(tls, &stream)?;
                 self.driver_over(stream, shown).await
             }
         }
@@ -359,22 +361,23 @@ impl Preparation {
     }
 
     /// What the client has shown, read once; `None` when that does not admit it. A resumed session was not verified.
-    fn shown<S>(&self, stream: &TlsStream<S>) -> Option<Shown> {
+    fn shown<S>(&self, tls: &ListenerTls, stream: &TlsStream<S>) -> Option<Shown> {
         let (_, session) = stream.get_ref();
+        self.listener.note_handshake(session.handshake_kind());
         let certificates = session.peer_certificates().unwrap_or_default();
-        let tls = self.listener.config().tls.as_ref();
-        let kind = tls.map_or(Identity::None, |tls| tls.identity);
-        let now_s = i64::try_from(clock::now().as_ms() / 1000).unwrap_or(i64::MAX);
-        let Some(shown) = client_certificate::read(certificates, kind, now_s) else {
+        let now_s = tls::now_s();
+        let Some(shown) = client_certificate::read(certificates, tls.identity(), now_s) else {
             self.refuse(Refusal::Tls, &"the client certificate cannot be read");
             return None;
         };
-        let (tls, ids) = (
-            self.listener.tls(),
-            shown.ids.as_deref().unwrap_or_default(),
-        );
-        if tls.is_some_and(|tls| tls.revoked().has_any(ids)) {
-            self.refuse(Refusal::Tls, &"the client certificate has been revoked");
+        let ids = shown.ids.as_deref().unwrap_or_default();
+        let mut admitted = tls.admits(ids, now_s);
+        if admitted == Err(NotAdmitted::NotListed) && self.server.follow_allow_lists() {
+            // It may have been issued just now.
+            admitted = tls.admits(ids, now_s);
+        }
+        if let (Err(why), Some(own)) = (admitted, ids.first()) {
+            self.refuse(Refusal::Tls, &format_args!("{}: {own}", why.reason()));
             return None;
         }
         Some(shown)

@@ -9,6 +9,7 @@
 
 use crate::auth::{PeerCertificate, Unusable, VerifiedCertificate};
 use crate::config::Identity;
+use aws_lc_rs::digest;
 use motemq_core::{Attributes, Timestamp};
 use rustls::pki_types::CertificateDer;
 use std::fmt;
@@ -26,7 +27,11 @@ pub struct CertificateId {
     serial: Box<[u8]>,
     /// The subject's name, in DER.
     subject: Box<[u8]>,
+    fingerprint: CertificateFingerprint,
 }
+
+/// Half of the SHA-256 over a certificate: nobody makes another certificate with the same.
+pub(crate) type CertificateFingerprint = [u8; 16];
 
 impl CertificateId {
     /// Of a certificate; `None` when it cannot be read.
@@ -36,10 +41,15 @@ impl CertificateId {
     }
 
     fn of_parsed(parsed: &X509Certificate<'_>) -> Self {
+        let whole = digest::digest(&digest::SHA256, parsed.as_raw());
+        let mut fingerprint = CertificateFingerprint::default();
+        let half = fingerprint.len();
+        fingerprint.copy_from_slice(&whole.as_ref()[..half]);
         Self {
             issuer: parsed.issuer().as_raw().into(),
             serial: parsed.raw_serial().into(),
             subject: parsed.subject().as_raw().into(),
+            fingerprint,
         }
     }
 
@@ -51,6 +61,11 @@ impl CertificateId {
     /// The serial number, as in DER.
     pub(crate) fn serial(&self) -> &[u8] {
         &self.serial
+    }
+
+    /// Half of the SHA-256 over the whole.
+    pub(crate) fn fingerprint(&self) -> CertificateFingerprint {
+        self.fingerprint
     }
 }
 

@@ -4,7 +4,7 @@
 //! password.
 
 use crate::config::{
-    AnonymousAccess, Bind, ClientCert, Config, Identity, ListenerConfig, TlsConfig,
+    AnonymousAccess, Bind, ClientCert, Config, CrlOverdue, Identity, ListenerConfig, TlsConfig,
 };
 use crate::password;
 use motemq_certs::{Authority, CertsError, Created};
@@ -90,6 +90,8 @@ pub fn prepare(config: &mut Config) -> Result<DevSetup, DevError> {
                 key: server_key,
                 client_ca: Some(authority.certificate_path()),
                 crl: None,
+                crl_overdue: CrlOverdue::Warn,
+                allow_list: None,
                 client_cert: ClientCert::Optional,
                 identity: Identity::Cn,
                 record_bytes_max: 16_384,

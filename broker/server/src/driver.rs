@@ -98,6 +98,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             qos_max: listener.qos_max(),
             listener: Some(listener.name()),
             publish_rate: listener.publish_rate(),
+            assigned_ids: listener.assigned_ids(),
         };
         let connection = Connection::new(rules, server.broker(), now);
         // Before anything is asked: what changes from now on may have been missed.
@@ -291,9 +292,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let Some(listener) = self.server.listener_now(&self.listener) else {
             return Err((ReasonCode::AdministrativeAction, "the listener was removed"));
         };
-        if !Arc::ptr_eq(&listener, &self.listener) {
+        if Arc::ptr_eq(&listener, &self.listener) {
+            listener.tolerates(&self.peer)?;
+        } else {
             listener.may_keep(&self.listener, &self.peer)?;
             self.listener.follow(listener);
+            self.check_client_id()?;
         }
         if let Some(client) = self.connection.client_id()
             && self.server.bans().has_client(
@@ -306,6 +310,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             return Err((ReasonCode::AdministrativeAction, BANNED));
         }
         Ok(())
+    }
+
+    /// After a change of the listener: whether its rule of client identifiers still allows this one.
+    fn check_client_id(&self) -> Result<(), (ReasonCode, &'static str)> {
+        let Some(client) = self.connection.client_id() else {
+            return Ok(());
+        };
+        // Who asks for a certificate has no name yet, and a session apart.
+        let is_applicant = matches!(self.proof, Some(Proof::Claim | Proof::Applicant));
+        let identity = self.identity();
+        match is_applicant || self.listener.allows_client_id(client.as_str(), &identity) {
+            true => Ok(()),
+            // DISCONNECT has no code for the identifier (MQTT 5 section 3.14.2.1).
+            false => Err((ReasonCode::NotAuthorized, NOT_ITS_ID)),
+        }
     }
 
     /// Counts and logs why a connection without a session ends.
@@ -433,6 +452,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// An answer of the method, unless a ban is in its way.
     fn judge(&mut self, answer: ExchangeAnswer, claimed: &Claimed) -> ExchangeAnswer {
         let (bans, peer) = (self.server.bans(), &self.peer);
+        if let ExchangeAnswer::Accepted { login, .. } = &answer
+            && self.connection.client_id().is_none()
+            && !self
+                .listener
+                .allows_client_id(&claimed.client, &login.identity)
+        {
+            report_client_id(&self.listener, peer, &claimed.client, &login.identity);
+            let (code, reason) = (ReasonCode::ClientIdentifierNotValid, NOT_ITS_ID);
+            self.proof = None;
+            return ExchangeAnswer::Refused { code, reason };
+        }
         let user = match (&answer, &self.exchange) {
             (ExchangeAnswer::Accepted { login, .. }, _) => {
                 login.identity.name().unwrap_or_default()
@@ -479,6 +509,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 .check(request, listener.config(), &peer)
                 .await;
             match &decision.verdict {
+                Verdict::Accepted { login, .. }
+                    if login.scope == Scope::Full
+                        && !listener.allows_client_id(&client, &login.identity) =>
+                {
+                    report_client_id(&listener, &peer, &client, &login.identity);
+                    let (code, reason) = (ReasonCode::ClientIdentifierNotValid, NOT_ITS_ID);
+                    Decision {
+                        verdict: Verdict::Refused { code, reason },
+                        proof: None,
+                    }
+                }
                 Verdict::Accepted { login, .. }
                     if server
                         .bans()
@@ -803,6 +844,20 @@ fn report_ban(listener: &Listener, peer: &Peer, client: &str, user: &str) {
     .log();
 }
 
+fn report_client_id(listener: &Listener, peer: &Peer, client: &str, identity: &Identity) {
+    Refused {
+        what: "client",
+        reason: "client_id",
+        peer: &peer.address,
+        listener: &listener.config().name,
+        client,
+        user: identity.name().unwrap_or_default(),
+        rule: &NOT_ITS_ID,
+        key: "client_id of this listener",
+    }
+    .log();
+}
+
 /// Buffers of a thread; taken for the time of one run.
 #[derive(Default)]
 struct Scratch {
@@ -816,6 +871,8 @@ thread_local! {
 
 /// What a client is told whose login no longer stands.
 const LOGIN_GONE: &str = "the login is no longer valid";
+/// What a client is told where identifiers are names of users.
+const NOT_ITS_ID: &str = "the client identifier must be the user name that the login proves";
 /// What a banned client is told.
 const BANNED: &str = "banned for now";
 /// Bytes read in one go.

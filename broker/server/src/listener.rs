@@ -8,21 +8,21 @@
 
 use crate::admission::Rate;
 use crate::auth::{Peer, PeerAddress};
-use crate::config::ListenerConfig;
+use crate::config::{ClientIds, ListenerConfig};
 use crate::socket::ListeningSocket;
 use crate::tls::ListenerTls;
 use crate::websocket::{Violation, ViolationCounters};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use ipnet::IpNet;
 use motemq_codec::{QoS, ReasonCode};
-use motemq_core::{Close, RateLimit, SharedRate};
+use motemq_core::{AssignedIds, Close, Identity, RateLimit, SharedRate};
+use rustls::HandshakeKind;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::task::AbortHandle;
-use tokio_rustls::TlsAcceptor;
 
 /// A listening socket, and the listener that holds for who comes next.
 #[derive(Debug)]
@@ -108,6 +108,8 @@ struct Counts {
     violations: Arc<ViolationCounters>,
     closed: Mutex<BTreeMap<&'static str, u64>>,
     rate: Rate,
+    handshakes_full: AtomicU64,
+    handshakes_resumed: AtomicU64,
 }
 
 /// Why a listener refused a connection or client.
@@ -219,6 +221,8 @@ impl Listener {
             violations: Arc::default(),
             closed: Mutex::default(),
             rate: Rate::default(),
+            handshakes_full: AtomicU64::new(0),
+            handshakes_resumed: AtomicU64::new(0),
         });
         Self {
             publish_rate: publish_rate(&config),
@@ -266,9 +270,21 @@ impl Listener {
         self.tls.as_ref()
     }
 
-    /// The handshake for a new connection; none where there is no TLS.
-    pub(crate) fn acceptor(&self) -> Option<TlsAcceptor> {
-        self.tls.as_ref().map(|tls| tls.config().clone().into())
+    /// Whether somebody who proved to be `identity` may have this client identifier; an empty one is assigned.
+    pub(crate) fn allows_client_id(&self, client: &str, identity: &Identity) -> bool {
+        match (self.config.client_id, identity.name()) {
+            (ClientIds::Any, _) => true,
+            (ClientIds::User, Some(user)) => client.is_empty() || client == user,
+            (ClientIds::User, None) => false,
+        }
+    }
+
+    /// What clients without an identifier get.
+    pub(crate) fn assigned_ids(&self) -> AssignedIds {
+        match self.config.client_id {
+            ClientIds::Any => AssignedIds::Random,
+            ClientIds::User => AssignedIds::User,
+        }
     }
 
     pub(crate) fn qos_max(&self) -> QoS {
@@ -294,6 +310,20 @@ impl Listener {
             PeerAddress::Ip(address) => self.admits_ip(address.ip().to_canonical()),
             PeerAddress::Unix { .. } => true,
             PeerAddress::Unknown => config.allow_cidrs.is_empty() && config.deny_cidrs.is_empty(),
+        }
+    }
+
+    /// Whether somebody who is connected may stay as far as lists say, which change without the listener.
+    ///
+    /// # Errors
+    /// What the client is told.
+    pub(crate) fn tolerates(&self, peer: &Peer) -> Result<(), (ReasonCode, &'static str)> {
+        match (&self.tls, peer.certificate_ids.as_deref()) {
+            (Some(tls), Some(certificates)) => {
+                let tolerated = tls.tolerates(certificates);
+                tolerated.map_err(|why| (ReasonCode::NotAuthorized, why.reason()))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -391,6 +421,26 @@ impl Listener {
     pub fn refused_codes(&self) -> BTreeMap<u8, u64> {
         let codes = self.counts.refused_codes.lock();
         codes.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Counts a TLS handshake that was completed.
+    pub(crate) fn note_handshake(&self, kind: Option<HandshakeKind>) {
+        let counter = match kind {
+            Some(HandshakeKind::Resumed) => &self.counts.handshakes_resumed,
+            _ => &self.counts.handshakes_full,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// TLS handshakes completed: full ones, and those that resumed a session.
+    #[must_use]
+    pub fn handshakes(&self) -> [(&'static str, u64); 2] {
+        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let counts = &self.counts;
+        [
+            ("full", of(&counts.handshakes_full)),
+            ("resumed", of(&counts.handshakes_resumed)),
+        ]
     }
 
     /// TLS handshakes that failed.

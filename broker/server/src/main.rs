@@ -173,7 +173,10 @@ fn check(args: &ConfigArgs) -> ExitCode {
         Err(code) => return code,
     };
     match server::check(&config) {
-        Ok(()) => {
+        Ok(warnings) => {
+            for warning in warnings {
+                eprintln!("warning: {warning}");
+            }
             let mut out = std::io::stdout();
             let _ = writeln!(
                 out,

@@ -7,7 +7,7 @@ use crate::ban::Cause;
 use crate::config::Protocol;
 use crate::server::{Refusal, Server};
 use crate::store::journal::{COMMIT_BUCKETS_US, StoreCounters};
-use crate::tls;
+use crate::tls::{self, Dated, ListenerTls};
 use crate::websocket::Violation;
 use metrics::{Unit, counter, describe_counter, describe_gauge, gauge, with_local_recorder};
 use metrics_exporter_prometheus::PrometheusBuilder;
@@ -61,7 +61,23 @@ fn describe() {
     );
     describe_gauge!(
         "mqtt_broker_tls_crl_overdue",
-        "1 when a certificate revocation list of a listener is past its nextUpdate; it still holds."
+        "1 when a certificate revocation list of a listener is past its nextUpdate; crl_overdue says what that means."
+    );
+    describe_gauge!(
+        "mqtt_broker_tls_days_left",
+        "Days until the first of a listener's certificates, client authorities or revocation lists ends (label of: certificate, client_ca, crl); below 0 it has."
+    );
+    describe_gauge!(
+        "mqtt_broker_tls_allow_list_certificates",
+        "Certificates that the inventory of a listener (allow_list) admits."
+    );
+    describe_gauge!(
+        "mqtt_broker_tls_allow_list_broken",
+        "1 when the inventory of a listener cannot be read to its end: nobody new is admitted; the log names the line."
+    );
+    describe_counter!(
+        "mqtt_broker_tls_handshakes_total",
+        "TLS handshakes completed, by listener and kind: full, or resumed."
     );
     describe_gauge!("mqtt_broker_bans", "Bans that hold.");
     describe_counter!(
@@ -242,15 +258,11 @@ fn connections(server: &Server) {
                 .absolute(listener.refused(refusal));
         }
         if let Some(tls) = listener.tls() {
-            if let Some(at_s) = tls.revoked().next_update_s() {
-                gauge!("mqtt_broker_tls_crl_next_update_timestamp_seconds", "listener" => name.clone()).set(at_s as f64);
+            expiry(tls, &name);
+            for (kind, count) in listener.handshakes() {
+                counter!("mqtt_broker_tls_handshakes_total", "listener" => name.clone(), "kind" => kind)
+                    .absolute(count);
             }
-            let is_overdue = if tls::is_overdue(tls.revoked()) {
-                1.0
-            } else {
-                0.0
-            };
-            gauge!("mqtt_broker_tls_crl_overdue", "listener" => name.clone()).set(is_overdue);
         }
         for (code, count) in listener.refused_codes() {
             counter!("mqtt_broker_connects_refused_total", "listener" => name.clone(), "code" => format!("0x{code:02X}"))
@@ -268,6 +280,28 @@ fn connections(server: &Server) {
             counter!("mqtt_broker_connections_closed_total", "listener" => name.clone(), "reason" => reason)
                 .absolute(count);
         }
+    }
+}
+
+/// What of a listener's TLS is to be renewed, and when.
+fn expiry(tls: &ListenerTls, name: &str) {
+    let now_s = tls::now_s();
+    for (what, end_s) in tls.ends() {
+        let days = (end_s - now_s) as f64 / tls::DAY_S as f64;
+        gauge!("mqtt_broker_tls_days_left", "listener" => name.to_owned(), "of" => what.label())
+            .set(days);
+        if what == Dated::Crl {
+            gauge!("mqtt_broker_tls_crl_next_update_timestamp_seconds", "listener" => name.to_owned())
+                .set(end_s as f64);
+        }
+    }
+    let is_overdue = if tls.is_crl_overdue() { 1.0 } else { 0.0 };
+    gauge!("mqtt_broker_tls_crl_overdue", "listener" => name.to_owned()).set(is_overdue);
+    if let Some(list) = tls.allow_list() {
+        gauge!("mqtt_broker_tls_allow_list_certificates", "listener" => name.to_owned())
+            .set(list.len() as f64);
+        let is_broken = if list.fault().is_some() { 1.0 } else { 0.0 };
+        gauge!("mqtt_broker_tls_allow_list_broken", "listener" => name.to_owned()).set(is_broken);
     }
 }
 

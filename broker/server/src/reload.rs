@@ -89,12 +89,15 @@ impl Reloader {
     #[must_use]
     pub fn look_interval(&self) -> Duration {
         let config = self.config.as_ref().map(|config| &config.reload);
-        Duration::from_secs(config.map_or(NO_LOOK_S, |reload| reload.interval_s.into()))
+        Duration::from_millis(config.map_or(NO_LOOK_MS, |reload| reload.interval_ms.into()))
     }
 
     /// Looks whether files have changed, and takes over what they say if so. What the configuration file says now counts only if
     /// that is watched too: otherwise somebody may be at work on it.
     pub fn look(&mut self, server: &Arc<Server>) {
+        if self.watch() != Watch::Off {
+            server.follow_allow_lists();
+        }
         let files = self.watched_files();
         if files.is_empty() || !self.watched.look(&files) {
             return;
@@ -115,9 +118,11 @@ impl Reloader {
     }
 
     fn watched_files(&self) -> Vec<PathBuf> {
+        // An inventory grows all the time, and is followed for itself.
         let named = self
             .settings
             .iter()
+            .filter(|setting| !setting.key.ends_with(".tls.allow_list"))
             .filter_map(|setting| setting.file.clone());
         match self.watch() {
             Watch::Off => Vec::new(),
@@ -284,7 +289,7 @@ fn prepare_gates(
 ) -> Vec<Prospect> {
     let mut tls = Vec::new();
     for config in listeners {
-        let read = tls::of_listener(config, server.tls_sessions());
+        let read = tls::of_listener(config, server.tls());
         tls.push(read.unwrap_or_else(|error| {
             mistakes.push(format!("listener {}: {error}", config.name));
             None
@@ -298,6 +303,9 @@ fn prepare_gates(
     let _entered = server.runtime().enter();
     let mut prospects = Vec::new();
     for (config, tls) in listeners.iter().zip(tls) {
+        if let Some(tls) = &tls {
+            tls::warn(config, tls);
+        }
         let is_there = |gate: &&Arc<Gate>| is_same_bind(gate.listener().config(), config);
         if let Some(gate) = before.iter().find(is_there) {
             let listener = gate.listener().changed(config.clone(), tls);
@@ -341,7 +349,7 @@ fn is_live(key: &str) -> bool {
 }
 
 /// Without a configuration there is nothing to look for.
-const NO_LOOK_S: u64 = 3_600;
+const NO_LOOK_MS: u64 = 3_600_000;
 /// Sections that take effect.
 const LIVE: [&str; 8] = [
     "limits.",

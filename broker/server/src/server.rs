@@ -6,6 +6,7 @@ use crate::accept::accept;
 use crate::acl_file::{AclFileError, LoadedAcl};
 use crate::admin::{self, AdminSocket};
 use crate::admission::Admission;
+use crate::allow_list::Followed;
 use crate::auth::{AuthError, Authenticator, CheckLine};
 use crate::ban::Bans;
 use crate::clock;
@@ -19,7 +20,7 @@ use crate::store::StoreError;
 use crate::store::engine::EngineOptions;
 use crate::store::file::FileLimits;
 use crate::store::journal::{Opened, RedbJournal, StoreDurability, StoreOptions};
-use crate::tls;
+use crate::tls::{self, TlsState};
 use crate::tls_sessions::TlsSessions;
 use arc_swap::ArcSwap;
 use motemq_core::{
@@ -45,7 +46,7 @@ pub struct Server {
     authenticator: ArcSwap<Authenticator>,
     password_checks: Arc<CheckLine>,
     gates: ArcSwap<Vec<Arc<Gate>>>,
-    tls_sessions: Arc<TlsSessions>,
+    tls: TlsState,
     admission: Admission,
     bans: Bans,
     /// Whoever reads the configuration again, if anybody does.
@@ -213,11 +214,14 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     LoadedAcl::load(&config.auth)?.apply(&broker);
     broker.set_enrolment(core_enrolment(&config.enrolment));
     let sessions_max = config.limits.tls_sessions_max as usize;
-    let tls_sessions = TlsSessions::open(config.data_dir.as_deref(), sessions_max);
+    let tls_state = TlsState::new(TlsSessions::open(config.data_dir.as_deref(), sessions_max));
     let mut tasks = tokio::task::JoinSet::new();
     let mut gates = Vec::new();
     for listener in &config.listeners {
-        let tls = read_tls(listener, &tls_sessions)?;
+        let tls = read_tls(listener, &tls_state)?;
+        if let Some(tls) = &tls {
+            tls::warn(listener, tls);
+        }
         let socket = bind(listener)?;
         gates.push(Gate::new(Listener::new(listener.clone(), tls), socket));
     }
@@ -227,7 +231,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         authenticator: ArcSwap::from_pointee(authenticator),
         password_checks,
         gates: ArcSwap::default(),
-        tls_sessions,
+        tls: tls_state,
         admission: Admission::new(&config.limits),
         bans: Bans::open(&config).map_err(StartError::Bans)?,
         reloader: Mutex::default(),
@@ -260,9 +264,10 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     }
     server.set_gates(gates);
     tasks.spawn(watch_deadlines(server.clone()));
-    tasks.spawn(server.tls_sessions.clone().write_regularly());
+    tasks.spawn(server.tls.sessions.clone().write_regularly());
     tasks.spawn(watch_losses(server.clone()));
     tasks.spawn(memory::watch(server.clone()));
+    tasks.spawn(watch_expiry(server.clone()));
     Ok(Running {
         server,
         tasks,
@@ -270,11 +275,11 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     })
 }
 
-/// Checks what a configuration names, without starting anything.
+/// Checks what a configuration names, without starting anything. What comes back works, but somebody should look at it.
 ///
 /// # Errors
 /// The first file that is missing or wrong.
-pub fn check(config: &Config) -> Result<(), StartError> {
+pub fn check(config: &Config) -> Result<Vec<String>, StartError> {
     Authenticator::new(&config.auth, CheckLine::new(1))?;
     LoadedAcl::load(&config.auth)?;
     if let Some(dir) = &config.data_dir
@@ -283,10 +288,15 @@ pub fn check(config: &Config) -> Result<(), StartError> {
     {
         return Err(StoreError::NotAFolder(dir.clone()).into());
     }
+    let state = TlsState::new(TlsSessions::in_memory(0));
+    let mut warnings = Vec::new();
     for listener in &config.listeners {
-        read_tls(listener, &TlsSessions::in_memory(0))?;
+        if let (Some(tls), Some(config)) = (read_tls(listener, &state)?, &listener.tls) {
+            let found = tls.warnings(config).into_iter();
+            warnings.extend(found.map(|warning| format!("listener {}: {warning}", listener.name)));
+        }
     }
-    Ok(())
+    Ok(warnings)
 }
 
 impl Running {
@@ -341,7 +351,7 @@ impl Running {
             );
         }
         connections.shutdown().await;
-        let sessions = self.server.tls_sessions.clone();
+        let sessions = self.server.tls.sessions.clone();
         let _ = tokio::task::spawn_blocking(move || sessions.write()).await;
         if let Some(journal) = self.server.journal.clone() {
             let _ = tokio::task::spawn_blocking(move || journal.stop()).await;
@@ -407,9 +417,18 @@ impl Server {
         self.is_reloaded.load(Ordering::Relaxed)
     }
 
-    /// The sessions that TLS clients may resume.
-    pub(crate) fn tls_sessions(&self) -> &Arc<TlsSessions> {
-        &self.tls_sessions
+    /// What the TLS of all listeners has in common.
+    pub(crate) fn tls(&self) -> &TlsState {
+        &self.tls
+    }
+
+    /// Reads what inventories say now; whoever is not admitted any more goes. `true` when something was read.
+    pub(crate) fn follow_allow_lists(&self) -> bool {
+        let followed = self.tls.allow_lists.follow();
+        if followed == Followed::Lost {
+            self.note_change();
+        }
+        followed != Followed::Unchanged
     }
 
     /// The listeners.
@@ -569,9 +588,9 @@ pub(crate) fn bind(listener: &config::ListenerConfig) -> Result<ListeningSocket,
 
 fn read_tls(
     listener: &config::ListenerConfig,
-    sessions: &Arc<TlsSessions>,
+    state: &TlsState,
 ) -> Result<Option<tls::ListenerTls>, StartError> {
-    tls::of_listener(listener, sessions).map_err(|source| StartError::Tls {
+    tls::of_listener(listener, state).map_err(|source| StartError::Tls {
         listener: listener.name.clone(),
         source,
     })
@@ -617,6 +636,18 @@ async fn watch_losses(server: Arc<Server>) {
                 "messages were dropped or refused: queue_full is limits.queue_messages_max or queue_bytes_max of a receiver, too_large a receiver's own maximum, refused a limit of the publisher or the store"
             );
             known = now;
+        }
+    }
+}
+
+/// Says in the log, every day, which certificates and lists are to be renewed; the metrics say it at once.
+async fn watch_expiry(server: Arc<Server>) {
+    loop {
+        tokio::time::sleep(EXPIRY_INTERVAL).await;
+        for listener in server.listeners() {
+            if let Some(tls) = listener.tls() {
+                tls::warn(listener.config(), tls);
+            }
         }
     }
 }
@@ -742,5 +773,7 @@ fn injected_sync_delay() -> Duration {
 pub const INJECT_SYNC: &str = "MOTEMQ_INJECT_SYNC_MS";
 /// How often losses are looked for.
 const LOSSES_INTERVAL: Duration = Duration::from_secs(10);
+/// How often it is looked what is to be renewed.
+const EXPIRY_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
 /// The deadline table is looked at this often at least.
 const DEADLINE_PAUSE_MAX: Duration = Duration::from_millis(100);

@@ -1,20 +1,24 @@
 //! TLS: one configuration per listener, tuned for narrow links.
 //!
 //! TLS 1.2 and 1.3, X25519 first; one session id per connection (resumption without the client's certificate on the wire,
-//! `tls_sessions.rs`), no list of accepted authorities in the handshake. Only this module and `accept` know
-//! rustls.
+//! `tls_sessions.rs`), no list of accepted authorities in the handshake. Only this module, `tls_handshake` and
+//! `accept` know rustls.
 
-use crate::client_certificate::CertificateId;
+use crate::allow_list::{AllowList, AllowLists};
+use crate::client_certificate::{CertificateId, name_shown};
 use crate::clock;
-use crate::config::{ClientCert, Identity, ListenerConfig, TlsConfig};
+use crate::config::{ClientCert, CrlOverdue, Identity, ListenerConfig, TlsConfig};
 use crate::crl::{self, Revoked};
+use crate::tls_handshake::NotingVerifier;
 use crate::tls_sessions::TlsSessions;
 use motemq_codec::ReasonCode;
+use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::{self, kx_group};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
-use rustls::{RootCertStore, ServerConfig};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::{RootCertStore, ServerConfig, SignatureScheme};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -50,6 +54,13 @@ pub(crate) struct ListenerTls {
     identity: Identity,
     roots: Vec<Root>,
     revoked: Revoked,
+    crl_overdue: CrlOverdue,
+    allow_list: Option<Arc<AllowList>>,
+    /// When the first certificate of the server's chain, and the first of `client_ca`, expires; Unix seconds.
+    certificate_ends_s: i64,
+    client_ca_ends_s: Option<i64>,
+    /// What the server's key can sign by.
+    schemes: Vec<SignatureScheme>,
 }
 
 /// An authority that signs client certificates.
@@ -60,15 +71,106 @@ struct Root {
     certificate: CertificateDer<'static>,
 }
 
+/// What is good until some time.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Dated {
+    /// The server's certificate.
+    Certificate,
+    /// The authorities of clients.
+    ClientCa,
+    /// The lists of revoked certificates.
+    Crl,
+}
+
+impl Dated {
+    /// The value of the metric's label.
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::Certificate => "certificate",
+            Self::ClientCa => "client_ca",
+            Self::Crl => "crl",
+        }
+    }
+}
+
+/// Why a certificate that was verified is not admitted.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub(crate) enum NotAdmitted {
+    /// Its issuer's list has it.
+    Revoked,
+    /// Nobody knows whether it is revoked.
+    CrlOverdue,
+    /// The inventory does not have it as issued.
+    NotListed,
+}
+
+impl NotAdmitted {
+    /// In words, for client and log.
+    pub(crate) fn reason(self) -> &'static str {
+        match self {
+            Self::Revoked => "the client certificate has been revoked",
+            Self::CrlOverdue => {
+                "the revocation list of the client certificate's issuer is overdue (crl_overdue)"
+            }
+            Self::NotListed => "the client certificate is not in allow_list as issued",
+        }
+    }
+}
+
 impl ListenerTls {
     /// How handshakes go.
     pub(crate) fn config(&self) -> &Arc<ServerConfig> {
         &self.config
     }
 
-    /// Which certificates have been taken back.
-    pub(crate) fn revoked(&self) -> &Revoked {
-        &self.revoked
+    /// What of a certificate is the user name.
+    pub(crate) fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    /// What the server's key can sign by.
+    pub(crate) fn schemes(&self) -> &[SignatureScheme] {
+        &self.schemes
+    }
+
+    /// The names of the authorities that client certificates may be from.
+    pub(crate) fn authorities(&self) -> impl Iterator<Item = String> {
+        self.roots.iter().map(|root| name_shown(&root.subject))
+    }
+
+    /// The inventory that says who may connect, if that is asked.
+    pub(crate) fn allow_list(&self) -> Option<&AllowList> {
+        self.allow_list.as_deref()
+    }
+
+    /// Whether who has shown these certificates, its own first, may come in.
+    ///
+    /// # Errors
+    /// Why not.
+    pub(crate) fn admits(
+        &self,
+        certificates: &[CertificateId],
+        now_s: i64,
+    ) -> Result<(), NotAdmitted> {
+        let is_refused = self.crl_overdue == CrlOverdue::Refuse;
+        if is_refused && self.revoked.is_overdue_for(certificates, now_s) {
+            return Err(NotAdmitted::CrlOverdue);
+        }
+        self.tolerates(certificates)
+    }
+
+    /// Whether who is in may stay, as far as lists say.
+    ///
+    /// # Errors
+    /// Why not.
+    pub(crate) fn tolerates(&self, certificates: &[CertificateId]) -> Result<(), NotAdmitted> {
+        if self.revoked.has_any(certificates) {
+            return Err(NotAdmitted::Revoked);
+        }
+        match (&self.allow_list, certificates.first()) {
+            (Some(list), Some(own)) if !list.has(own) => Err(NotAdmitted::NotListed),
+            _ => Ok(()),
+        }
     }
 
     /// Whether a client that showed these certificates to `before` would still be let in.
@@ -90,8 +192,8 @@ impl ListenerTls {
             };
         };
         let refused = |reason| Err((ReasonCode::NotAuthorized, reason));
-        if self.revoked.has_any(certificates) {
-            return refused("the client certificate has been revoked");
+        if let Err(why) = self.tolerates(certificates) {
+            return refused(why.reason());
         }
         // Which root verified it is not known; a name that only roots have which are still there leaves no doubt.
         let is_kept = |root: &Root| self.roots.contains(root);
@@ -114,15 +216,101 @@ impl ListenerTls {
             }
         }
     }
+
+    /// What is good until when, in Unix seconds.
+    pub(crate) fn ends(&self) -> impl Iterator<Item = (Dated, i64)> {
+        let ends = [
+            (Dated::Certificate, Some(self.certificate_ends_s)),
+            (Dated::ClientCa, self.client_ca_ends_s),
+            (Dated::Crl, self.revoked.next_update_s()),
+        ];
+        let ends = ends.into_iter();
+        ends.filter_map(|(what, end_s)| Some((what, end_s?)))
+    }
+
+    /// Whether a list should have been renewed.
+    pub(crate) fn is_crl_overdue(&self) -> bool {
+        self.revoked.next_update_s().is_some_and(|by| by < now_s())
+    }
+
+    /// What an operator should look at although it works.
+    pub(crate) fn warnings(&self, config: &TlsConfig) -> Vec<String> {
+        let mut warnings = Vec::new();
+        let shown = |path: &Option<PathBuf>| {
+            let path = path.as_deref().map(Path::display);
+            path.map_or_else(String::new, |path| path.to_string())
+        };
+        for (what, end_s) in self.ends() {
+            let left_s = end_s - now_s();
+            let days = left_s / DAY_S;
+            match what {
+                Dated::Certificate | Dated::ClientCa if left_s < WARN_DAYS * DAY_S => {
+                    let file = match what {
+                        Dated::Certificate => config.cert.display().to_string(),
+                        _ => shown(&config.client_ca),
+                    };
+                    let what = match what {
+                        Dated::Certificate => "cert",
+                        _ => "client_ca",
+                    };
+                    warnings.push(match left_s {
+                        ..0 => format!("{what} {file}: a certificate has expired; renew it"),
+                        _ => {
+                            format!("{what} {file}: a certificate expires in {days} days; renew it")
+                        }
+                    });
+                }
+                Dated::Crl if left_s < 0 => {
+                    let effect = match self.crl_overdue {
+                        CrlOverdue::Warn => "it still holds, but renew it",
+                        CrlOverdue::Refuse => {
+                            "certificates of its issuer are refused (crl_overdue = \"refuse\"): renew it"
+                        }
+                    };
+                    let file = shown(&config.crl);
+                    warnings.push(format!(
+                        "crl {file}: a revocation list is past its nextUpdate; {effect}: motemq-certs crl"
+                    ));
+                }
+                _ => {}
+            }
+        }
+        let is_known = |issuer: &[u8]| self.roots.iter().any(|root| *root.subject == *issuer);
+        let mut strange = self.revoked.issuers().filter(|issuer| !is_known(issuer));
+        if let Some(issuer) = strange.next() {
+            warnings.push(format!(
+                "crl {}: the issuer \"{}\" of a revocation list is not in client_ca: the list matters for certificates of that intermediate only, and its signature is not checked before one is shown",
+                shown(&config.crl),
+                name_shown(issuer)
+            ));
+        }
+        warnings
+    }
 }
 
-/// Builds the TLS of a listener, if it has any; clients resume what is in `sessions`, if they were verified by the same rules.
+/// What all listeners have in common.
+#[derive(Debug)]
+pub(crate) struct TlsState {
+    pub(crate) sessions: Arc<TlsSessions>,
+    pub(crate) allow_lists: AllowLists,
+}
+
+impl TlsState {
+    pub(crate) fn new(sessions: Arc<TlsSessions>) -> Self {
+        Self {
+            sessions,
+            allow_lists: AllowLists::default(),
+        }
+    }
+}
+
+/// Builds the TLS of a listener, if it has any; clients resume sessions if they were verified by the same rules.
 ///
 /// # Errors
 /// When a file is missing or wrong; the error names it.
 pub(crate) fn of_listener(
     listener: &ListenerConfig,
-    sessions: &Arc<TlsSessions>,
+    state: &TlsState,
 ) -> Result<Option<ListenerTls>, TlsError> {
     let Some(config) = &listener.tls else {
         return Ok(None);
@@ -130,13 +318,57 @@ pub(crate) fn of_listener(
     let certificates = read_certificates("cert", &config.cert)?;
     check_private(&config.key)?;
     let key = PrivateKeyDer::from_pem_file(&config.key).map_err(file_error("key", &config.key))?;
-    let mut client_roots = Vec::new();
-    let mut revoked = Revoked::default();
+    let certificate_ends_s =
+        first_end_s(&certificates).map_err(file_error("cert", &config.cert))?;
     let unusable = |source| TlsError::Unusable {
         path: config.cert.clone(),
         source,
     };
-    let provider = Arc::new(rustls::crypto::CryptoProvider {
+    let provider = Arc::new(provider());
+    let signing = provider.key_provider.load_private_key(key.clone_key());
+    let signing = signing.map_err(unusable)?;
+    let supported = provider.signature_verification_algorithms;
+    let mut schemes = supported.supported_schemes();
+    schemes.retain(|scheme| signing.choose_scheme(&[*scheme]).is_some());
+    let builder = ServerConfig::builder_with_provider(provider.clone())
+        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+        .map_err(unusable)?;
+    let mut rules = Rules::of(&listener.name, config);
+    let asked = Asked::read(config, provider, &mut rules)?;
+    let builder = match asked.verifier {
+        None => builder.with_no_client_auth(),
+        Some(verifier) => builder.with_client_cert_verifier(verifier),
+    };
+    let mut tls = builder
+        .with_single_cert(certificates, key)
+        .map_err(unusable)?;
+    tls.session_storage = state.sessions.of_listener(&rules.0);
+    tls.send_tls13_tickets = 1;
+    tls.max_fragment_size = Some(usize::from(config.record_bytes_max));
+    let allow_list = match &config.allow_list {
+        None => None,
+        Some(path) => {
+            let list = state.allow_lists.open(path);
+            Some(list.map_err(file_error("allow_list", path))?)
+        }
+    };
+    Ok(Some(ListenerTls {
+        config: Arc::new(tls),
+        client_cert: config.client_cert,
+        identity: config.identity,
+        roots: asked.roots,
+        revoked: asked.revoked,
+        crl_overdue: config.crl_overdue,
+        allow_list,
+        certificate_ends_s,
+        client_ca_ends_s: asked.ends_s,
+        schemes,
+    }))
+}
+
+/// X25519 first, then what devices have in hardware; the large one last.
+fn provider() -> CryptoProvider {
+    CryptoProvider {
         kx_groups: vec![
             kx_group::X25519,
             kx_group::SECP256R1,
@@ -144,85 +376,103 @@ pub(crate) fn of_listener(
             kx_group::X25519MLKEM768,
         ],
         ..aws_lc_rs::default_provider()
-    });
-    let builder = ServerConfig::builder_with_provider(provider.clone())
-        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
-        .map_err(unusable)?;
-    let mut rules = Rules::of(&listener.name, config);
-    let builder = match (config.client_cert, &config.client_ca) {
-        (ClientCert::None, _) | (_, None) => builder.with_no_client_auth(),
-        (wish, Some(path)) => {
-            let mut roots = RootCertStore::empty();
-            for certificate in read_certificates("client_ca", path)? {
-                rules.add(&certificate);
-                if let Ok((_, parsed)) = X509Certificate::from_der(&certificate) {
-                    client_roots.push(Root {
-                        subject: parsed.subject().as_raw().into(),
-                        certificate: certificate.clone(),
-                    });
-                }
-                roots
-                    .add(certificate)
-                    .map_err(|source| TlsError::Unusable {
-                        path: path.clone(),
-                        source,
-                    })?;
+    }
+}
+
+/// What clients are asked for.
+#[derive(Default)]
+struct Asked {
+    verifier: Option<Arc<dyn ClientCertVerifier>>,
+    roots: Vec<Root>,
+    /// When the first of them expires.
+    ends_s: Option<i64>,
+    revoked: Revoked,
+}
+
+impl Asked {
+    fn read(
+        config: &TlsConfig,
+        provider: Arc<CryptoProvider>,
+        rules: &mut Rules,
+    ) -> Result<Self, TlsError> {
+        let (ClientCert::Required | ClientCert::Optional, Some(path)) =
+            (config.client_cert, &config.client_ca)
+        else {
+            return Ok(Self::default());
+        };
+        let certificates = read_certificates("client_ca", path)?;
+        let ends_s = first_end_s(&certificates).map_err(file_error("client_ca", path))?;
+        let mut store = RootCertStore::empty();
+        let mut roots = Vec::new();
+        for certificate in &certificates {
+            rules.add(certificate);
+            if let Ok((_, parsed)) = X509Certificate::from_der(certificate) {
+                roots.push(Root {
+                    subject: parsed.subject().as_raw().into(),
+                    certificate: certificate.clone(),
+                });
             }
-            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
-                .clear_root_hint_subjects();
-            let verifier = match wish {
-                ClientCert::Optional => verifier.allow_unauthenticated(),
-                _ => verifier,
-            };
-            let mut lists = Vec::new();
-            if let Some(crl) = &config.crl {
-                (lists, revoked) = crl::read(crl).map_err(file_error("crl", crl))?;
-                report_lists(&listener.name, crl, &revoked, &client_roots);
-            }
-            // The lists decide about those whose issuers have one.
-            let verifier = verifier.with_crls(lists).allow_unknown_revocation_status();
-            let verifier = verifier.build().map_err(|error| TlsError::File {
-                what: match &config.crl {
-                    Some(_) => "client_ca or crl",
-                    None => "client_ca",
-                },
-                path: path.clone(),
-                why: error.to_string(),
-            })?;
-            builder.with_client_cert_verifier(verifier)
+            store
+                .add(certificate.clone())
+                .map_err(|source| TlsError::Unusable {
+                    path: path.clone(),
+                    source,
+                })?;
         }
-    };
-    let mut tls = builder
-        .with_single_cert(certificates, key)
-        .map_err(unusable)?;
-    tls.session_storage = sessions.of_listener(&rules.0);
-    tls.send_tls13_tickets = 1;
-    tls.max_fragment_size = Some(usize::from(config.record_bytes_max));
-    Ok(Some(ListenerTls {
-        config: Arc::new(tls),
-        client_cert: config.client_cert,
-        identity: config.identity,
-        roots: client_roots,
-        revoked,
-    }))
+        let (lists, revoked) = match &config.crl {
+            None => Default::default(),
+            Some(crl) => crl::read(crl, &certificates).map_err(file_error("crl", crl))?,
+        };
+        let mut verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(store), provider)
+            .clear_root_hint_subjects()
+            // The lists decide about those whose issuers have one.
+            .with_crls(lists)
+            .allow_unknown_revocation_status();
+        if config.client_cert == ClientCert::Optional {
+            verifier = verifier.allow_unauthenticated();
+        }
+        if config.crl_overdue == CrlOverdue::Refuse {
+            verifier = verifier.enforce_revocation_expiration();
+        }
+        let verifier = verifier.build().map_err(|error| TlsError::File {
+            what: match &config.crl {
+                Some(_) => "client_ca or crl",
+                None => "client_ca",
+            },
+            path: path.clone(),
+            why: error.to_string(),
+        })?;
+        Ok(Self {
+            verifier: Some(NotingVerifier::over(verifier)),
+            roots,
+            ends_s: Some(ends_s),
+            revoked,
+        })
+    }
 }
 
-/// Says what an operator should know of lists that hold all the same.
-fn report_lists(listener: &str, path: &Path, revoked: &Revoked, roots: &[Root]) {
-    let path = path.display();
-    if is_overdue(revoked) {
-        tracing::warn!(listener, crl = %path, "a certificate revocation list is past its nextUpdate: it still holds, but renew it");
+/// When the first of the certificates expires, in Unix seconds.
+fn first_end_s(certificates: &[CertificateDer<'_>]) -> Result<i64, String> {
+    let mut first = i64::MAX;
+    for certificate in certificates {
+        let (_, parsed) = X509Certificate::from_der(certificate)
+            .map_err(|error| format!("a certificate cannot be read: {error}"))?;
+        first = first.min(parsed.validity().not_after.timestamp());
     }
-    let is_known = |issuer: &[u8]| roots.iter().any(|root| *root.subject == *issuer);
-    if !revoked.issuers().all(is_known) {
-        tracing::warn!(listener, crl = %path, "a certificate revocation list is of an issuer that is not in client_ca: it matters for intermediates only");
-    }
+    Ok(first)
 }
 
-/// Whether a list should have been renewed.
-pub(crate) fn is_overdue(revoked: &Revoked) -> bool {
-    let now_s = i64::try_from(clock::now().as_ms() / 1000).unwrap_or(i64::MAX);
-    revoked.next_update_s().is_some_and(|by| by < now_s)
+/// Now, in Unix seconds.
+pub(crate) fn now_s() -> i64 {
+    i64::try_from(clock::now().as_ms() / 1000).unwrap_or(i64::MAX)
+}
+
+/// Says in the log what an operator should look at.
+pub(crate) fn warn(listener: &ListenerConfig, tls: &ListenerTls) {
+    let Some(config) = &listener.tls else { return };
+    for warning in tls.warnings(config) {
+        tracing::warn!(listener = %listener.name, "{warning}");
+    }
 }
 
 /// Refuses a private key that others may read.
@@ -287,3 +537,6 @@ fn file_error<E: std::fmt::Display>(what: &'static str, path: &Path) -> impl FnO
 
 /// Permission bits that a private key must not have: any for others, writing for the group.
 const OPEN_TO_OTHERS: u32 = 0o027;
+/// A certificate that expires in fewer days is spoken of.
+const WARN_DAYS: i64 = 30;
+pub(crate) const DAY_S: i64 = 86_400;

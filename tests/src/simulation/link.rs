@@ -8,7 +8,8 @@ use super::ledger::{Broken, Rule, broken};
 use super::saboteur::Fault;
 use motemq_codec::{Decoded, Packet, PacketId, ProtocolVersion, QoS, decode};
 use motemq_core::{
-    Broker, Close, Connection, ConnectionRules, Event, Identity, Room, Timestamp, Verdict,
+    AssignedIds, Broker, Close, Connection, ConnectionRules, Event, Identity, Room, Timestamp,
+    Verdict,
 };
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -99,6 +100,7 @@ impl Link {
             qos_max: QoS::ExactlyOnce,
             listener: None,
             publish_rate: None,
+            assigned_ids: AssignedIds::Random,
         };
         let flag = Arc::new(Flag::default());
         Self {

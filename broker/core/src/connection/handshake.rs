@@ -9,7 +9,7 @@ use super::aliases::OutboundAliases;
 use super::authentication::{Enhanced, ExchangeStage, ExchangeStep, Turn};
 use super::enrolment::Requests;
 use super::throttle::Throttle;
-use super::{Active, Close, Connection, Event, Pending, Phase, Reply};
+use super::{Active, AssignedIds, Close, Connection, Event, Pending, Phase, Reply};
 use crate::action::Will;
 use crate::broker::{AttachRequest, Broker};
 use crate::counters::{Limit, Occasion};
@@ -232,10 +232,19 @@ impl Connection {
         now: Timestamp,
         out: &mut Vec<u8>,
     ) {
-        let assigned = hello
-            .client_id
-            .is_empty()
-            .then(|| new_client_id(entropy, broker));
+        let assigned = match (self.rules.assigned_ids, login.scope) {
+            _ if !hello.client_id.is_empty() => None,
+            // The name of a claim is not that of a client.
+            (AssignedIds::Random, _) | (_, Scope::Enrolment) => {
+                Some(new_client_id(entropy, broker))
+            }
+            (AssignedIds::User, Scope::Full) => login.identity.name().map(str::to_owned),
+        };
+        if hello.client_id.is_empty() && assigned.is_none() {
+            let reason = "without a user name the client needs an identifier";
+            let code = ReasonCode::ClientIdentifierNotValid;
+            return self.refuse_within(hello.packet_bytes_max, code, Some(reason), out);
+        }
         let client_id = ClientId::new(assigned.as_deref().unwrap_or(&hello.client_id));
         self.limits = broker.limits_of(self.rules.listener.as_deref(), &login.identity, &client_id);
         let scope = login.scope;

@@ -65,6 +65,17 @@ pub struct ConnectionRules {
     pub listener: Option<Arc<str>>,
     /// What all its clients together may publish in a second, if that is limited.
     pub publish_rate: Option<Arc<SharedRate>>,
+    /// What clients without an identifier get.
+    pub assigned_ids: AssignedIds,
+}
+
+/// Which client identifiers are assigned.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AssignedIds {
+    /// A random one.
+    Random,
+    /// The name that the login proved; without a name, none: the client is refused.
+    User,
 }
 
 /// The protocol state of one connection.

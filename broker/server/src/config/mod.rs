@@ -22,11 +22,11 @@ mod source;
 pub use error::{ConfigError, ConfigErrors, Hint, Place, Problem};
 pub use number::{Range, Unit};
 pub use settings::{
-    AdminConfig, AnonymousAccess, AuthConfig, AuthSource, BanConfig, Bind, ClientCert, Config,
-    Durability, EnrolmentConfig, HttpConfig, Identity, JwtConfig, LimitsConfig, ListenerConfig,
-    LogConfig, LogFormat, MqttConfig, PersistenceConfig, ProfileConfig, Protocol, QueueFull,
-    RateFull, ReloadConfig, ShareRedispatch, ShareStrategy, SharedSubscriptionsConfig, TlsConfig,
-    Watch,
+    AdminConfig, AnonymousAccess, AuthConfig, AuthSource, BanConfig, Bind, ClientCert, ClientIds,
+    Config, CrlOverdue, Durability, EnrolmentConfig, HttpConfig, Identity, JwtConfig, LimitsConfig,
+    ListenerConfig, LogConfig, LogFormat, MqttConfig, PersistenceConfig, ProfileConfig, Protocol,
+    QueueFull, RateFull, ReloadConfig, ShareRedispatch, ShareStrategy, SharedSubscriptionsConfig,
+    TlsConfig, Watch,
 };
 pub use show::Setting;
 

@@ -9,11 +9,11 @@ use super::error::{Place, Problem};
 use super::number::{Range, Unit};
 use super::section::{Reader, Section};
 use super::settings::{
-    AdminConfig, AnonymousAccess, AuthConfig, AuthSource, BanConfig, Bind, ClientCert, Config,
-    Durability, EnrolmentConfig, HttpConfig, Identity, JwtConfig, LimitsConfig, ListenerConfig,
-    LogConfig, LogFormat, MqttConfig, PersistenceConfig, ProfileConfig, Protocol, QueueFull,
-    RateFull, ReloadConfig, ShareRedispatch, ShareStrategy, SharedSubscriptionsConfig, TlsConfig,
-    Watch,
+    AdminConfig, AnonymousAccess, AuthConfig, AuthSource, BanConfig, Bind, ClientCert, ClientIds,
+    Config, CrlOverdue, Durability, EnrolmentConfig, HttpConfig, Identity, JwtConfig, LimitsConfig,
+    ListenerConfig, LogConfig, LogFormat, MqttConfig, PersistenceConfig, ProfileConfig, Protocol,
+    QueueFull, RateFull, ReloadConfig, ShareRedispatch, ShareStrategy, SharedSubscriptionsConfig,
+    TlsConfig, Watch,
 };
 use super::show::quoted_list;
 use ipnet::IpNet;
@@ -149,6 +149,7 @@ fn listener(
     let protocol = section.choice("protocol", default.protocol, PROTOCOL);
     let anonymous = section.choice("anonymous", default.anonymous, ANONYMOUS);
     let enrolment = section.flag("enrolment", default.enrolment);
+    let client_id = section.choice("client_id", default.client_id, CLIENT_IDS);
     let max_connections = section.number(
         "max_connections",
         default.max_connections,
@@ -186,6 +187,7 @@ fn listener(
         protocol,
         anonymous,
         enrolment,
+        client_id,
         max_connections,
         publish_rate_max,
         publish_bytes_rate_max,
@@ -341,6 +343,8 @@ fn tls(mut section: Section<'_, '_>) -> TlsConfig {
     let key = section.required_path("key");
     let client_ca = section.path("client_ca", None);
     let crl = section.path("crl", None);
+    let crl_overdue = section.choice("crl_overdue", CrlOverdue::Warn, CRL_OVERDUE);
+    let allow_list = section.path("allow_list", None);
     let asked_for = if client_ca.is_some() {
         ClientCert::Required
     } else {
@@ -364,6 +368,9 @@ fn tls(mut section: Section<'_, '_>) -> TlsConfig {
     } else if !is_asked_for && crl.is_some() {
         let other = "client_ca, and client_cert = \"required\" or \"optional\"";
         needs(&mut section, "crl", other);
+    } else if !is_asked_for && allow_list.is_some() {
+        let other = "client_ca, and client_cert = \"required\" or \"optional\"";
+        needs(&mut section, "allow_list", other);
     } else if !is_asked_for && identity != Identity::None {
         needs(
             &mut section,
@@ -377,6 +384,8 @@ fn tls(mut section: Section<'_, '_>) -> TlsConfig {
         key,
         client_ca,
         crl,
+        crl_overdue,
+        allow_list,
         client_cert,
         identity,
         record_bytes_max,
@@ -816,7 +825,7 @@ fn reload(mut section: Section<'_, '_>) -> ReloadConfig {
         default,
         ReloadConfig {
             watch: choice(WATCH),
-            interval_s: number(seconds(1, 3_600)),
+            interval_ms: number(milliseconds(50, 3_600_000)),
         }
     );
     section.finish();
@@ -965,6 +974,11 @@ const CLIENT_CERT: &[(&str, ClientCert)] = &[
     ("optional", ClientCert::Optional),
     ("none", ClientCert::None),
 ];
+
+const CRL_OVERDUE: &[(&str, CrlOverdue)] =
+    &[("warn", CrlOverdue::Warn), ("refuse", CrlOverdue::Refuse)];
+
+const CLIENT_IDS: &[(&str, ClientIds)] = &[("any", ClientIds::Any), ("user", ClientIds::User)];
 
 const IDENTITY: &[(&str, Identity)] = &[
     ("cn", Identity::Cn),

@@ -81,6 +81,8 @@ pub struct ListenerConfig {
     pub anonymous: AnonymousAccess,
     /// Clients without credentials may connect to ask for a certificate, and do nothing else. Default false.
     pub enrolment: bool,
+    /// Which client identifiers a client may have. Default [`ClientIds::Any`].
+    pub client_id: ClientIds,
     /// Connections open at a time, 1 to 10,000,000; more are closed at once. Default 100,000.
     pub max_connections: u32,
     /// Messages that all its clients together may publish in a second; 0 is no limit. Above: `limits.publish_rate_full`. Default 0.
@@ -122,6 +124,7 @@ impl Default for ListenerConfig {
             protocol: Protocol::Mqtt,
             anonymous: AnonymousAccess::Refused,
             enrolment: false,
+            client_id: ClientIds::Any,
             max_connections: 100_000,
             publish_rate_max: 0,
             publish_bytes_rate_max: 0,
@@ -183,6 +186,15 @@ pub enum AnonymousAccess {
     Loopback,
 }
 
+/// Which client identifiers a client may have.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum ClientIds {
+    /// `"any"`: any that is free, or its own from before.
+    Any,
+    /// `"user"`: the name that its login proved, and no other; without an identifier it gets that.
+    User,
+}
+
 /// TLS of one listener.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TlsConfig {
@@ -194,12 +206,25 @@ pub struct TlsConfig {
     pub client_ca: Option<PathBuf>,
     /// Certificates that these authorities have revoked, PEM; `None` is none. Default `None`.
     pub crl: Option<PathBuf>,
+    /// What a list past its `nextUpdate` means for certificates of its issuer. Default [`CrlOverdue::Warn`].
+    pub crl_overdue: CrlOverdue,
+    /// The inventory of `motemq-certs`: only certificates that it has as issued may connect; `None` asks none. Default `None`.
+    pub allow_list: Option<PathBuf>,
     /// Whether a client must show a certificate. Default: required with `client_ca`, else none.
     pub client_cert: ClientCert,
     /// What of a valid client certificate is the user name. Default: the common name when certificates are asked for.
     pub identity: Identity,
     /// Largest TLS record sent, in bytes, 512 to 16384, for devices with small buffers. Default 16384.
     pub record_bytes_max: u16,
+}
+
+/// What a revocation list means that nobody renewed in time.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum CrlOverdue {
+    /// `"warn"`: what it said still holds.
+    Warn,
+    /// `"refuse"`: nobody with a certificate of its issuer comes in any more.
+    Refuse,
 }
 
 /// Whether a TLS client must show a certificate.
@@ -694,15 +719,15 @@ impl Default for BanConfig {
 pub struct ReloadConfig {
     /// Which files are watched. Default [`Watch::Files`].
     pub watch: Watch,
-    /// How often they are looked at, in seconds; a change counts when it has been at rest for as long. Default 2.
-    pub interval_s: u32,
+    /// How often they are looked at, in milliseconds; a change counts when it has been at rest for as long. Default 250.
+    pub interval_ms: u32,
 }
 
 impl Default for ReloadConfig {
     fn default() -> Self {
         Self {
             watch: Watch::Files,
-            interval_s: 2,
+            interval_ms: 250,
         }
     }
 }

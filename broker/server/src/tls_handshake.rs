@@ -1,0 +1,269 @@
+//! One TLS handshake, and what the log says when it fails: what the client offered, and what would have matched.
+//!
+//! Promises: a handshake that succeeds costs a copy of three short lists more than without this module. A failure says the error first,
+//! then what would have matched, then the offer; of a certificate that was refused, subject, serial number and issuer.
+//!
+//! Does not know: certificates' lists after the handshake (`tls.rs`).
+
+use crate::client_certificate::CertificateId;
+use crate::tls::ListenerTls;
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{Acceptor, ClientHello};
+use rustls::{
+    AlertDescription, CertificateError, CipherSuite, DigitallySignedStruct, DistinguishedName,
+    NamedGroup, PeerIncompatible, SignatureScheme,
+};
+use std::cell::RefCell;
+use std::fmt::{self, Debug};
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::server::TlsStream;
+
+/// Does the handshake.
+///
+/// # Errors
+/// When it fails, in words for an operator.
+pub(crate) async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
+    tls: &ListenerTls,
+    stream: S,
+) -> Result<TlsStream<S>, String> {
+    let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await;
+    let start = start.map_err(|error| match error.kind() {
+        std::io::ErrorKind::InvalidData => format!("{error}: this is not the beginning of TLS"),
+        _ => error.to_string(),
+    })?;
+    let offer = Offer::of(&start.client_hello());
+    let mut handshake = pin!(start.into_stream(tls.config().clone()));
+    let (result, refused) = poll_fn(|cx| {
+        REFUSED.take();
+        match handshake.as_mut().poll(cx) {
+            // The certificate is verified within the call, on this thread.
+            Poll::Ready(result) => Poll::Ready((result, REFUSED.take())),
+            Poll::Pending => Poll::Pending,
+        }
+    })
+    .await;
+    result.map_err(|error| {
+        let cause = error.get_ref();
+        let cause = cause.and_then(|cause| cause.downcast_ref::<rustls::Error>());
+        let failure = Failure {
+            tls,
+            offer: &offer,
+            cause,
+            refused: refused.as_ref(),
+        };
+        format!("{error}{failure}")
+    })
+}
+
+/// What a client offered.
+struct Offer {
+    name: Option<Box<str>>,
+    suites: Box<[CipherSuite]>,
+    groups: Box<[NamedGroup]>,
+    schemes: Box<[SignatureScheme]>,
+}
+
+impl Offer {
+    fn of(hello: &ClientHello<'_>) -> Self {
+        Self {
+            name: hello.server_name().map(Into::into),
+            suites: hello.cipher_suites().into(),
+            groups: hello.named_groups().unwrap_or_default().into(),
+            schemes: hello.signature_schemes().into(),
+        }
+    }
+}
+
+/// What is said behind the error.
+struct Failure<'a> {
+    tls: &'a ListenerTls,
+    offer: &'a Offer,
+    cause: Option<&'a rustls::Error>,
+    /// A certificate that was not verified.
+    refused: Option<&'a CertificateId>,
+}
+
+impl fmt::Display for Failure<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.cause {
+            Some(rustls::Error::InvalidCertificate(why)) => {
+                if let Some(refused) = self.refused {
+                    write!(f, ": {refused}")?;
+                }
+                match why {
+                    CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+                        self.write_authorities(f)
+                    }
+                    _ => Ok(()),
+                }
+            }
+            Some(rustls::Error::NoCertificatesPresented) => self.write_authorities(f),
+            Some(rustls::Error::AlertReceived(alert)) if is_about_certificate(*alert) => {
+                f.write_str(
+                    ": the client does not take the server's certificate: it needs the authority that issued cert, and a name or address that is in it",
+                )?;
+                self.write_name(f)
+            }
+            Some(rustls::Error::PeerIncompatible(PeerIncompatible::NoCipherSuitesInCommon)) => {
+                let provider = self.provider();
+                let suites = provider.cipher_suites.iter().map(|suite| suite.suite());
+                write_list(f, "; would match: cipher suites", suites)?;
+                write_list(f, "; offered:", self.offer.suites.iter().copied())
+            }
+            Some(rustls::Error::PeerIncompatible(_) | rustls::Error::AlertReceived(_)) => {
+                let groups = self.provider().kx_groups.iter().map(|group| group.name());
+                write_list(f, "; would match: TLS 1.3, TLS 1.2; groups", groups)?;
+                write_list(f, "; signatures", self.tls.schemes().iter().copied())?;
+                write!(f, "; offered: {}", self.versions())?;
+                write_list(f, "; groups", self.offer.groups.iter().copied())?;
+                write_list(f, "; signatures", self.offer.schemes.iter().copied())?;
+                self.write_name(f)
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Failure<'_> {
+    fn provider(&self) -> &CryptoProvider {
+        self.tls.config().crypto_provider()
+    }
+
+    fn write_authorities(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("; expected: a certificate issued by")?;
+        for (at, authority) in self.tls.authorities().take(SHOWN_MAX).enumerate() {
+            let comma = if at == 0 { "" } else { " or" };
+            write!(f, "{comma} \"{authority}\"")?;
+        }
+        f.write_str(" (client_ca)")
+    }
+
+    fn write_name(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.offer.name {
+            Some(name) => write!(f, "; it asked for \"{name}\""),
+            None => f.write_str("; it asked for no name (SNI)"),
+        }
+    }
+
+    /// The versions themselves are not told; each has cipher suites of its own.
+    fn versions(&self) -> &'static str {
+        let is_13 = |suite: &CipherSuite| u16::from(*suite) >> 8 == 0x13;
+        let suites = &self.offer.suites;
+        match (suites.iter().any(is_13), suites.iter().all(is_13)) {
+            (true, true) => "TLS 1.3",
+            (true, false) => "TLS 1.3, TLS 1.2 or older",
+            _ => "TLS 1.2 or older",
+        }
+    }
+}
+
+fn write_list<T: Debug>(
+    f: &mut fmt::Formatter<'_>,
+    what: &str,
+    values: impl Iterator<Item = T>,
+) -> fmt::Result {
+    f.write_str(what)?;
+    let values: Vec<_> = values.map(|value| format!("{value:?}")).collect();
+    // Those without a name are there to be ignored (GREASE), or nobody has them here.
+    let known = values.iter().filter(|value| !value.starts_with("Unknown"));
+    let mut count = 0;
+    for value in known.take(SHOWN_MAX) {
+        write!(f, " {value}")?;
+        count += 1;
+    }
+    match count {
+        0 => f.write_str(" none"),
+        _ => Ok(()),
+    }
+}
+
+fn is_about_certificate(alert: AlertDescription) -> bool {
+    matches!(
+        alert,
+        AlertDescription::BadCertificate
+            | AlertDescription::UnsupportedCertificate
+            | AlertDescription::CertificateExpired
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::UnknownCA
+    )
+}
+
+thread_local! {
+    /// The certificate that was refused last on this thread.
+    static REFUSED: RefCell<Option<CertificateId>> = const { RefCell::new(None) };
+}
+
+/// Verifies as another does, and notes which certificate was refused: the connection that knew it is gone by then, and any other error
+/// would have the client be told something else.
+#[derive(Debug)]
+pub(crate) struct NotingVerifier(Arc<dyn ClientCertVerifier>);
+
+impl NotingVerifier {
+    pub(crate) fn over(verifier: Arc<dyn ClientCertVerifier>) -> Arc<Self> {
+        Arc::new(Self(verifier))
+    }
+}
+
+impl ClientCertVerifier for NotingVerifier {
+    fn offer_client_auth(&self) -> bool {
+        self.0.offer_client_auth()
+    }
+
+    fn client_auth_mandatory(&self) -> bool {
+        self.0.client_auth_mandatory()
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.0.root_hint_subjects()
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        let verified = self.0.verify_client_cert(end_entity, intermediates, now);
+        if verified.is_err() {
+            REFUSED.set(CertificateId::of(end_entity));
+        }
+        verified
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_verify_schemes()
+    }
+
+    fn requires_raw_public_keys(&self) -> bool {
+        self.0.requires_raw_public_keys()
+    }
+}
+
+/// Values of a list in the log.
+const SHOWN_MAX: usize = 20;
