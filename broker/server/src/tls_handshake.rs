@@ -267,3 +267,186 @@ impl ClientCertVerifier for NotingVerifier {
 
 /// Values of a list in the log.
 const SHOWN_MAX: usize = 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{
+        ClientCert, CrlOverdue, Identity, ListenerConfig, TlsConfig as TlsSettings,
+    };
+    use crate::tls::{TlsState, of_listener};
+    use crate::tls_sessions::TlsSessions;
+    use motemq_certs::{Authority, Issued};
+    use rustls::crypto::aws_lc_rs::{cipher_suite, default_provider, kx_group};
+    use rustls::pki_types::PrivateKeyDer;
+    use rustls::pki_types::pem::PemObject;
+    use rustls::{ClientConfig, RootCertStore};
+    use tempfile::TempDir;
+    use tokio::io::AsyncWriteExt as _;
+    use tokio_rustls::TlsConnector;
+
+    #[test]
+    fn a_failure_says_what_was_offered_and_what_would_match() {
+        let site = Site::new();
+        let good = site.authority.issue_device("meter-7").unwrap();
+        let stranger = Authority::create(&site.folder.path().join("other"), "other").unwrap();
+        let foreign = stranger.issue_device("meter-8").unwrap();
+        let mut rsa_only = default_provider();
+        rsa_only.cipher_suites = vec![cipher_suite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256];
+        let mut quantum_only = default_provider();
+        quantum_only.kx_groups = vec![kx_group::MLKEM768];
+        let plain = default_provider();
+        let serial = foreign.serial_hex.trim_start_matches('0');
+        let cases: [(&str, CryptoProvider, &Authority, Option<&Issued>, &[&str]); 5] = [
+            (
+                "cipher suites",
+                rsa_only,
+                &site.authority,
+                Some(&good),
+                &[
+                    "would match: cipher suites TLS13_AES_256_GCM_SHA384",
+                    "offered: TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
+                ],
+            ),
+            (
+                "groups",
+                quantum_only,
+                &site.authority,
+                Some(&good),
+                &[
+                    "would match: TLS 1.3, TLS 1.2; groups X25519 secp256r1 secp384r1 X25519MLKEM768; signatures ECDSA_NISTP256_SHA256",
+                    "offered: TLS 1.3, TLS 1.2 or older; groups MLKEM768; signatures ",
+                    "asked for \"localhost\"",
+                ],
+            ),
+            (
+                "no certificate",
+                plain.clone(),
+                &site.authority,
+                None,
+                &["expected: a certificate issued by \"CN=fleet\" (client_ca)"],
+            ),
+            (
+                "a foreign certificate",
+                plain.clone(),
+                &site.authority,
+                Some(&foreign),
+                &[
+                    "UnknownIssuer",
+                    &format!("subject \"CN=meter-8\", serial {serial}, issuer \"CN=other\""),
+                    "expected: a certificate issued by \"CN=fleet\" (client_ca)",
+                ],
+            ),
+            (
+                "a foreign server",
+                plain,
+                &stranger,
+                Some(&good),
+                &["the client does not take the server's certificate"],
+            ),
+        ];
+        for (what, provider, trusted, own, expected) in cases {
+            let said = site.failure(provider, trusted, own);
+            for part in expected {
+                assert!(said.contains(part), "{what}: {said}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_tls_is_called_so() {
+        let site = Site::new();
+        let said = site.run(async {
+            let (mut client, server) = tokio::io::duplex(1024);
+            client
+                .write_all(b"\x10\x0c\x00\x04MQTT\x04\x02\x00\x00\x00\x00")
+                .await
+                .unwrap();
+            accept(&site.tls, server).await.unwrap_err()
+        });
+        assert!(said.contains("not the beginning of TLS"), "{said}");
+    }
+
+    struct Site {
+        folder: TempDir,
+        authority: Authority,
+        tls: ListenerTls,
+    }
+
+    impl Site {
+        fn new() -> Self {
+            let folder = TempDir::new().unwrap();
+            let path = |name: &str| folder.path().join(name);
+            let authority = Authority::create(&path("pki"), "fleet").unwrap();
+            let server = authority.issue_server(&["localhost".to_owned()]).unwrap();
+            server.write(&path("crt"), &path("key")).unwrap();
+            let listener = ListenerConfig {
+                tls: Some(TlsSettings {
+                    cert: path("crt"),
+                    key: path("key"),
+                    client_ca: Some(authority.certificate_path()),
+                    crl: None,
+                    crl_overdue: CrlOverdue::Warn,
+                    allow_list: None,
+                    client_cert: ClientCert::Required,
+                    identity: Identity::Cn,
+                    record_bytes_max: 16_384,
+                }),
+                ..ListenerConfig::default()
+            };
+            let state = TlsState::new(TlsSessions::in_memory(10));
+            let tls = of_listener(&listener, &state).unwrap().unwrap();
+            Self {
+                folder,
+                authority,
+                tls,
+            }
+        }
+
+        fn run<T>(&self, what: impl Future<Output = T>) -> T {
+            let runtime = tokio::runtime::Builder::new_current_thread().build();
+            runtime.unwrap().block_on(what)
+        }
+
+        fn failure(
+            &self,
+            provider: CryptoProvider,
+            trusted: &Authority,
+            own: Option<&Issued>,
+        ) -> String {
+            let mut roots = RootCertStore::empty();
+            let pem = trusted.certificate_pem().as_bytes();
+            roots
+                .add(CertificateDer::from_pem_slice(pem).unwrap())
+                .unwrap();
+            let config = ClientConfig::builder_with_provider(Arc::new(provider));
+            let versions = match config.crypto_provider().cipher_suites.len() {
+                1 => vec![&rustls::version::TLS12],
+                _ => rustls::ALL_VERSIONS.to_vec(),
+            };
+            let config = config
+                .with_protocol_versions(&versions)
+                .unwrap()
+                .with_root_certificates(roots);
+            let config = match own {
+                None => config.with_no_client_auth(),
+                Some(issued) => {
+                    let certificate =
+                        CertificateDer::from_pem_slice(issued.certificate_pem.as_bytes());
+                    let key = PrivateKeyDer::from_pem_slice(issued.private_key_pem.as_bytes());
+                    config
+                        .with_client_auth_cert(vec![certificate.unwrap()], key.unwrap())
+                        .unwrap()
+                }
+            };
+            self.run(async {
+                let (client, server) = tokio::io::duplex(16 << 10);
+                let connector = TlsConnector::from(Arc::new(config));
+                let name = "localhost".try_into().unwrap();
+                let (_, result) =
+                    tokio::join!(connector.connect(name, client), accept(&self.tls, server));
+                result.unwrap_err()
+            })
+        }
+    }
+}
