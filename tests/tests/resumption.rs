@@ -6,7 +6,8 @@
 
 use motemq::clock;
 use motemq_certs::Authority;
-use motemq_tests::in_process::InProcess;
+use motemq_tests::in_process::{InProcess, tls_config};
+use motemq_tests::revocation::write_list;
 use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair};
 use rustls::client::Resumption;
 use rustls::pki_types::pem::PemObject;
@@ -103,6 +104,48 @@ fn a_connection_ends_when_its_certificate_does() {
     }
 }
 
+#[test]
+fn a_fleet_resumes_after_a_restart_but_for_the_one_that_was_revoked() {
+    let site = Site::new();
+    let (authority, _) = Authority::open_or_create(&site.path("pki"), "test").unwrap();
+    let mut issued: Vec<_> = (0..1000)
+        .map(|number| authority.issue_device(&format!("d{number}")).unwrap())
+        .collect();
+    let fleet: Vec<_> = issued
+        .iter()
+        .map(|issued| tls_config(&site.path("pki/ca.crt"), Some(issued)))
+        .collect();
+    let rules = "client_ca = \"pki/ca.crt\"\ncrl = \"crl.pem\"";
+    write_list(&site.path("pki"), &site.path("crl.pem"), &[], 2040);
+    let broker = site.start(rules);
+    for (number, device) in fleet.iter().enumerate() {
+        let expected = (HandshakeKind::Full, ACCEPTED);
+        assert_eq!(visit_as(&number.to_string(), &broker, device), expected);
+    }
+    assert_eq!(handshakes(&broker), [("full", 1000), ("resumed", 0)]);
+    broker.stop();
+    let stolen = issued.swap_remove(500);
+    write_list(&site.path("pki"), &site.path("crl.pem"), &[&stolen], 2040);
+    let broker = site.start(rules);
+    for (number, device) in fleet.iter().enumerate() {
+        if number == 500 {
+            let mut stream = open(&broker, device);
+            stream.write_all(&connect("500")).unwrap();
+            assert_eq!(stream.read(&mut [0]).unwrap_or(0), 0, "it gets an answer");
+            let kind = stream.conn.handshake_kind();
+            assert_eq!(kind, Some(HandshakeKind::Resumed));
+        } else {
+            let expected = (HandshakeKind::Resumed, ACCEPTED);
+            assert_eq!(visit_as(&number.to_string(), &broker, device), expected);
+        }
+    }
+    assert_eq!(handshakes(&broker), [("full", 0), ("resumed", 1000)]);
+    let metrics = motemq::metrics::render(broker.running().server());
+    let line = "mqtt_broker_tls_handshakes_total{listener=\"mqtts\",kind=\"resumed\"} 1000";
+    assert!(metrics.contains(line), "{metrics}");
+    broker.stop();
+}
+
 struct Site {
     folder: TempDir,
 }
@@ -185,14 +228,28 @@ fn open(
 
 /// Connects once; how the handshake went, and the return code of CONNACK.
 fn visit(broker: &InProcess, device: &Arc<ClientConfig>) -> (HandshakeKind, u8) {
+    visit_as("device", broker, device)
+}
+
+fn visit_as(id: &str, broker: &InProcess, device: &Arc<ClientConfig>) -> (HandshakeKind, u8) {
     let mut stream = open(broker, device);
-    stream
-        .write_all(b"\x10\x12\x00\x04MQTT\x04\x02\x00\x00\x00\x06device")
-        .unwrap();
+    stream.write_all(&connect(id)).unwrap();
     let mut connack = [0; 4];
     // The ticket comes before it.
     stream.read_exact(&mut connack).unwrap();
     (stream.conn.handshake_kind().unwrap(), connack[3])
+}
+
+/// How many handshakes there were, by kind.
+fn handshakes(broker: &InProcess) -> [(&'static str, u64); 2] {
+    broker.running().server().listeners()[0].handshakes()
+}
+
+fn connect(id: &str) -> Vec<u8> {
+    let length = id.len() as u8;
+    let head = [0x10, 12 + length];
+    let fixed = b"\x00\x04MQTT\x04\x02\x00\x00\x00";
+    [&head[..], fixed, &[length], id.as_bytes()].concat()
 }
 
 const DAY: Duration = Duration::from_secs(86_400);
