@@ -1,7 +1,7 @@
-//! The real binaries with real clients: kill -9, enrolment, mosquitto, paho, aiomqtt, gmqtt, MQTT.js, rumqttc, over TCP, mutual TLS,
+//! The real binaries with real clients: kill -9, enrolment, mosquitto, paho, aiomqtt, gmqtt, MQTT.js, rumqttc, mbedTLS, over TCP, mutual TLS,
 //! WebSocket and Unix sockets.
 //!
-//! Needs the release build of `motemq`, mosquitto-clients, python3 and node with the packages that `tests/clients` names;
+//! Needs the release build of `motemq`, mosquitto-clients, openssl, mbedTLS, python3 and node with the packages that `tests/clients` names;
 //! `.ci/run` provides them.
 #![expect(
     clippy::unwrap_used,
@@ -11,6 +11,7 @@
 
 mod external {
     mod certificate_life;
+    mod certificates;
     mod durability;
     mod enrolment;
     mod mosquitto;
