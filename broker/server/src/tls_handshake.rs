@@ -35,8 +35,13 @@ pub(crate) async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
 ) -> Result<TlsStream<S>, String> {
     let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await;
-    let start = start.map_err(|error| match error.kind() {
-        std::io::ErrorKind::InvalidData => format!("{error}: this is not the beginning of TLS"),
+    let start = start.map_err(|error| match cause(&error) {
+        Some(rustls::Error::InvalidMessage(_)) => {
+            format!("{error}: this is not the beginning of TLS")
+        }
+        Some(rustls::Error::PeerIncompatible(_)) => {
+            format!("{error}; would match: TLS 1.3, TLS 1.2")
+        }
         _ => error.to_string(),
     })?;
     let offer = Offer::of(&start.client_hello());
@@ -51,16 +56,20 @@ pub(crate) async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
     })
     .await;
     result.map_err(|error| {
-        let cause = error.get_ref();
-        let cause = cause.and_then(|cause| cause.downcast_ref::<rustls::Error>());
         let failure = Failure {
             tls,
             offer: &offer,
-            cause,
+            cause: cause(&error),
             refused: refused.as_ref(),
         };
         format!("{error}{failure}")
     })
+}
+
+/// What rustls said.
+fn cause(error: &std::io::Error) -> Option<&rustls::Error> {
+    let cause = error.get_ref();
+    cause.and_then(|cause| cause.downcast_ref())
 }
 
 /// What a client offered.
@@ -173,7 +182,7 @@ fn write_list<T: Debug>(
     f.write_str(what)?;
     let values: Vec<_> = values.map(|value| format!("{value:?}")).collect();
     // Those without a name are there to be ignored (GREASE), or nobody has them here.
-    let known = values.iter().filter(|value| !value.starts_with("Unknown"));
+    let known = values.iter().filter(|value| !value.contains("(0x"));
     let mut count = 0;
     for value in known.take(SHOWN_MAX) {
         write!(f, " {value}")?;
