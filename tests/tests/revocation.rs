@@ -231,6 +231,24 @@ fn a_client_identifier_is_the_name_of_its_certificate_where_that_is_the_rule() {
 }
 
 #[test]
+fn the_rule_of_client_identifiers_holds_for_who_is_connected() {
+    let mut site = Site::start("");
+    let certificate = site.device("meter-7");
+    let device = site.client(&certificate);
+    let mut its_own = site.connected(&device, "meter-7");
+    let mut another = site.connected(&device, "meter-8");
+    let file = site.path("motemq.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let text = text.replace("[listeners.tls]", "client_id = \"user\"\n[listeners.tls]");
+    std::fs::write(&file, text).unwrap();
+    assert!(site.reload().is_ok());
+    let expected = Some(Got::Disconnect(ReasonCode::NotAuthorized));
+    assert_eq!(another.take(), expected);
+    assert_eq!(its_own.ping(), Some(Vec::new()));
+    site.broker.stop();
+}
+
+#[test]
 fn metrics_say_how_long_certificates_and_lists_last() {
     let site = Site::start("crl = \"crl.pem\"\n");
     let metrics = site.metrics();
@@ -244,6 +262,20 @@ fn metrics_say_how_long_certificates_and_lists_last() {
     assert!((396.0..397.1).contains(&days("certificate")));
     assert!((7304.0..7305.1).contains(&days("client_ca")));
     assert!((3000.0..6000.0).contains(&days("crl")));
+    assert_eq!(site.check().unwrap(), Vec::<String>::new());
+    // Soon it must be renewed.
+    let names = ["localhost".to_owned()];
+    let server = site.authority.issue_server_for(&names, 29).unwrap();
+    let files = ["server.crt", "server.key"].map(|name| site.path(name));
+    files
+        .iter()
+        .for_each(|file| std::fs::remove_file(file).unwrap());
+    server.write(&files[0], &files[1]).unwrap();
+    let warnings = site.check().unwrap();
+    assert!(
+        warnings.len() == 1 && warnings[0].contains("server.crt: a certificate expires in 29 days"),
+        "{warnings:?}"
+    );
     site.broker.stop();
 }
 

@@ -20,7 +20,7 @@ use crate::listener::{Gate, Listener, OpenAt, Refusal, contains};
 use crate::proxy::{self, Source};
 use crate::server::Server;
 use crate::socket::ListeningSocket;
-use crate::tls::{self, ListenerTls, NotAdmitted};
+use crate::tls::{self, ListenerTls};
 use crate::tls_handshake;
 use crate::websocket::{self, HandshakeRules, WebSocket};
 use motemq_core::Timestamp;
@@ -371,12 +371,7 @@ impl Preparation {
             return None;
         };
         let ids = shown.ids.as_deref().unwrap_or_default();
-        let mut admitted = tls.admits(ids, now_s);
-        if admitted == Err(NotAdmitted::NotListed) && self.server.follow_allow_lists() {
-            // It may have been issued just now.
-            admitted = tls.admits(ids, now_s);
-        }
-        if let (Err(why), Some(own)) = (admitted, ids.first()) {
+        if let (Err(why), Some(own)) = (tls.admits(ids, now_s), ids.first()) {
             self.refuse(Refusal::Tls, &format_args!("{}: {own}", why.reason()));
             return None;
         }

@@ -1,23 +1,24 @@
 //! The inventory of `motemq-certs` as a list of who may connect: a certificate that is not in it as issued is not admitted.
 //!
 //! Promises:
-//! - A certificate counts by serial number and by its fingerprint; a later line about a serial number replaces what an earlier one said.
-//!   Only the status `issued` admits; any other, also one that this version does not know, does not.
+//! - A certificate counts by its fingerprint; a later line about the same serial number replaces what an earlier one said. Only the status
+//!   `issued` admits; any other, also one that this version does not know, does not.
 //! - The file is followed as it grows: what was appended is read, not the whole again. A last line that is not complete waits.
 //! - At the start and at a reload a line that cannot be read is an error. In a file that breaks while it is followed it adds nobody: who was
 //!   admitted stays so as far as what can be read still says so, until the file is mended.
 //!
 //! Does not know: certificates' validity, who asks; who wrote the file.
 
-use crate::client_certificate::{CertificateFingerprint, CertificateId};
+use crate::client_certificate::CertificateFingerprint;
 use crate::clock;
 use serde::Deserialize;
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
 /// The lists of all listeners, each file read once.
@@ -49,7 +50,14 @@ impl AllowLists {
     pub(crate) fn follow(&self) -> Followed {
         let lists = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let lists: Vec<_> = lists.iter().filter_map(Weak::upgrade).collect();
-        let followed = lists.iter().map(|list| list.follow());
+        let followed = lists.iter().map(|list| {
+            let followed = list.follow();
+            // Or somebody was lost at another look, which could tell nobody.
+            match list.has_lost.swap(false, Ordering::AcqRel) {
+                true => Followed::Lost,
+                false => followed,
+            }
+        });
         followed.max().unwrap_or(Followed::Unchanged)
     }
 }
@@ -72,10 +80,33 @@ pub(crate) struct AllowList {
     issued: RwLock<Issued>,
     /// Locked before `issued`, for as long as the file is read.
     read: Mutex<HasRead>,
+    /// Somebody is not admitted any more, and the connections have not been told.
+    has_lost: AtomicBool,
 }
 
-/// Certificates that may be used, by serial number.
-type Issued = HashMap<Serial, CertificateFingerprint>;
+/// Certificates that may be used.
+#[derive(Debug, Default)]
+struct Issued {
+    by_serial: HashMap<Serial, CertificateFingerprint>,
+    /// The same ones.
+    fingerprints: HashSet<CertificateFingerprint>,
+}
+
+impl Issued {
+    /// Takes over what a line says. `true` when somebody is not admitted any more.
+    fn apply(&mut self, (serial, fingerprint): Line) -> bool {
+        let before = match fingerprint {
+            Some(fingerprint) => self.by_serial.insert(serial, fingerprint),
+            None => self.by_serial.remove(&serial),
+        };
+        let lost = before.filter(|before| fingerprint != Some(*before));
+        if let Some(lost) = &lost {
+            self.fingerprints.remove(lost);
+        }
+        self.fingerprints.extend(fingerprint);
+        lost.is_some()
+    }
+}
 
 /// Most significant byte first, filled up with zeros in front.
 type Serial = [u8; 20];
@@ -126,7 +157,7 @@ impl Stamp {
 
 impl AllowList {
     fn read(path: &Path) -> Result<Self, String> {
-        let mut issued = Issued::new();
+        let mut issued = Issued::default();
         let has_read = read_whole(path, &mut issued)?;
         match has_read.fault {
             Some(fault) => Err(fault),
@@ -134,23 +165,26 @@ impl AllowList {
                 path: path.to_owned(),
                 issued: RwLock::new(issued),
                 read: Mutex::new(has_read),
+                has_lost: AtomicBool::new(false),
             }),
         }
     }
 
     /// Whether a certificate may be used.
-    pub(crate) fn has(&self, certificate: &CertificateId) -> bool {
-        let Some(serial) = serial_of(certificate.serial()) else {
-            return false;
-        };
+    pub(crate) fn has(&self, certificate: CertificateFingerprint) -> bool {
         let issued = self.issued.read().unwrap_or_else(PoisonError::into_inner);
-        issued.get(&serial) == Some(&certificate.fingerprint())
+        issued.fingerprints.contains(&certificate)
+    }
+
+    /// As [`has`](Self::has), and looks at the file before it says no: the certificate may have been issued just now.
+    pub(crate) fn has_by_now(&self, certificate: CertificateFingerprint) -> bool {
+        self.has(certificate) || self.follow() != Followed::Unchanged && self.has(certificate)
     }
 
     /// How many certificates may be used.
     pub(crate) fn len(&self) -> usize {
         let issued = self.issued.read().unwrap_or_else(PoisonError::into_inner);
-        issued.len()
+        issued.fingerprints.len()
     }
 
     /// What is wrong with the file as it is now.
@@ -181,10 +215,11 @@ impl AllowList {
                 None => tracing::info!(allow_list = %path, "the inventory can be read again"),
             }
         }
-        match lost {
-            true => Followed::Lost,
-            false => Followed::Read,
+        if lost {
+            self.has_lost.store(true, Ordering::Release);
+            return Followed::Lost;
         }
+        Followed::Read
     }
 
     /// `None` when the file did not just grow by lines that can be read.
@@ -221,15 +256,15 @@ impl AllowList {
         *read = position;
         let mut issued = self.issued.write().unwrap_or_else(PoisonError::into_inner);
         let mut lost = false;
-        for (serial, fingerprint) in appended {
-            lost |= apply(&mut issued, serial, fingerprint);
+        for line in appended {
+            lost |= issued.apply(line);
         }
         Some(lost)
     }
 
     /// From the beginning.
     fn read_again(&self, read: &mut HasRead) -> bool {
-        let mut fresh = Issued::new();
+        let mut fresh = Issued::default();
         match read_whole(&self.path, &mut fresh) {
             Ok(position) => *read = position,
             Err(fault) => {
@@ -241,12 +276,11 @@ impl AllowList {
             }
         }
         let mut issued = self.issued.write().unwrap_or_else(PoisonError::into_inner);
-        let stays = |serial: &Serial, fingerprint: &CertificateFingerprint| {
-            fresh.get(serial) == Some(fingerprint)
-        };
-        let lost = !issued.iter().all(|(serial, print)| stays(serial, print));
+        let lost = !issued.fingerprints.is_subset(&fresh.fingerprints);
         if read.fault.is_some() {
-            issued.retain(|serial, print| stays(serial, print));
+            let stays = |known: &CertificateFingerprint| fresh.fingerprints.contains(known);
+            issued.by_serial.retain(|_, known| stays(known));
+            issued.fingerprints.retain(stays);
         } else {
             *issued = fresh;
         }
@@ -256,15 +290,6 @@ impl AllowList {
 
 /// What a line says of a serial number: the certificate that may be used, if any.
 type Line = (Serial, Option<CertificateFingerprint>);
-
-/// `true` when somebody is not admitted any more.
-fn apply(issued: &mut Issued, serial: Serial, fingerprint: Option<CertificateFingerprint>) -> bool {
-    let before = match fingerprint {
-        Some(fingerprint) => issued.insert(serial, fingerprint),
-        None => issued.remove(&serial),
-    };
-    before.is_some() && before != fingerprint
-}
 
 /// Adds what the file says to `issued`; a fault does not keep the lines behind it from being read.
 fn read_whole(path: &Path, issued: &mut Issued) -> Result<HasRead, String> {
@@ -277,8 +302,8 @@ fn read_whole(path: &Path, issued: &mut Issued) -> Result<HasRead, String> {
         ..HasRead::default()
     };
     let mut reader = BufReader::with_capacity(BUFFER_BYTES, file);
-    read_lines(&mut reader, &mut position, |(serial, fingerprint)| {
-        apply(issued, serial, fingerprint);
+    read_lines(&mut reader, &mut position, |line| {
+        issued.apply(line);
     });
     Ok(position)
 }
@@ -390,6 +415,7 @@ const TICK_MS: i64 = 100;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::client_certificate::CertificateId;
     use motemq_certs::{Authority, Entry, Inventory, Kind};
     use rustls::pki_types::CertificateDer;
     use rustls::pki_types::pem::PemObject;
@@ -405,12 +431,12 @@ mod tests {
             .append(std::slice::from_ref(&listed.entry))
             .unwrap();
         let list = AllowList::read(&site.path).unwrap();
-        assert!(list.has(&listed.id) && !list.has(&other.id));
+        assert!(list.has(listed.id.fingerprint()) && !list.has(other.id.fingerprint()));
         assert_eq!(list.len(), 1);
         // The serial number alone is not enough.
         site.append(&line(&serial(&other), &"ab".repeat(32), "issued"));
         assert_eq!(list.follow(), Followed::Read);
-        assert!(!list.has(&other.id));
+        assert!(!list.has(other.id.fingerprint()));
     }
 
     #[test]
@@ -422,10 +448,10 @@ mod tests {
         for status in ["revoked", "on_hold"] {
             site.append(&line(&serial(&device), "", status));
             assert_eq!(list.follow(), Followed::Lost, "{status}");
-            assert!(!list.has(&device.id), "{status}");
+            assert!(!list.has(device.id.fingerprint()), "{status}");
             site.record(&device);
             assert_eq!(list.follow(), Followed::Read);
-            assert!(list.has(&device.id));
+            assert!(list.has(device.id.fingerprint()));
         }
     }
 
@@ -442,10 +468,10 @@ mod tests {
             site.append(&text[..at]);
             assert!(list.follow() == Followed::Read && list.fault().is_none());
             // Without its end of line it is complete all the same.
-            assert_eq!(list.has(&second.id), at == text.len() - 1);
+            assert_eq!(list.has(second.id.fingerprint()), at == text.len() - 1);
             site.append(&text[at..]);
             assert!(list.follow() == Followed::Read && list.fault().is_none());
-            assert!(list.has(&first.id) && list.has(&second.id));
+            assert!(list.has(first.id.fingerprint()) && list.has(second.id.fingerprint()));
         }
     }
 
@@ -460,10 +486,10 @@ mod tests {
         // In the same file, of the same size; then with a line before the one that was read.
         site.write(&lines[1]);
         assert_eq!(list.follow(), Followed::Lost);
-        assert!(!list.has(&first.id) && list.has(&second.id));
+        assert!(!list.has(first.id.fingerprint()) && list.has(second.id.fingerprint()));
         site.write(&lines.concat());
         assert_eq!(list.follow(), Followed::Read);
-        assert!(list.has(&first.id) && list.has(&second.id));
+        assert!(list.has(first.id.fingerprint()) && list.has(second.id.fingerprint()));
     }
 
     #[test]
@@ -480,18 +506,22 @@ mod tests {
         assert_eq!(list.follow(), Followed::Lost);
         let fault = list.fault().unwrap();
         assert!(fault.starts_with("line 3: "), "{fault}");
-        let admitted = [&first, &second, &third].map(|known| list.has(&known.id));
+        let admitted = [&first, &second, &third].map(|known| list.has(known.id.fingerprint()));
         assert_eq!(admitted, [true, false, false]);
         let refused = AllowList::read(&site.path).unwrap_err();
         assert!(refused.starts_with("line 3: "), "{refused}");
         // A file that is gone changes nothing.
         std::fs::remove_file(&site.path).unwrap();
         assert_eq!(list.follow(), Followed::Read);
-        assert!(list.fault().is_some() && list.has(&first.id));
+        assert!(list.fault().is_some() && list.has(first.id.fingerprint()));
         site.write(&good);
         site.record(&third);
         assert_eq!(list.follow(), Followed::Read);
-        assert!(list.fault().is_none() && list.has(&third.id) && list.has(&second.id));
+        assert!(
+            list.fault().is_none()
+                && list.has(third.id.fingerprint())
+                && list.has(second.id.fingerprint())
+        );
     }
 
     #[test]
@@ -499,7 +529,13 @@ mod tests {
         let site = Site::new();
         let device = site.issue("a");
         let lines: String = (1..=100_000)
-            .map(|number| line(&format!("{number:032x}"), &"AB:".repeat(32), "issued"))
+            .map(|number| {
+                line(
+                    &format!("{number:032x}"),
+                    &format!("{number:08X}").repeat(8),
+                    "issued",
+                )
+            })
             .collect();
         site.write(&lines);
         let before = clock::monotonic();
@@ -508,7 +544,7 @@ mod tests {
         assert_eq!(list.len(), 100_000);
         site.record(&device);
         let before = clock::monotonic();
-        assert!(list.follow() == Followed::Read && list.has(&device.id));
+        assert!(list.follow() == Followed::Read && list.has(device.id.fingerprint()));
         let appended = clock::monotonic() - before;
         println!("100,000 lines: {whole:?}; one more: {appended:?}");
         assert!(appended < whole, "it is not read again");

@@ -41,15 +41,11 @@ impl CertificateId {
     }
 
     fn of_parsed(parsed: &X509Certificate<'_>) -> Self {
-        let whole = digest::digest(&digest::SHA256, parsed.as_raw());
-        let mut fingerprint = CertificateFingerprint::default();
-        let half = fingerprint.len();
-        fingerprint.copy_from_slice(&whole.as_ref()[..half]);
         Self {
             issuer: parsed.issuer().as_raw().into(),
             serial: parsed.raw_serial().into(),
             subject: parsed.subject().as_raw().into(),
-            fingerprint,
+            fingerprint: fingerprint(parsed.as_raw()),
         }
     }
 
@@ -79,6 +75,15 @@ impl fmt::Display for CertificateId {
             "subject \"{subject}\", serial {serial}, issuer \"{issuer}\""
         )
     }
+}
+
+/// Half of the SHA-256 over a certificate, which need not be read for that.
+pub(crate) fn fingerprint(certificate: &[u8]) -> CertificateFingerprint {
+    let whole = digest::digest(&digest::SHA256, certificate);
+    let mut fingerprint = CertificateFingerprint::default();
+    let half = fingerprint.len();
+    fingerprint.copy_from_slice(&whole.as_ref()[..half]);
+    fingerprint
 }
 
 /// A name in DER, as text.

@@ -422,13 +422,11 @@ impl Server {
         &self.tls
     }
 
-    /// Reads what inventories say now; whoever is not admitted any more goes. `true` when something was read.
-    pub(crate) fn follow_allow_lists(&self) -> bool {
-        let followed = self.tls.allow_lists.follow();
-        if followed == Followed::Lost {
+    /// Reads what inventories say now; whoever is not admitted any more goes.
+    pub(crate) fn follow_allow_lists(&self) {
+        if self.tls.allow_lists.follow() == Followed::Lost {
             self.note_change();
         }
-        followed != Followed::Unchanged
     }
 
     /// The listeners.

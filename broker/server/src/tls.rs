@@ -9,7 +9,7 @@ use crate::client_certificate::{CertificateId, name_shown};
 use crate::clock;
 use crate::config::{ClientCert, CrlOverdue, Identity, ListenerConfig, TlsConfig};
 use crate::crl::{self, Revoked};
-use crate::tls_handshake::NotingVerifier;
+use crate::tls_handshake::ClientVerifier;
 use crate::tls_sessions::TlsSessions;
 use motemq_codec::ReasonCode;
 use rustls::crypto::CryptoProvider;
@@ -143,7 +143,7 @@ impl ListenerTls {
         self.allow_list.as_deref()
     }
 
-    /// Whether who has shown these certificates, its own first, may come in.
+    /// Whether who has shown these certificates, its own first, may come in. An inventory is looked at again before it says no.
     ///
     /// # Errors
     /// Why not.
@@ -155,6 +155,11 @@ impl ListenerTls {
         let is_refused = self.crl_overdue == CrlOverdue::Refuse;
         if is_refused && self.revoked.is_overdue_for(certificates, now_s) {
             return Err(NotAdmitted::CrlOverdue);
+        }
+        if let (Some(list), Some(own)) = (&self.allow_list, certificates.first())
+            && !list.has_by_now(own.fingerprint())
+        {
+            return Err(NotAdmitted::NotListed);
         }
         self.tolerates(certificates)
     }
@@ -168,7 +173,7 @@ impl ListenerTls {
             return Err(NotAdmitted::Revoked);
         }
         match (&self.allow_list, certificates.first()) {
-            (Some(list), Some(own)) if !list.has(own) => Err(NotAdmitted::NotListed),
+            (Some(list), Some(own)) if !list.has(own.fingerprint()) => Err(NotAdmitted::NotListed),
             _ => Ok(()),
         }
     }
@@ -334,7 +339,14 @@ pub(crate) fn of_listener(
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
         .map_err(unusable)?;
     let mut rules = Rules::of(&listener.name, config);
-    let asked = Asked::read(config, provider, &mut rules)?;
+    let allow_list = match &config.allow_list {
+        None => None,
+        Some(path) => {
+            let list = state.allow_lists.open(path);
+            Some(list.map_err(file_error("allow_list", path))?)
+        }
+    };
+    let asked = Asked::read(config, provider, allow_list.clone(), &mut rules)?;
     let builder = match asked.verifier {
         None => builder.with_no_client_auth(),
         Some(verifier) => builder.with_client_cert_verifier(verifier),
@@ -345,13 +357,6 @@ pub(crate) fn of_listener(
     tls.session_storage = state.sessions.of_listener(&rules.0);
     tls.send_tls13_tickets = 1;
     tls.max_fragment_size = Some(usize::from(config.record_bytes_max));
-    let allow_list = match &config.allow_list {
-        None => None,
-        Some(path) => {
-            let list = state.allow_lists.open(path);
-            Some(list.map_err(file_error("allow_list", path))?)
-        }
-    };
     Ok(Some(ListenerTls {
         config: Arc::new(tls),
         client_cert: config.client_cert,
@@ -393,6 +398,7 @@ impl Asked {
     fn read(
         config: &TlsConfig,
         provider: Arc<CryptoProvider>,
+        allow_list: Option<Arc<AllowList>>,
         rules: &mut Rules,
     ) -> Result<Self, TlsError> {
         let (ClientCert::Required | ClientCert::Optional, Some(path)) =
@@ -443,7 +449,7 @@ impl Asked {
             why: error.to_string(),
         })?;
         Ok(Self {
-            verifier: Some(NotingVerifier::over(verifier)),
+            verifier: Some(ClientVerifier::over(verifier, allow_list)),
             roots,
             ends_s: Some(ends_s),
             revoked,

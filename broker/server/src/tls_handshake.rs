@@ -5,8 +5,9 @@
 //!
 //! Does not know: certificates' lists after the handshake (`tls.rs`).
 
-use crate::client_certificate::CertificateId;
-use crate::tls::ListenerTls;
+use crate::allow_list::AllowList;
+use crate::client_certificate::{CertificateId, fingerprint};
+use crate::tls::{ListenerTls, NotAdmitted};
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, UnixTime};
@@ -108,6 +109,9 @@ impl fmt::Display for Failure<'_> {
                     write!(f, ": {refused}")?;
                 }
                 match why {
+                    CertificateError::ApplicationVerificationFailure => {
+                        write!(f, "; {}", NotAdmitted::NotListed.reason())
+                    }
                     CertificateError::UnknownIssuer | CertificateError::BadSignature => {
                         self.write_authorities(f)
                     }
@@ -210,28 +214,37 @@ thread_local! {
     static REFUSED: RefCell<Option<CertificateId>> = const { RefCell::new(None) };
 }
 
-/// Verifies as another does, and notes which certificate was refused: the connection that knew it is gone by then, and any other error
-/// would have the client be told something else.
+/// Verifies as another does, and asks the inventory. Notes which certificate was refused: the connection that knew it is gone by then,
+/// and any other error would have the client be told something else.
 #[derive(Debug)]
-pub(crate) struct NotingVerifier(Arc<dyn ClientCertVerifier>);
+pub(crate) struct ClientVerifier {
+    verifier: Arc<dyn ClientCertVerifier>,
+    allow_list: Option<Arc<AllowList>>,
+}
 
-impl NotingVerifier {
-    pub(crate) fn over(verifier: Arc<dyn ClientCertVerifier>) -> Arc<Self> {
-        Arc::new(Self(verifier))
+impl ClientVerifier {
+    pub(crate) fn over(
+        verifier: Arc<dyn ClientCertVerifier>,
+        allow_list: Option<Arc<AllowList>>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            verifier,
+            allow_list,
+        })
     }
 }
 
-impl ClientCertVerifier for NotingVerifier {
+impl ClientCertVerifier for ClientVerifier {
     fn offer_client_auth(&self) -> bool {
-        self.0.offer_client_auth()
+        self.verifier.offer_client_auth()
     }
 
     fn client_auth_mandatory(&self) -> bool {
-        self.0.client_auth_mandatory()
+        self.verifier.client_auth_mandatory()
     }
 
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        self.0.root_hint_subjects()
+        self.verifier.root_hint_subjects()
     }
 
     fn verify_client_cert(
@@ -240,7 +253,15 @@ impl ClientCertVerifier for NotingVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
-        let verified = self.0.verify_client_cert(end_entity, intermediates, now);
+        let mut verified = self
+            .verifier
+            .verify_client_cert(end_entity, intermediates, now);
+        if let (Ok(_), Some(list)) = (&verified, &self.allow_list)
+            && !list.has_by_now(fingerprint(end_entity))
+        {
+            // A session that could be resumed is not even made.
+            verified = Err(CertificateError::ApplicationVerificationFailure.into());
+        }
         if verified.is_err() {
             REFUSED.set(CertificateId::of(end_entity));
         }
@@ -253,7 +274,7 @@ impl ClientCertVerifier for NotingVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.0.verify_tls12_signature(message, cert, dss)
+        self.verifier.verify_tls12_signature(message, cert, dss)
     }
 
     fn verify_tls13_signature(
@@ -262,15 +283,15 @@ impl ClientCertVerifier for NotingVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.0.verify_tls13_signature(message, cert, dss)
+        self.verifier.verify_tls13_signature(message, cert, dss)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_verify_schemes()
+        self.verifier.supported_verify_schemes()
     }
 
     fn requires_raw_public_keys(&self) -> bool {
-        self.0.requires_raw_public_keys()
+        self.verifier.requires_raw_public_keys()
     }
 }
 
@@ -306,7 +327,7 @@ mod tests {
         quantum_only.kx_groups = vec![kx_group::MLKEM768];
         let plain = default_provider();
         let serial = foreign.serial_hex.trim_start_matches('0');
-        let cases: [(&str, CryptoProvider, &Authority, Option<&Issued>, &[&str]); 5] = [
+        let cases: [Case<'_>; 5] = [
             (
                 "cipher suites",
                 rsa_only,
@@ -375,6 +396,15 @@ mod tests {
         });
         assert!(said.contains("not the beginning of TLS"), "{said}");
     }
+
+    /// Name, what the client can, whom it trusts, what it shows, what is said.
+    type Case<'a> = (
+        &'a str,
+        CryptoProvider,
+        &'a Authority,
+        Option<&'a Issued>,
+        &'a [&'a str],
+    );
 
     struct Site {
         folder: TempDir,
