@@ -3,7 +3,7 @@
 //! Promises:
 //! - A certificate counts by its fingerprint; a later line about the same serial number replaces what an earlier one said. Only the status
 //!   `issued` admits; any other, also one that this version does not know, does not.
-//! - The file is followed as it grows: what was appended is read, not the whole again. A last line that is not complete waits.
+//! - The file is followed as it grows: what was appended is read, not the whole again. A last line that is not complete admits nobody.
 //! - At the start and at a reload a line that cannot be read is an error. In a file that breaks while it is followed it adds nobody: who was
 //!   admitted stays so as far as what can be read still says so, until the file is mended.
 //!
@@ -120,6 +120,8 @@ struct HasRead {
     /// Behind the last complete line.
     bytes: u64,
     lines: u64,
+    /// Behind that is a line that counts and may yet be removed.
+    has_unfinished: bool,
     /// The last complete line, to see whether the file only grew.
     last: Vec<u8>,
     fault: Option<String>,
@@ -224,7 +226,8 @@ impl AllowList {
 
     /// `None` when the file did not just grow by lines that can be read.
     fn read_appended(&self, read: &mut HasRead) -> Option<bool> {
-        let before = read.stamp.filter(|_| read.fault.is_none())?;
+        let can_go_on = read.fault.is_none() && !read.has_unfinished;
+        let before = read.stamp.filter(|_| can_go_on)?;
         let mut file = File::open(&self.path).ok()?;
         let now = Stamp::of(&file).ok()?;
         if now.file != before.file || now.bytes < read.bytes {
@@ -247,7 +250,7 @@ impl AllowList {
             bytes: read.bytes,
             lines: read.lines,
             last: same,
-            fault: None,
+            ..HasRead::default()
         };
         read_lines(&mut reader, &mut position, |line| appended.push(line));
         if position.fault.is_some() {
@@ -343,9 +346,11 @@ fn read_lines(reader: &mut impl BufRead, position: &mut HasRead, mut each: impl 
                 return;
             }
             Ok(_) => {
-                // Somebody is writing it; one that says something all the same counts, and is read again when it is complete.
-                if let Ok(Some(line)) = parse(&line) {
-                    each(line);
+                // Somebody is writing it, or a crash left it, and motemq-certs removes it: it admits nobody. If it takes somebody back,
+                // that holds for as long as it is there.
+                if let Ok(Some((serial, None))) = parse(&line) {
+                    position.has_unfinished = true;
+                    each((serial, None));
                 }
                 return;
             }
@@ -467,12 +472,19 @@ mod tests {
             list.follow();
             site.append(&text[..at]);
             assert!(list.follow() == Followed::Read && list.fault().is_none());
-            // Without its end of line it is complete all the same.
-            assert_eq!(list.has(second.id.fingerprint()), at == text.len() - 1);
+            assert!(!list.has(second.id.fingerprint()));
             site.append(&text[at..]);
             assert!(list.follow() == Followed::Read && list.fault().is_none());
             assert!(list.has(first.id.fingerprint()) && list.has(second.id.fingerprint()));
         }
+        // One that takes back counts for as long as it is there.
+        let whole = std::fs::read_to_string(&site.path).unwrap();
+        site.append(line(&serial(&second), "", "revoked").trim_end());
+        assert_eq!(list.follow(), Followed::Lost);
+        assert!(list.has(first.id.fingerprint()) && !list.has(second.id.fingerprint()));
+        site.write(&whole);
+        assert_eq!(list.follow(), Followed::Read);
+        assert!(list.has(second.id.fingerprint()));
     }
 
     #[test]
