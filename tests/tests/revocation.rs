@@ -7,7 +7,7 @@
 
 use motemq::reload::Reloader;
 use motemq::server::{Refusal, check};
-use motemq_certs::{Authority, Entry, Issued, Kind};
+use motemq_certs::{Authority, Entry, Issued, KeyType, Order, Validity};
 use motemq_codec::{ProtocolVersion, ReasonCode};
 use motemq_tests::in_process::{InProcess, tls_config};
 use motemq_tests::peer::{Got, Hello};
@@ -265,7 +265,8 @@ fn metrics_say_how_long_certificates_and_lists_last() {
     assert_eq!(site.check().unwrap(), Vec::<String>::new());
     // Soon it must be renewed.
     let names = ["localhost".to_owned()];
-    let server = site.authority.issue_server_for(&names, 29).unwrap();
+    let order = Order::server(&names).unwrap().valid(Validity::Days(29));
+    let server = site.authority.issue(&order, KeyType::P256).unwrap();
     let files = ["server.crt", "server.key"].map(|name| site.path(name));
     files
         .iter()
@@ -355,7 +356,7 @@ impl Site {
 
     /// Appends what holds for a certificate from now on.
     fn note(&self, issued: &Issued, status: &str) {
-        let entry = Entry::issued("x", Kind::Device, issued);
+        let entry = Entry::issued(&Order::device("x").unwrap(), issued);
         let line = serde_json::to_string(&entry).unwrap();
         let line = line.replace("\"issued\"", &format!("\"{status}\""));
         self.append(&format!("{line}\n"));

@@ -421,7 +421,7 @@ const TICK_MS: i64 = 100;
 mod tests {
     use super::*;
     use crate::client_certificate::CertificateId;
-    use motemq_certs::{Authority, Entry, Inventory, Kind};
+    use motemq_certs::{Authority, Entry, Inventory, Order};
     use rustls::pki_types::CertificateDer;
     use rustls::pki_types::pem::PemObject;
     use std::io::Write as _;
@@ -593,7 +593,7 @@ mod tests {
             Known {
                 id: CertificateId::of(&certificate.unwrap()).unwrap(),
                 fingerprint: issued.fingerprint_sha256.clone(),
-                entry: Entry::issued(id, Kind::Device, &issued),
+                entry: Entry::issued(&Order::device(id).unwrap(), &issued),
             }
         }
 

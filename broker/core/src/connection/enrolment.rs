@@ -15,7 +15,7 @@ use crate::mailbox::Mailbox;
 use crate::message::{ClientId, Message, MessageId, Origin, TopicName, Urgency};
 use crate::router::{Receiver, Receivers};
 use crate::time::Timestamp;
-use motemq_codec::{ProtocolVersion, Publish, QoS, ReasonCode};
+use motemq_codec::{Publish, QoS, ReasonCode};
 use std::sync::Arc;
 
 /// What a connection has asked within an hour.
@@ -161,10 +161,10 @@ impl Connection {
             PublishSource::default(),
             &mut self.tally,
         );
-        match (self.version, told) {
-            (_, Receipt::Unavailable) => Receipt::Unavailable,
-            (ProtocolVersion::V5, _) => Receipt::Refused(refusal.code),
-            _ => Receipt::Accepted {
+        match (told, self.can_refuse_publishes()) {
+            (Receipt::Unavailable, _) => Receipt::Unavailable,
+            (_, true) => Receipt::Refused(refusal.code),
+            (_, false) => Receipt::Accepted {
                 code: ReasonCode::Success,
                 awaited: None,
             },

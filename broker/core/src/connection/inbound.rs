@@ -304,10 +304,15 @@ impl Connection {
 
     /// Whether the client is told that a publish was taken although it was denied.
     fn acknowledges_denied(&mut self) -> bool {
-        self.version != ProtocolVersion::V5
+        !self.can_refuse_publishes()
             && self
                 .rights()
                 .is_some_and(|rights| rights.acknowledges_denied())
+    }
+
+    /// Whether an acknowledgement can say no, so that the client need not be disconnected.
+    pub(super) fn can_refuse_publishes(&self) -> bool {
+        self.version == ProtocolVersion::V5
     }
 
     fn rights(&mut self) -> Option<Rights> {
@@ -351,7 +356,7 @@ impl Connection {
         let Some(packet_id) = publish.packet_id else {
             return Ok(());
         };
-        if answer.code.is_error() && self.version != ProtocolVersion::V5 {
+        if answer.code.is_error() && !self.can_refuse_publishes() {
             let reason = answer.reason.unwrap_or("refused");
             return Err(Violation::PublishRefused(answer.code, reason));
         }
