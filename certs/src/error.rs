@@ -177,10 +177,10 @@ pub enum CertsError {
         /// What the system said.
         source: io::Error,
     },
-    /// A line of the inventory cannot be read.
-    #[error("{} line {line} is no entry: {problem}; restore the file from a backup, or correct the line", .path.display())]
-    InventoryLine {
-        /// The inventory.
+    /// A line of the inventory or of the tokens cannot be read.
+    #[error("{} line {line} cannot be read: {problem}; restore the file from a backup, or correct the line", .path.display())]
+    Line {
+        /// The file.
         path: PathBuf,
         /// Which line, from 1.
         line: usize,
@@ -190,16 +190,6 @@ pub enum CertsError {
     /// Nobody to make tokens for.
     #[error("no device is named: give ids, --from FILE, or --count N with --prefix P")]
     NoIds,
-    /// A line of the tokens cannot be read.
-    #[error("{} line {line} is no token: {problem}; restore the file from a backup, or remove the line", .path.display())]
-    TokenLine {
-        /// The file of the tokens.
-        path: PathBuf,
-        /// Which line, from 1.
-        line: usize,
-        /// What is wrong.
-        problem: String,
-    },
     /// A line of the inventory could not be encoded.
     #[error("the inventory entry cannot be encoded: {0}")]
     Inventory(#[from] serde_json::Error),

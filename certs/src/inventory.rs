@@ -1,17 +1,16 @@
 //! The append-only list of what was issued: one JSON object per line in `inventory.jsonl`.
 //!
-//! Invariants: nothing is ever changed in place, a later line about the same serial supersedes an earlier one. Lines of several
-//! processes do not mix, and each sees what the others wrote before it writes. A line that a crash left half written is not one.
+//! A later line about the same serial supersedes an earlier one.
 //!
 //! A certificate is entered before its files appear, so whatever is out there can be revoked.
 
+use crate::files::Access;
+use crate::json_lines::{JsonLines, News};
 use crate::{CertsError, Order, Signed};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::fs::{File, OpenOptions};
-use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// One line of the inventory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -119,29 +118,24 @@ pub enum Status {
 /// The inventory of an authority, as read and for appending.
 #[derive(Debug)]
 pub struct Inventory {
-    path: PathBuf,
+    log: JsonLines,
     /// In the order of their first lines, each with its latest.
     entries: Vec<Entry>,
     by_serial: HashMap<String, usize>,
     by_id: HashMap<String, Vec<usize>>,
-    /// What of the file has been read: whole lines.
-    read_bytes: u64,
-    lines: usize,
 }
 
 impl Inventory {
     /// Reads the inventory in the authority's directory; where there is none yet, it is empty.
     ///
     /// # Errors
-    /// [`CertsError::File`] when it cannot be read, [`CertsError::InventoryLine`] when a line of it is none.
+    /// [`CertsError::File`] when it cannot be read, [`CertsError::Line`] when a line of it is none.
     pub fn open(dir: &Path) -> Result<Self, CertsError> {
         let mut inventory = Self {
-            path: dir.join(FILE_NAME),
+            log: JsonLines::new(dir.join(FILE_NAME), Access::Everyone),
             entries: Vec::new(),
             by_serial: HashMap::new(),
             by_id: HashMap::new(),
-            read_bytes: 0,
-            lines: 0,
         };
         inventory.refresh()?;
         Ok(inventory)
@@ -152,11 +146,9 @@ impl Inventory {
     /// # Errors
     /// Those of [`open`](Self::open).
     pub fn refresh(&mut self) -> Result<(), CertsError> {
-        match File::open(&self.path) {
-            Ok(mut file) => self.read_on(&mut file),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(CertsError::file(&self.path, error)),
-        }
+        let news = self.log.read()?;
+        self.take(news);
+        Ok(())
     }
 
     /// Every certificate, in the order in which they were issued, each as it is now.
@@ -192,61 +184,28 @@ impl Inventory {
         &mut self,
         decide: impl FnOnce(&Self) -> Result<Vec<Entry>, E>,
     ) -> Result<(), E> {
-        let mut file = OpenOptions::new()
-            .read(true)
-            .append(true)
-            .create(true)
-            .open(&self.path)
-            .and_then(|file| file.lock().map(|()| file))
-            .map_err(|error| CertsError::file(&self.path, error))?;
-        self.read_on(&mut file)?;
+        let mut file = self.log.lock()?;
+        let news = self.log.read_on(&mut file)?;
+        self.take(news);
         let entries = decide(self)?;
-        self.write(&mut file, &entries)?;
-        self.read_on(&mut file)?;
+        self.log.append(&mut file, &entries)?;
+        let news = self.log.read_on(&mut file)?;
+        self.take(news);
         Ok(())
     }
 
-    fn write(&self, file: &mut File, entries: &[Entry]) -> Result<(), CertsError> {
-        let failed = |error| CertsError::file(&self.path, error);
-        let length = file.metadata().map_err(failed)?.len();
-        if length != self.read_bytes {
-            // What a crash left behind: the lock says that nobody is writing it.
-            file.set_len(self.read_bytes).map_err(failed)?;
+    fn take(&mut self, news: News<Entry>) {
+        if news.is_another_file {
+            self.entries.clear();
+            self.by_serial.clear();
+            self.by_id.clear();
         }
-        let mut lines = Vec::new();
-        for entry in entries {
-            serde_json::to_writer(&mut lines, entry)?;
-            lines.push(b'\n');
+        for entry in news.lines {
+            self.take_line(entry);
         }
-        file.write_all(&lines)
-            .and_then(|()| file.sync_all())
-            .map_err(failed)
     }
 
-    /// Reads whole lines from where reading stopped.
-    fn read_on(&mut self, file: &mut File) -> Result<(), CertsError> {
-        let mut text = Vec::new();
-        file.seek(SeekFrom::Start(self.read_bytes))
-            .and_then(|_| file.read_to_end(&mut text))
-            .map_err(|error| CertsError::file(&self.path, error))?;
-        for line in text.split_inclusive(|byte| *byte == b'\n') {
-            let Some(entry) = line.strip_suffix(b"\n") else {
-                break;
-            };
-            self.lines += 1;
-            let entry =
-                serde_json::from_slice(entry).map_err(|error| CertsError::InventoryLine {
-                    path: self.path.clone(),
-                    line: self.lines,
-                    problem: error.to_string(),
-                })?;
-            self.read_bytes += line.len() as u64;
-            self.take(entry);
-        }
-        Ok(())
-    }
-
-    fn take(&mut self, entry: Entry) {
+    fn take_line(&mut self, entry: Entry) {
         if let Some(known) = self.by_serial.get(&entry.serial)
             && let Some(place) = self.entries.get_mut(*known)
         {
@@ -297,38 +256,6 @@ mod tests {
         done.unwrap();
         one.refresh().unwrap();
         assert!(one.with_serial("0b").is_some());
-    }
-
-    #[test]
-    fn half_a_line_is_none_and_is_replaced() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join(FILE_NAME);
-        let mut inventory = Inventory::open(directory.path()).unwrap();
-        inventory.append(&[entry("meter-1", "0a")]).unwrap();
-        let mut file = OpenOptions::new().append(true).open(&path).unwrap();
-        file.write_all(b"{\"id\":\"met").unwrap();
-        let mut inventory = Inventory::open(directory.path()).unwrap();
-        assert_eq!(inventory.entries().count(), 1);
-        inventory.append(&[entry("meter-2", "0b")]).unwrap();
-        assert_eq!(
-            Inventory::open(directory.path()).unwrap().entries().count(),
-            2
-        );
-    }
-
-    #[test]
-    fn a_line_that_is_none_is_named() {
-        let directory = tempfile::tempdir().unwrap();
-        let mut inventory = Inventory::open(directory.path()).unwrap();
-        inventory.append(&[entry("meter-1", "0a")]).unwrap();
-        let path = directory.path().join(FILE_NAME);
-        let mut file = OpenOptions::new().append(true).open(&path).unwrap();
-        file.write_all(b"nothing\n").unwrap();
-        let error = Inventory::open(directory.path()).unwrap_err();
-        assert!(
-            matches!(error, CertsError::InventoryLine { line: 2, .. }),
-            "{error}"
-        );
     }
 
     fn entry(id: &str, serial: &str) -> Entry {

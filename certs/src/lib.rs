@@ -25,6 +25,7 @@ mod held;
 mod inspect;
 mod inventory;
 mod issued;
+mod json_lines;
 mod key;
 mod name;
 mod order;

@@ -2,18 +2,18 @@
 //!
 //! A token entitles to one certificate for one id. That it was used is not recorded here but in the inventory, with the certificate.
 //!
-//! Invariants: nothing is ever changed in place, a later line about the same hash supersedes an earlier one; the file is its owner's
-//! alone; a line that a crash left half written is not one. A token is 160 random bits, so its hash needs no salt.
+//! Invariants: a later line about the same hash supersedes an earlier one; the file is its owner's alone. A token is 160 random bits, so its
+//! hash needs no salt.
 
 use crate::CertsError;
+use crate::files::Access;
+use crate::json_lines::{JsonLines, News};
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::rand::fill;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
-use std::io::{ErrorKind, Read as _, Seek as _, SeekFrom, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// What is kept of a token: one line of the file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,24 +45,19 @@ pub struct NewToken {
 /// The tokens of an authority, as read and for appending.
 #[derive(Debug)]
 pub struct Tokens {
-    path: PathBuf,
+    log: JsonLines,
     by_id: BTreeMap<String, Vec<Token>>,
-    /// What of the file has been read: whole lines.
-    read_bytes: u64,
-    lines: usize,
 }
 
 impl Tokens {
     /// Reads the tokens in the authority's directory; where there are none yet, there are none.
     ///
     /// # Errors
-    /// [`CertsError::File`] when they cannot be read, [`CertsError::TokenLine`] when a line is none.
+    /// [`CertsError::File`] when they cannot be read, [`CertsError::Line`] when a line is none.
     pub fn open(dir: &Path) -> Result<Self, CertsError> {
         let mut tokens = Self {
-            path: dir.join(FILE_NAME),
+            log: JsonLines::new(dir.join(FILE_NAME), Access::Owner),
             by_id: BTreeMap::new(),
-            read_bytes: 0,
-            lines: 0,
         };
         tokens.refresh()?;
         Ok(tokens)
@@ -73,14 +68,9 @@ impl Tokens {
     /// # Errors
     /// Those of [`open`](Self::open).
     pub fn refresh(&mut self) -> Result<(), CertsError> {
-        match File::open(&self.path) {
-            Ok(mut file) => self.read_on(&mut file),
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                self.forget();
-                Ok(())
-            }
-            Err(error) => Err(CertsError::file(&self.path, error)),
-        }
+        let news = self.log.read()?;
+        self.take(news);
+        Ok(())
     }
 
     /// Every token that was not taken back, by id.
@@ -155,80 +145,30 @@ impl Tokens {
     }
 
     fn append(&mut self, tokens: &[Token]) -> Result<(), CertsError> {
-        let mut file = self
-            .open_for_appending()
-            .map_err(|error| CertsError::file(&self.path, error))?;
-        self.read_on(&mut file)?;
-        self.write(&mut file, tokens)
-            .map_err(|error| CertsError::file(&self.path, error))?;
-        self.read_on(&mut file)
-    }
-
-    fn open_for_appending(&self) -> std::io::Result<File> {
-        let mut options = OpenOptions::new();
-        options.read(true).append(true).create(true);
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::OpenOptionsExt;
-            options.mode(0o600);
-        }
-        let file = options.open(&self.path)?;
-        file.lock()?;
-        Ok(file)
-    }
-
-    fn write(&self, file: &mut File, tokens: &[Token]) -> std::io::Result<()> {
-        if file.metadata()?.len() != self.read_bytes {
-            // What a crash left behind: the lock says that nobody is writing it.
-            file.set_len(self.read_bytes)?;
-        }
-        let mut lines = Vec::new();
-        for token in tokens {
-            serde_json::to_writer(&mut lines, token)?;
-            lines.push(b'\n');
-        }
-        file.write_all(&lines)?;
-        file.sync_all()
-    }
-
-    /// Reads whole lines from where reading stopped.
-    fn read_on(&mut self, file: &mut File) -> Result<(), CertsError> {
-        let failed = |error| CertsError::file(&self.path, error);
-        let mut text = Vec::new();
-        if file.metadata().map_err(failed)?.len() < self.read_bytes {
-            self.forget();
-        }
-        file.seek(SeekFrom::Start(self.read_bytes))
-            .and_then(|_| file.read_to_end(&mut text))
-            .map_err(|error| CertsError::file(&self.path, error))?;
-        for line in text.split_inclusive(|byte| *byte == b'\n') {
-            let Some(token) = line.strip_suffix(b"\n") else {
-                break;
-            };
-            let token = serde_json::from_slice(token).map_err(|error| CertsError::TokenLine {
-                path: self.path.clone(),
-                line: self.lines + 1,
-                problem: error.to_string(),
-            })?;
-            self.lines += 1;
-            self.read_bytes += line.len() as u64;
-            self.take(token);
-        }
+        let mut file = self.log.lock()?;
+        let news = self.log.read_on(&mut file)?;
+        self.take(news);
+        self.log.append(&mut file, tokens)?;
+        let news = self.log.read_on(&mut file)?;
+        self.take(news);
         Ok(())
     }
 
-    fn take(&mut self, token: Token) {
+    fn take(&mut self, news: News<Token>) {
+        if news.is_another_file {
+            self.by_id.clear();
+        }
+        for token in news.lines {
+            self.take_line(token);
+        }
+    }
+
+    fn take_line(&mut self, token: Token) {
         let of_id = self.by_id.entry(token.id.clone()).or_default();
         match of_id.iter_mut().find(|known| known.sha256 == token.sha256) {
             Some(known) => *known = token,
             None => of_id.push(token),
         }
-    }
-
-    fn forget(&mut self) {
-        self.by_id.clear();
-        self.read_bytes = 0;
-        self.lines = 0;
     }
 }
 
@@ -316,21 +256,5 @@ mod tests {
         tokens.refresh().unwrap();
         assert!(tokens.find("meter-1", &new[0].text).is_none());
         assert_eq!(tokens.all().count(), 0);
-    }
-
-    #[test]
-    fn half_a_line_is_none_and_is_replaced() {
-        let directory = tempfile::tempdir().unwrap();
-        let mut tokens = Tokens::open(directory.path()).unwrap();
-        tokens.issue(&["meter-1".to_owned()], 2_000, 1_000).unwrap();
-        let path = directory.path().join(FILE_NAME);
-        let mut file = OpenOptions::new().append(true).open(&path).unwrap();
-        file.write_all(b"{\"id\":\"met").unwrap();
-        let mut tokens = Tokens::open(directory.path()).unwrap();
-        tokens.issue(&["meter-2".to_owned()], 2_000, 1_000).unwrap();
-        assert_eq!(Tokens::open(directory.path()).unwrap().all().count(), 2);
-        file.write_all(b"nothing\n").unwrap();
-        let error = tokens.refresh().unwrap_err();
-        assert!(matches!(error, CertsError::TokenLine { line: 3, .. }));
     }
 }
