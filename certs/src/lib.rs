@@ -19,6 +19,8 @@ mod crl;
 mod desk;
 pub mod enrol;
 mod error;
+#[cfg(feature = "cli")]
+pub mod est;
 mod facts;
 mod files;
 mod held;
