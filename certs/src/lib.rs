@@ -42,7 +42,7 @@ mod tokens;
 pub use authority::{Authority, Created};
 pub use clock::{Stopwatch, date, date_time, now_unix_s};
 pub use crl::{CRL_DAYS, RevocationList, Revoked, crl_path};
-pub use desk::{Allowed, Answered, Desk, Settings};
+pub use desk::{Allowed, Answered, Desk, Enrolled, Settings, Shown};
 pub use error::CertsError;
 pub use facts::{CertificateFacts, Facts, KeyFacts, RequestFacts, facts};
 pub use held::Held;

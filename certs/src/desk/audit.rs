@@ -8,6 +8,7 @@ use crate::enrol::{Grant, Refusal, Requester, Wanted, Word};
 use serde::Serialize;
 use std::fs::OpenOptions;
 use std::io::Write as _;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 /// One decision.
@@ -15,6 +16,12 @@ use std::path::PathBuf;
 pub(super) struct Line {
     at: i64,
     outcome: &'static str,
+    /// What the request came over, unless that was MQTT.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    over: Option<&'static str>,
+    /// The network address that it came from, where it came from there directly.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    address: Option<IpAddr>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -50,6 +57,13 @@ impl Line {
             at: now_s,
             ..Self::default()
         }
+    }
+
+    /// Says that the request came over EST.
+    pub(super) fn over_est(mut self, address: IpAddr) -> Self {
+        self.over = Some("est");
+        self.address = Some(address);
+        self
     }
 
     pub(super) fn asked_by(&mut self, requester: &Requester) {
@@ -124,6 +138,9 @@ impl Line {
         text += &format!(", client {client} with {login}");
         if let Some(whose) = self.login_serial.as_ref().or(self.user.as_ref()) {
             text += &format!(" {}", whose.escape_debug());
+        }
+        if let (Some(over), Some(address)) = (self.over, self.address) {
+            text += &format!(" over {over} from {address}");
         }
         for more in self.message.iter().chain(&self.warnings) {
             text += &format!("; {}", more.escape_debug());

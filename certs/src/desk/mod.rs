@@ -6,10 +6,13 @@
 //! Between decision and entry nobody else writes the inventory, so two services cannot both use one token. Tokens, allow-list and
 //! inventory are read again before each decision.
 //!
-//! Does not know: MQTT. The clock is an argument.
+//! Who asks is either what the broker said of a client (user properties), or what a client showed us itself ([`Shown`], EST).
+//!
+//! Does not know: MQTT, HTTP, TLS. The clock is an argument.
 
 mod allowed;
 mod audit;
+mod shown;
 
 use crate::enrol::{
     Answer, Certificate, Decision, Enroller, Form, Grant, Known, Payload, Rates, Refusal,
@@ -20,6 +23,7 @@ use crate::{Authority, CertsError, Entry, Inventory, Kind, Order, Request, Token
 pub use allowed::Allowed;
 use allowed::List;
 use audit::{Audit, Line};
+pub use shown::Shown;
 use std::path::{Path, PathBuf};
 
 /// How requests are answered.
@@ -47,6 +51,15 @@ pub struct Answered {
     /// What the device gets.
     pub answer: Answer,
     /// What happened, without a token; `None` for one of many requests that were too many.
+    pub line: Option<String>,
+}
+
+/// A certificate or why there is none, and what to tell people about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Enrolled {
+    /// What the device gets.
+    pub result: Result<Certificate, Refusal>,
+    /// As in [`Answered`].
     pub line: Option<String>,
 }
 
@@ -98,47 +111,99 @@ impl Desk {
         now_s: i64,
     ) -> Answered {
         let mut line = Line::at(now_s);
-        let answer = match self.try_answer(properties, payload, now_s, &mut line) {
+        let done = Requester::parse(properties)
+            .map_err(Stop::Refused)
+            .and_then(|requester| self.try_answer(requester, payload, now_s, &mut line));
+        let (result, line) = self.write_down(done, line);
+        let answer = match result {
             Ok((form, certificate)) => Answer::issued(form, &certificate),
-            Err(Stop::Refused(refusal)) => {
+            Err(refusal) => Answer::refused(&refusal),
+        };
+        Answered { answer, line }
+    }
+
+    /// Answers a request that came to us directly: what the client showed, and its signing request, if it could be read.
+    pub fn enrol(&mut self, shown: &Shown, csr: Result<Vec<u8>, Refusal>, now_s: i64) -> Enrolled {
+        let mut line = Line::at(now_s).over_est(shown.address);
+        let done = self.try_enrol(shown, csr, now_s, &mut line);
+        let (result, line) = self.write_down(done, line);
+        Enrolled { result, line }
+    }
+
+    /// What is not written down is not given away.
+    fn write_down<T>(
+        &mut self,
+        done: Result<T, Stop>,
+        mut line: Line,
+    ) -> (Result<T, Refusal>, Option<String>) {
+        let result = done.map_err(|stop| match stop {
+            Stop::Refused(refusal) => {
                 line.refuse(&refusal, None);
-                Answer::refused(&refusal)
+                refusal
             }
-            Err(Stop::Failed(error)) => {
+            Stop::Failed(error) => {
                 let refusal = unavailable();
                 line.refuse(&refusal, Some(error.to_string()));
-                Answer::refused(&refusal)
+                refusal
             }
-        };
+        });
         match self.audit.write(&mut line) {
-            Ok(line) => Answered { answer, line },
-            // What is not written down is not given away.
-            Err(error) => Answered {
-                answer: Answer::refused(&unavailable()),
-                line: Some(format!("no answer, the audit cannot be written: {error}")),
-            },
+            Ok(line) => (result, line),
+            Err(error) => (
+                Err(unavailable()),
+                Some(format!("no answer, the audit cannot be written: {error}")),
+            ),
         }
     }
 
     fn try_answer(
         &mut self,
-        properties: &[(String, String)],
+        mut requester: Requester,
         payload: &[u8],
         now_s: i64,
         line: &mut Line,
     ) -> Result<(Form, Certificate), Stop> {
-        let mut requester = Requester::parse(properties)?;
         line.asked_by(&requester);
         self.enroller.admit(&requester, now_s)?;
         let payload = Payload::parse(payload)?;
         requester.token = one_token(requester.token, payload.token)?;
         let request = Request::parse(&payload.csr).map_err(Refusal::from)?;
+        let certificate = self.consider(&requester, request, now_s, line)?;
+        Ok((payload.form, certificate))
+    }
+
+    /// The signing request says who asks, so it is read first; one that cannot be read counts, too.
+    fn try_enrol(
+        &mut self,
+        shown: &Shown,
+        csr: Result<Vec<u8>, Refusal>,
+        now_s: i64,
+        line: &mut Line,
+    ) -> Result<Certificate, Stop> {
+        let request = csr.and_then(|csr| Request::parse(&csr).map_err(Refusal::from));
+        let named = request.as_ref().ok().and_then(Request::common_name);
+        self.inventory.refresh()?;
+        let requester = shown.requester(named, &self.inventory);
+        line.asked_by(&requester);
+        let counted = shown.counted(&requester, &self.inventory);
+        self.enroller.admit(&counted, now_s)?;
+        let request = request?;
+        shown.check(&requester, &self.inventory)?;
+        self.consider(&requester, request, now_s, line)
+    }
+
+    fn consider(
+        &mut self,
+        requester: &Requester,
+        request: Request,
+        now_s: i64,
+        line: &mut Line,
+    ) -> Result<Certificate, Stop> {
         let wanted = Wanted::of(&request);
         line.asked_for(&wanted);
         self.tokens.refresh()?;
         self.allowed.refresh()?;
-        let certificate = self.give(&requester, &wanted, request, now_s, line)?;
-        Ok((payload.form, certificate))
+        self.give(requester, &wanted, request, now_s, line)
     }
 
     /// Decides, and enters what is issued before anybody can decide otherwise.

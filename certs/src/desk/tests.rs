@@ -223,6 +223,142 @@ fn a_line_for_people_quotes_what_devices_chose() {
     assert!(!line.contains('\n'), "{line}");
 }
 
+#[test]
+fn what_a_client_shows_itself_counts_as_over_mqtt() {
+    let mut site = Site::new();
+    let claim = site.shown(Kind::Claim, "line-4");
+    let key = KeyPair::generate().unwrap();
+    let first = site.enrol(&claim, &csr(&key, Some("meter-1"))).unwrap();
+    let again = site.enrol(&claim, &csr(&key, Some("meter-1"))).unwrap();
+    assert_eq!(again, first);
+    let entry = site.entry(&first.serial);
+    assert_eq!(
+        (&*entry.id, entry.enrolled_by.as_deref()),
+        ("meter-1", Some("claim line-4"))
+    );
+    // Over MQTT it is the same requester.
+    let properties = [
+        ("login", "claim"),
+        (
+            "certificate-serial",
+            &*claim.certificate.as_ref().unwrap().0,
+        ),
+    ];
+    let pem = csr(&key, None);
+    let answer = site.ask(&properties, "meter-1", pem.as_bytes());
+    assert_eq!(answer.payload, first.chain_pem.as_bytes());
+
+    let device = Shown {
+        certificate: Some((first.serial.clone(), entry.fingerprint)),
+        ..claim.clone()
+    };
+    let next = site.enrol(&device, &csr(&KeyPair::generate().unwrap(), None));
+    let next = site.entry(&next.unwrap().serial);
+    assert_eq!(next.id, "meter-1");
+    assert_eq!(
+        next.enrolled_by,
+        Some(format!("certificate {}", first.serial))
+    );
+
+    let token = site.token("meter-7");
+    let basic = Shown {
+        certificate: None,
+        token: Some(("meter-7".to_owned(), token.clone())),
+        ..claim
+    };
+    let by_token = site.enrol(&basic, &csr(&KeyPair::generate().unwrap(), None));
+    assert_eq!(site.entry(&by_token.unwrap().serial).id, "meter-7");
+    assert!(!site.audit().contains(&token));
+    let over: Vec<Value> = site
+        .lines()
+        .iter()
+        .map(|line| line["over"].clone())
+        .collect();
+    assert_eq!(
+        over,
+        [
+            json!("est"),
+            json!("est"),
+            Value::Null,
+            json!("est"),
+            json!("est")
+        ]
+    );
+}
+
+#[test]
+fn what_entitles_to_nothing_over_mqtt_does_not_over_est() {
+    let mut site = Site::new();
+    let key = KeyPair::generate().unwrap();
+    let pem = |name| csr(&key, name);
+    let claim = site.shown(Kind::Claim, "line-4");
+    let device = site.shown(Kind::Device, "meter-1");
+    let service = site.shown(Kind::Service, "other");
+    let mut forged = device.clone();
+    forged.certificate.as_mut().unwrap().1 = "AA:BB".to_owned();
+    let nothing = Shown {
+        certificate: None,
+        ..device.clone()
+    };
+    let mut stale = nothing.clone();
+    stale.token = Some(("meter-1".to_owned(), "none".to_owned()));
+    for (shown, csr, expected) in [
+        (&claim, pem(None), Word::BadRequest),
+        (&claim, pem(Some("gauge-1")), Word::NotOnAllowList),
+        (&claim, pem(Some("meter-1")), Word::AlreadyEnrolled),
+        (&device, pem(Some("meter-2")), Word::NameMismatch),
+        (&service, pem(Some("meter-2")), Word::CertificateInvalid),
+        (&forged, pem(Some("meter-1")), Word::CertificateInvalid),
+        (&nothing, pem(Some("meter-1")), Word::TokenNeeded),
+        (&stale, pem(Some("meter-1")), Word::TokenUnknown),
+        (&stale, pem(Some("meter-2")), Word::NameMismatch),
+        (&device, "hello".to_owned(), Word::BadRequest),
+    ] {
+        let refusal = site.enrol(shown, &csr).unwrap_err();
+        assert_eq!(refusal.word, expected, "{refusal:?}");
+    }
+    let mut entry = site.stored(&device);
+    entry.status = crate::Status::Revoked;
+    Inventory::open(&site.dir())
+        .unwrap()
+        .append(&[entry])
+        .unwrap();
+    let refusal = site.enrol(&device, &pem(None)).unwrap_err();
+    assert_eq!(refusal.word, Word::CertificateInvalid);
+    assert_eq!(site.outcomes(), ["refused"; 11]);
+    assert!(!format!("{stale:?}").contains("none"));
+}
+
+#[test]
+fn a_revoked_certificate_uses_up_nothing_that_renewals_have() {
+    let mut site = Site::with(1, 0);
+    let stolen = site.shown(Kind::Device, "meter-1");
+    let device = site.shown(Kind::Device, "meter-2");
+    let mut entry = site.stored(&stolen);
+    entry.status = crate::Status::Revoked;
+    Inventory::open(&site.dir())
+        .unwrap()
+        .append(&[entry])
+        .unwrap();
+    let pem = csr(&KeyPair::generate().unwrap(), None);
+    let words = (0..10).map(|_| site.enrol(&stolen, &pem).unwrap_err().word);
+    assert_eq!(words.last(), Some(Word::Busy));
+    assert!(site.enrol(&device, &pem).is_ok());
+}
+
+/// Else whoever has a leaked claim fills the audit with what cannot be read.
+#[test]
+fn what_cannot_be_read_counts_against_the_rate() {
+    let mut site = Site::with(1, 0);
+    let claim = site.shown(Kind::Claim, "line-4");
+    let words: Vec<Word> = (0..10)
+        .map(|_| site.enrol(&claim, "hello").unwrap_err().word)
+        .collect();
+    assert_eq!(words[..5], [Word::BadRequest; 5]);
+    assert_eq!(words[5..], [Word::Busy; 5]);
+    assert_eq!(site.outcomes(), ["refused"; 6]);
+}
+
 struct Site {
     directory: TempDir,
     desk: Desk,
@@ -269,6 +405,36 @@ impl Site {
             ("login", "claim".to_owned()),
             ("certificate-serial", issued.serial_hex.clone()),
         ]
+    }
+
+    /// A client with a new certificate that came to us directly.
+    fn shown(&self, kind: Kind, name: &str) -> Shown {
+        let order = match kind {
+            Kind::Claim => Order::claim(name),
+            Kind::Service => Order::service(name),
+            _ => Order::device(name),
+        };
+        let order = order.unwrap();
+        let issued = self.desk.authority.issue(&order, crate::KeyType::P256);
+        let entry = Entry::issued(&order, &issued.unwrap());
+        let mut inventory = Inventory::open(&self.dir()).unwrap();
+        inventory.append(std::slice::from_ref(&entry)).unwrap();
+        Shown {
+            address: std::net::Ipv4Addr::LOCALHOST.into(),
+            certificate: Some((entry.serial, entry.fingerprint)),
+            token: None,
+        }
+    }
+
+    fn stored(&self, shown: &Shown) -> Entry {
+        let (serial, _) = shown.certificate.as_ref().unwrap();
+        let inventory = Inventory::open(&self.dir()).unwrap();
+        inventory.with_serial(serial).unwrap().clone()
+    }
+
+    fn enrol(&mut self, shown: &Shown, csr: &str) -> Result<Certificate, Refusal> {
+        let csr = Ok(csr.as_bytes().to_vec());
+        self.desk.enrol(shown, csr, self.now_s).result
     }
 
     fn token(&self, id: &str) -> String {
