@@ -46,9 +46,9 @@ enum Command {
     Verify(command::verify::Arguments),
     /// Write the list of revoked certificates, ca.crl, anew, or show it.
     Crl(command::crl::Arguments),
-    /// Make one-time tokens, with which devices enrol over MQTT.
+    /// Make one-time tokens, with which devices enrol.
     Token(command::token::Arguments),
-    /// Answer the enrolment requests that a broker passes on.
+    /// Answer enrolment requests: those that a broker passes on, and those over HTTPS (EST).
     Serve(command::serve::Arguments),
 }
 

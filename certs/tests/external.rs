@@ -1,11 +1,12 @@
-//! What was issued, in the eyes of OpenSSL and Python.
+//! What was issued, in the eyes of OpenSSL and Python, and how curl gets it.
 //!
-//! Needs openssl, a C compiler and python3 with the packages that `tests/clients` names; `.ci/run` provides them.
+//! Needs openssl, curl, a C compiler and python3 with the packages that `tests/clients` names; `.ci/run` provides them.
 #![cfg(feature = "cli")]
 #![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 
 mod external {
     mod chains;
+    mod est;
     mod forms;
 
     use std::path::Path;

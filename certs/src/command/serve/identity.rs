@@ -153,13 +153,15 @@ fn read(path: &Path) -> Result<String, CertsError> {
     })
 }
 
-fn trusted(pem: &[u8]) -> RootCertStore {
+/// The certificates in `pem`, as whom to trust.
+pub(super) fn trusted(pem: &[u8]) -> RootCertStore {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(certificates(pem));
     roots
 }
 
-fn certificates(pem: &[u8]) -> Vec<CertificateDer<'static>> {
+/// The certificates in `pem`.
+pub(super) fn certificates(pem: &[u8]) -> Vec<CertificateDer<'static>> {
     CertificateDer::pem_slice_iter(pem)
         .filter_map(Result::ok)
         .collect()

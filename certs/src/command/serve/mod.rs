@@ -1,33 +1,42 @@
-//! `serve`: the enrolment service, an MQTT client that holds the issuing key so that the broker need not.
+//! `serve`: the enrolment service, an MQTT client that holds the issuing key so that the broker need not; over EST, a server.
 //!
 //! Ends with 0 when told to (SIGTERM, SIGINT) and with 1 when it cannot start; a broker that is away is waited for.
+//!
+//! There is one desk for both. All runs on one thread, so nobody waits for its lock.
 
 mod address;
 mod connection;
+mod est;
 mod identity;
 
 use address::Address;
 use connection::{End, Signals};
 use identity::Identity;
 use motemq_certs::{Allowed, Authority, CertsError, DEVICE_DAYS, Desk, Settings, Validity};
+use std::future::pending;
 use std::io::{self, Write as _};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 #[derive(Debug, clap::Args)]
+#[command(group = clap::ArgGroup::new("over").args(["broker", "est"]).required(true).multiple(true))]
 pub(crate) struct Arguments {
     /// The broker: mqtts://HOST[:8883], mqtt://HOST[:1883] on this machine, or unix:PATH.
     #[arg(long, value_name = "URL")]
-    broker: Address,
+    broker: Option<Address>,
+    #[command(flatten)]
+    est: est::Arguments,
     /// The service's name: its client id, the common name of its certificate, and `[enrolment] signer` of the broker.
     #[arg(long, default_value = "enrolment")]
     name: String,
     /// Whom to trust as the broker's issuer [default: the authority, root.crt and ca.crt].
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", requires = "broker")]
     ca: Option<PathBuf>,
     /// Log in with this name and a password instead of a certificate.
-    #[arg(long, requires = "password_file")]
+    #[arg(long, requires_all = ["password_file", "broker"])]
     user: Option<String>,
     /// File whose first line is the password.
     #[arg(long, value_name = "FILE", requires = "user")]
@@ -76,6 +85,20 @@ enum ServeError {
     NoAuthority(PathBuf),
     #[error("{} is empty: its first line must be the password", .0.display())]
     NoPassword(PathBuf),
+    #[error("cannot listen at {address}: {source}; choose another address or port (--est)")]
+    Listen {
+        address: SocketAddr,
+        source: io::Error,
+    },
+    #[error(
+        "EST needs a certificate and its key, and {} {why}: issue one with `motemq-certs --out {} server HOST`, or name others with --est-cert and --est-key",
+        path.display(), dir.display()
+    )]
+    EstFile {
+        path: PathBuf,
+        why: String,
+        dir: PathBuf,
+    },
     #[error("the system refused: {0}")]
     System(#[from] io::Error),
 }
@@ -102,51 +125,79 @@ fn serve(dir: &Path, arguments: &Arguments) -> Result<(), ServeError> {
             None => dir.join("enrolment.jsonl"),
         },
     };
-    let mut desk = Desk::open(Authority::open(dir)?, settings)?;
-    let mut identity = Identity::new(arguments, desk.authority())?;
+    let desk = Desk::open(Authority::open(dir)?, settings)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(answer_until_told_to_stop(
+    runtime.block_on(serve_until_told_to_stop(
+        dir,
         arguments,
-        &mut desk,
-        &mut identity,
+        &Arc::new(Mutex::new(desk)),
     ))
 }
 
-async fn answer_until_told_to_stop(
+async fn serve_until_told_to_stop(
+    dir: &Path,
     arguments: &Arguments,
-    desk: &mut Desk,
-    identity: &mut Identity,
+    desk: &SharedDesk,
 ) -> Result<(), ServeError> {
     let mut signals = Signals::new()?;
+    let listener = est::Listener::open(dir, &arguments.est, desk).await?;
+    let over_mqtt = async {
+        match &arguments.broker {
+            Some(broker) => answer_broker(broker, arguments, desk, &mut signals).await?,
+            None => signals.came().await,
+        }
+        log("stopped");
+        Ok(())
+    };
+    let over_est = async {
+        match listener {
+            Some(listener) => listener.serve().await,
+            None => pending().await,
+        }
+    };
+    tokio::select! {
+        stopped = over_mqtt => stopped,
+        never = over_est => match never {},
+    }
+}
+
+/// Answers what a broker passes on, until told to stop.
+async fn answer_broker(
+    broker: &Address,
+    arguments: &Arguments,
+    desk: &SharedDesk,
+    signals: &mut Signals,
+) -> Result<(), ServeError> {
+    let mut identity = Identity::new(arguments, lock(desk).authority())?;
     let mut pause = PAUSE_MIN;
     loop {
-        let options = identity.options(&arguments.broker, desk.authority())?;
+        let options = identity.options(broker, lock(desk).authority())?;
         let renew_in = identity.renew_in();
-        match connection::run(desk, options, renew_in, &mut signals).await {
-            End::Stopped => {
-                log("stopped");
-                return Ok(());
-            }
+        match connection::run(desk, options, renew_in, signals).await {
+            End::Stopped => return Ok(()),
             End::Renew => pause = PAUSE_MIN,
             End::Lost { why, worked } => {
                 if worked {
                     pause = PAUSE_MIN;
                 }
-                log(&format!(
-                    "{}: {why}; again in {} s",
-                    arguments.broker,
-                    pause.as_secs()
-                ));
+                log(&format!("{broker}: {why}; again in {} s", pause.as_secs()));
                 if signals.came_within(pause).await {
-                    log("stopped");
                     return Ok(());
                 }
                 pause = (pause * 2).min(PAUSE_MAX);
             }
         }
     }
+}
+
+/// The desk, for all who bring requests.
+type SharedDesk = Arc<Mutex<Desk>>;
+
+/// After a panic the desk is as before: it reads its files again for each decision.
+fn lock(desk: &Mutex<Desk>) -> MutexGuard<'_, Desk> {
+    desk.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A line for people; the journal knows when.

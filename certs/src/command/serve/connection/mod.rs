@@ -3,8 +3,8 @@
 //! A request is acknowledged only after the broker has acknowledged its answer. Whatever ends a connection, the broker sends
 //! again what was not acknowledged, and the desk's answer is the same; so nothing is kept from one connection to the next.
 
-use super::log;
-use motemq_certs::{Desk, now_unix_s};
+use super::{SharedDesk, lock, log};
+use motemq_certs::now_unix_s;
 use rumqttc::Outgoing;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{
@@ -54,7 +54,8 @@ impl Signals {
         timeout(duration, self.came()).await.is_ok()
     }
 
-    async fn came(&mut self) {
+    /// Waits for one.
+    pub(super) async fn came(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => (),
             _ = self.interrupt.recv() => (),
@@ -64,7 +65,7 @@ impl Signals {
 
 /// Answers requests until the connection ends.
 pub(super) async fn run(
-    desk: &mut Desk,
+    desk: &SharedDesk,
     options: MqttOptions,
     renew_in: Option<Duration>,
     signals: &mut Signals,
@@ -111,7 +112,7 @@ pub(super) async fn run(
 }
 
 struct Exchange<'a> {
-    desk: &'a mut Desk,
+    desk: &'a SharedDesk,
     client: AsyncClient,
     name: String,
     /// The requests whose answers were handed over and have no packet id yet, in order.
@@ -180,7 +181,7 @@ impl Exchange<'_> {
         let none = PublishProperties::default();
         let asked = request.properties.as_ref().unwrap_or(&none);
         let said = &asked.user_properties;
-        let answered = self.desk.answer(said, &request.payload, now_unix_s());
+        let answered = lock(self.desk).answer(said, &request.payload, now_unix_s());
         if let Some(line) = &answered.line {
             log(line);
         }

@@ -5,12 +5,13 @@ use super::super::identity::Identity;
 use super::*;
 use bytes::BytesMut;
 use clap::Parser;
-use motemq_certs::{Allowed, Authority, Settings, Validity};
+use motemq_certs::{Allowed, Authority, Desk, Settings, Validity};
 use rumqttc::v5::mqttbytes::Error;
 use rumqttc::v5::mqttbytes::v5::ConnAck;
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 use std::thread;
 use tempfile::TempDir;
 
@@ -112,22 +113,22 @@ fn with_broker(script: impl FnOnce(TcpStream) + Send + 'static) -> End {
     let port = listener.local_addr().unwrap().port();
     let broker = thread::spawn(move || script(listener.accept().unwrap().0));
     let directory = tempfile::tempdir().unwrap();
-    let (mut desk, arguments) = site(&directory, port);
-    let mut identity = Identity::new(&arguments, desk.authority()).unwrap();
+    let (desk, arguments) = site(&directory, port);
+    let mut identity = Identity::new(&arguments, lock(&desk).authority()).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .unwrap();
     let end = runtime.block_on(async {
-        let options = identity.options(&arguments.broker, desk.authority());
+        let options = identity.options(arguments.broker.as_ref().unwrap(), lock(&desk).authority());
         let mut signals = Signals::new().unwrap();
-        run(&mut desk, options.unwrap(), None, &mut signals).await
+        run(&desk, options.unwrap(), None, &mut signals).await
     });
     broker.join().expect("the script was followed");
     end
 }
 
-fn site(directory: &TempDir, port: u16) -> (Desk, Arguments) {
+fn site(directory: &TempDir, port: u16) -> (SharedDesk, Arguments) {
     #[derive(Debug, Parser)]
     struct Line {
         #[command(flatten)]
@@ -137,7 +138,7 @@ fn site(directory: &TempDir, port: u16) -> (Desk, Arguments) {
     let Line { arguments } = Line::parse_from(["serve", "--broker", &broker]);
     let authority = Authority::create(directory.path(), "test").unwrap();
     let desk = Desk::open(authority, settings(directory.path())).unwrap();
-    (desk, arguments)
+    (Arc::new(Mutex::new(desk)), arguments)
 }
 
 fn settings(dir: &Path) -> Settings {
