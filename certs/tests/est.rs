@@ -138,6 +138,52 @@ fn who_says_nothing_is_cut_and_gives_its_place_to_the_next() {
     assert!(answer.is_empty());
 }
 
+/// A session that is resumed would skip the verification of the client's certificate.
+#[test]
+fn each_handshake_is_a_full_one() {
+    let site = Site::start(&[]);
+    let claim = site.certificate(&Order::claim("line-4").unwrap());
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        let config = site.config(Some((&claim, version)));
+        for _ in 0..2 {
+            let mut stream = site.connect_with(&config);
+            let request =
+                b"GET /.well-known/est/cacerts HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+            stream.write_all(request).unwrap();
+            stream.read_to_end(&mut Vec::new()).unwrap();
+            let kind = stream.conn.handshake_kind();
+            assert_eq!(kind, Some(rustls::HandshakeKind::Full));
+        }
+    }
+}
+
+#[test]
+fn several_requests_may_come_over_one_connection() {
+    let site = Site::start(&[]);
+    let mut stream = site.connect(None);
+    for connection in ["keep-alive", "close"] {
+        let request = format!(
+            "GET /.well-known/est/csrattrs HTTP/1.1\r\nHost: a\r\nConnection: {connection}\r\n\r\n"
+        );
+        stream.write_all(request.as_bytes()).unwrap();
+    }
+    let mut answers = String::new();
+    stream.read_to_string(&mut answers).unwrap();
+    assert_eq!(answers.matches("HTTP/1.1 204").count(), 2, "{answers}");
+}
+
+#[test]
+fn it_answers_while_the_broker_is_away_and_ends_when_told_to() {
+    // Port 1 is nobody's.
+    for more in [&["--broker", "mqtt://127.0.0.1:1"][..], &[]] {
+        let mut site = Site::start(more);
+        assert_eq!(site.get("cacerts").0, 200);
+        let process = rustix::process::Pid::from_child(&site.service);
+        rustix::process::kill_process(process, rustix::process::Signal::TERM).unwrap();
+        assert_eq!(site.service.wait().unwrap().code(), Some(0));
+    }
+}
+
 #[test]
 fn a_new_server_certificate_is_shown_without_a_restart() {
     let site = Site::start(&[]);
@@ -156,7 +202,9 @@ fn a_new_server_certificate_is_shown_without_a_restart() {
         issued.private_key_pem.as_bytes(),
     )
     .unwrap();
-    let after = (0..100_000).map(|_| shown()).find(|now| *now != before);
+    let until_s = now_unix_s() + 30;
+    let tries = std::iter::repeat_with(shown).take_while(|_| now_unix_s() < until_s);
+    let after = { tries }.find(|now| *now != before);
     assert_eq!(after, Some(issued.fingerprint_sha256.clone()));
 }
 
@@ -269,6 +317,10 @@ impl Site {
     }
 
     fn connect(&self, shows: Shows<'_>) -> StreamOwned<ClientConnection, TcpStream> {
+        self.connect_with(&self.config(shows))
+    }
+
+    fn config(&self, shows: Shows<'_>) -> Arc<ClientConfig> {
         let mut roots = RootCertStore::empty();
         let root = CertificateDer::from_pem_file(self.pki().join("ca.crt")).unwrap();
         roots.add(root).unwrap();
@@ -281,7 +333,7 @@ impl Site {
             .with_protocol_versions(&versions)
             .unwrap()
             .with_root_certificates(roots);
-        let config = match shows {
+        Arc::new(match shows {
             Some((held, _)) => {
                 let chain = vec![held.certificate.clone().into()];
                 let key = PrivatePkcs8KeyDer::from(held.key.clone());
@@ -290,9 +342,12 @@ impl Site {
                     .unwrap()
             }
             None => config.with_no_client_auth(),
-        };
+        })
+    }
+
+    fn connect_with(&self, config: &Arc<ClientConfig>) -> StreamOwned<ClientConnection, TcpStream> {
         let name = ServerName::try_from("localhost").unwrap();
-        let connection = ClientConnection::new(Arc::new(config), name).unwrap();
+        let connection = ClientConnection::new(Arc::clone(config), name).unwrap();
         let socket = TcpStream::connect(self.address).unwrap();
         socket
             .set_read_timeout(Some(Duration::from_secs(30)))
