@@ -34,8 +34,15 @@ pub(super) fn survives_without_descriptors() {
         assert_eq!(outcome, Outcome::Acknowledged);
     }
     drop(crowd);
-    // Somebody new is let in again.
-    let mut late = Client::connect(site.port(), &Hello::clean("late"));
+    // Somebody new is let in again, once the broker has seen that the others are gone.
+    let watch = Stopwatch::start();
+    let mut late = loop {
+        let (mut client, _) = Client::connect_for_any(site.port(), &Hello::clean("late"));
+        if client.ping().is_some() {
+            break client;
+        }
+        assert!(watch.elapsed() < PATIENCE, "{}", site.log());
+    };
     assert_eq!(ledger.publish(&mut late, 3000), Outcome::Acknowledged);
     assert_eq!(bystander.ping(), Some(Vec::new()));
     assert!(
