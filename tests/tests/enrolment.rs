@@ -9,7 +9,8 @@ use motemq_codec::{
     ReasonCode, Will,
 };
 use motemq_core::{
-    Acl, Attributes, Close, Enrolment, Identity, Limits, Login, Scope, Verdict, Violation,
+    Acl, Attributes, Close, Enrolment, Identity, Limits, Login, QueueFull, Scope, Verdict,
+    Violation,
 };
 use motemq_tests::peer::{Bench, Got, GotPublish, Hello, Peer, options, packet_id, subscribe};
 use std::sync::Arc;
@@ -21,7 +22,7 @@ const NOT_AUTHORIZED: u8 = ReasonCode::NotAuthorized as u8;
 fn site() -> (Bench, Peer) {
     let mut bench = Bench::new(Limits::default());
     bench.broker.set_enrolment(rules());
-    bench.verdict = verdict(certificate("enrolment"), Scope::Full);
+    bench.verdict = service("enrolment");
     let signer = bench.connect(&Hello::durable("signer"));
     bench.subscribe(signer, "$certs/request", 1);
     assert_eq!(bench.take_all(signer), []);
@@ -33,6 +34,8 @@ fn rules() -> Option<Enrolment> {
         signer: "enrolment".into(),
         request_bytes_max: 1_000,
         requests_max: 3,
+        applicants_max: 2,
+        connection_max_s: 600,
     })
 }
 
@@ -42,9 +45,10 @@ fn certificate(name: &str) -> Identity {
 
 fn verdict(identity: Identity, scope: Scope) -> Verdict {
     let serial = ("serial".into(), "0a0b".into());
+    let fingerprint = ("fingerprint".into(), "c0ffee".into());
     let attributes = Attributes {
         fields: match &identity {
-            Identity::Certificate(_) => [serial].into(),
+            Identity::Certificate(_) => [serial, fingerprint].into(),
             _ => [].into(),
         },
         ..Attributes::default()
@@ -54,6 +58,22 @@ fn verdict(identity: Identity, scope: Scope) -> Verdict {
             attributes: Arc::new(attributes),
             scope,
             ..identity.into()
+        },
+        entropy: 9,
+    }
+}
+
+/// The login of an enrolment service, by its certificate.
+fn service(name: &str) -> Verdict {
+    let uri = format!("urn:mqtt:service:{name}");
+    let attributes = Attributes {
+        fields: [("san-uri".into(), uri.into())].into(),
+        ..Attributes::default()
+    };
+    Verdict::Accepted {
+        login: Login {
+            attributes: Arc::new(attributes),
+            ..certificate(name).into()
         },
         entropy: 9,
     }
@@ -149,6 +169,7 @@ fn a_request_reaches_the_signer_with_who_asked_and_the_answer_reaches_who_asked(
         ("login", Some("certificate")),
         ("user", Some("meter-1")),
         ("certificate-serial", Some("0a0b")),
+        ("certificate-fingerprint", Some("c0ffee")),
         ("token", Some("secret")),
         ("else", None),
     ] {
@@ -206,6 +227,7 @@ fn a_client_without_properties_gets_its_answer_without_a_subscription() {
         answer(&mut bench, signer, &request);
         let _ = bench.take_all(signer);
         assert_eq!(bench.take_publish(meter).topic, "$certs/issued");
+        bench.cut(meter);
     }
     assert_eq!(bench.take_all(others), []);
 }
@@ -233,7 +255,7 @@ fn a_request_waits_for_a_signer_that_is_away() {
     );
     bench.restart(usize::MAX);
     bench.broker.set_enrolment(rules());
-    bench.verdict = verdict(certificate("enrolment"), Scope::Full);
+    bench.verdict = service("enrolment");
     let (signer, is_present) = bench.connect_for(&Hello {
         clean: false,
         ..Hello::durable("signer")
@@ -369,6 +391,108 @@ fn who_enrols_never_meets_the_client_it_enrols_for() {
     assert_eq!((bench.closed(again), bench.closed(claim)), (None, None));
 }
 
+/// Nor each other: several devices may ask with one claim, or with nothing, under any client id.
+#[test]
+fn who_enrols_keeps_nobody_else_from_it() {
+    let (mut bench, signer) = site();
+    let hello = Hello::clean("m");
+    let stranger = connect(&mut bench, &hello, Identity::Anonymous, Scope::Enrolment);
+    let device = connect(&mut bench, &hello, certificate("claim"), Scope::Enrolment);
+    assert_eq!((bench.closed(stranger), bench.closed(device)), (None, None));
+    send(
+        &mut bench,
+        device,
+        "$certs/csr",
+        ForwardedBlock::default(),
+        QoS::AtMostOnce,
+    );
+    let request = bench.take_publish(signer);
+    answer(&mut bench, signer, &request);
+    assert_eq!(bench.take_publish(device).topic, "$certs/issued");
+    assert_eq!(bench.take_all(stranger), []);
+    // No more than so many at a time, and not for ever.
+    let third = bench.open(ProtocolVersion::V5);
+    bench.send_bytes(third, &hello.bytes());
+    let full = Got::ConnAck(false, ReasonCode::QuotaExceeded);
+    assert_eq!(bench.take(third), Some(full));
+    bench.pass(600_000);
+    assert!(matches!(bench.closed(device), Some(Close::LoginEnded(_))));
+    let _ = connect(&mut bench, &hello, Identity::Anonymous, Scope::Enrolment);
+}
+
+/// Devices may be called anything, and choose their client ids.
+#[test]
+fn a_device_with_the_signers_name_is_not_the_signer() {
+    let (mut bench, _signer) = site();
+    let hello = Hello::clean("d");
+    let device = connect(&mut bench, &hello, certificate("enrolment"), Scope::Full);
+    bench.send(
+        device,
+        &subscribe(1, &[("$certs/request", options(1))], None),
+    );
+    assert_eq!(
+        bench.take(device),
+        Some(Got::SubAck(1, vec![NOT_AUTHORIZED]))
+    );
+    let squatter = bench.open(ProtocolVersion::V5);
+    bench.send_bytes(squatter, &Hello::durable("enrolment").bytes());
+    let refused = Got::ConnAck(false, ReasonCode::ClientIdentifierNotValid);
+    assert_eq!(bench.take(squatter), Some(refused));
+    let user = Identity::User("enrolment".into());
+    let signer = connect(&mut bench, &Hello::clean("enrolment"), user, Scope::Full);
+    bench.subscribe(signer, "$certs/request", 1);
+}
+
+/// With `drop-oldest`, too: what was acknowledged does not give way to what comes later.
+#[test]
+fn a_full_queue_of_the_signer_refuses() {
+    let mut bench = Bench::new(Limits {
+        queue_messages_max: 2,
+        queue_full: QueueFull::DropOldest,
+        ..Limits::default()
+    });
+    bench.broker.set_enrolment(rules());
+    bench.verdict = service("enrolment");
+    let signer = bench.connect(&Hello::durable("signer"));
+    bench.subscribe(signer, "$certs/request", 1);
+    bench.cut(signer);
+    let meter = connect(
+        &mut bench,
+        &Hello::clean("m"),
+        certificate("m"),
+        Scope::Full,
+    );
+    for code in [
+        ReasonCode::Success,
+        ReasonCode::Success,
+        ReasonCode::QuotaExceeded,
+    ] {
+        send(
+            &mut bench,
+            meter,
+            "$certs/csr",
+            ForwardedBlock::default(),
+            QoS::AtLeastOnce,
+        );
+        assert_eq!(bench.take(meter), Some(Got::Ack("PUBACK", 77, code)));
+    }
+    assert_eq!(refusal(&mut bench, meter), "busy");
+    let other = connect(
+        &mut bench,
+        &Hello::clean("o"),
+        certificate("o"),
+        Scope::Full,
+    );
+    send(
+        &mut bench,
+        other,
+        "$certs/csr",
+        ForwardedBlock::default(),
+        QoS::AtMostOnce,
+    );
+    assert_eq!(refusal(&mut bench, other), "unavailable");
+}
+
 #[test]
 fn nobody_but_the_signer_sees_requests_or_answers_them() {
     let (mut bench, signer) = site();
@@ -414,10 +538,25 @@ fn nobody_but_the_signer_sees_requests_or_answers_them() {
     assert_eq!(bench.take_all(other), []);
     // Another name signs from now on.
     let _ = bench.take_all(signer);
+    bench.cut(signer);
+    send(
+        &mut bench,
+        other,
+        "$certs/csr",
+        ForwardedBlock::default(),
+        QoS::AtLeastOnce,
+    );
+    assert_eq!(bench.take_all(other).len(), 1);
     bench.broker.set_enrolment(Some(Enrolment {
         signer: "other".into(),
         ..rules().unwrap()
     }));
+    // What was asked of the old one is not for it any more.
+    bench.verdict = service("enrolment");
+    let signer = bench.connect(&Hello {
+        clean: false,
+        ..Hello::durable("signer")
+    });
     send(
         &mut bench,
         other,

@@ -7,8 +7,8 @@ use motemq_codec::{
     QoS, ReasonCode, RetainHandling, SubscribeOptions, SubscriptionIds, Will, decode,
 };
 use motemq_core::{
-    Close, Enrolment, Identity, Image, Limit, Limits, PressureLevel, QueueFull, Room, Verdict,
-    Violation,
+    Close, Enrolment, Identity, Image, Limit, Limits, Login, PressureLevel, QueueFull, Room, Scope,
+    Verdict, Violation,
 };
 use motemq_tests::peer::{Bench, Got, Hello, encoded, options, publish, subscribe};
 use std::num::NonZeroU16;
@@ -1786,14 +1786,25 @@ fn every_limit_is_counted_when_it_is_reached() {
                     bench.retain(peer, topic, &x(90), 0, 0);
                 }
             }
-            Limit::EnrolmentRequests | Limit::EnrolmentRequestBytes => {
+            Limit::EnrolmentRequests | Limit::EnrolmentRequestBytes | Limit::Applicants => {
                 bench.broker.set_enrolment(Some(Enrolment {
                     signer: "s".into(),
-                    request_bytes_max: 50,
+                    request_bytes_max: 100,
                     requests_max: 1,
+                    applicants_max: 0,
+                    connection_max_s: 60,
                 }));
-                bench.publish(peer, "$certs/csr", &x(51), 0, 0);
-                bench.publish(peer, "$certs/csr", &x(50), 0, 0);
+                bench.publish(peer, "$certs/csr", &x(100), 0, 0);
+                bench.publish(peer, "$certs/csr", "", 0, 0);
+                bench.verdict = Verdict::Accepted {
+                    login: Login {
+                        scope: Scope::Enrolment,
+                        ..Identity::Anonymous.into()
+                    },
+                    entropy: 1,
+                };
+                let new = bench.open(V5);
+                bench.send_bytes(new, &Hello::clean("b").bytes());
             }
             Limit::Store => {
                 bench.journal.set_room(Some(Room::Full));

@@ -143,11 +143,13 @@ pub enum Limit {
     EnrolmentRequests,
     /// `enrolment.request_bytes_max`: a request for a certificate was refused.
     EnrolmentRequestBytes,
+    /// `enrolment.applicants_max`: a CONNECT of a client that could only enrol was refused.
+    Applicants,
 }
 
 impl Limit {
     /// All limits.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::PacketBytes,
         Self::ConnectPacketBytes,
         Self::PayloadBytes,
@@ -172,6 +174,7 @@ impl Limit {
         Self::Store,
         Self::EnrolmentRequests,
         Self::EnrolmentRequestBytes,
+        Self::Applicants,
     ];
 
     /// The key in the configuration, and the value of the metric's `limit` label.
@@ -202,6 +205,7 @@ impl Limit {
             Self::Store => "store_bytes_max",
             Self::EnrolmentRequests => "requests_max",
             Self::EnrolmentRequestBytes => "request_bytes_max",
+            Self::Applicants => "applicants_max",
         }
     }
 }

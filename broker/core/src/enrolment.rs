@@ -10,19 +10,61 @@
 //! Does not know: certificates. The signer (`motemq-certs serve`) decides.
 
 use crate::action::QueueId;
-use crate::login::Principal;
+use crate::login::{Attributes, Principal, Scope};
 use crate::message::{ClientId, Identity};
+use crate::session::Session;
 use motemq_codec::{Forwarded, ForwardedBlock};
+use std::fmt;
 
 /// Who signs, and what may be asked of it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Enrolment {
     /// The user name by which the enrolment service logs in.
     pub signer: Box<str>,
-    /// Largest request, in bytes of payload and correlation data.
+    /// Largest request, in bytes of payload and of everything that goes with it: names, token, correlation data.
     pub request_bytes_max: usize,
     /// Requests of one connection in an hour.
     pub requests_max: u32,
+    /// Connections at a time that can only enrol.
+    pub applicants_max: usize,
+    /// How long such a connection may last, in seconds.
+    pub connection_max_s: u32,
+}
+
+impl Enrolment {
+    /// Whether this login is the signer's. A certificate must say that it is a service's: devices may have any name.
+    pub(crate) fn is_signer(
+        &self,
+        scope: Scope,
+        identity: &Identity,
+        attributes: &Attributes,
+    ) -> bool {
+        if scope != Scope::Full || identity.name() != Some(&self.signer) {
+            return false;
+        }
+        let uri = || {
+            attributes
+                .fields
+                .iter()
+                .find(|(name, _)| &**name == "san-uri")
+        };
+        match identity {
+            Identity::Certificate(_) => uri().is_some_and(|(_, uri)| **uri == self.service_uri()),
+            Identity::User(_) | Identity::Anonymous => true,
+        }
+    }
+
+    /// The alternative name of the signer's certificate, as `motemq-certs` writes it.
+    fn service_uri(&self) -> String {
+        let mut uri = String::from("urn:mqtt:service:");
+        for byte in self.signer.bytes() {
+            match byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+                true => uri.push(char::from(byte)),
+                false => uri.push_str(&format!("%{byte:02X}")),
+            }
+        }
+        uri
+    }
 }
 
 /// Where clients publish their requests.
@@ -40,21 +82,16 @@ pub(crate) fn is_of_enrolment(topic: &str) -> bool {
     topic.starts_with('$') && (topic == CSR || topic == RESPONSE)
 }
 
-/// Whether a message of `topic` can only be for the client that receives it.
-pub(crate) fn is_own(topic: &str) -> bool {
-    topic == REQUEST || is_issued(topic)
-}
-
 /// Whether answers may come on `topic`; also for filters.
 pub(crate) fn is_issued(topic: &str) -> bool {
     let below = topic.strip_prefix(ISSUED);
     below.is_some_and(|below| below.is_empty() || below.starts_with('/'))
 }
 
-/// The name of a session that can only enrol: one that no client identifier is [MQTT5-1.5.4-2], so that whoever asks for a certificate
-/// never meets, nor keeps away, the client it is for.
-pub(crate) fn session_key(client_id: &ClientId) -> ClientId {
-    ClientId::new(&format!("\0{client_id}"))
+/// The name of a session that can only enrol: one that no client identifier is [MQTT5-1.5.4-2], and of one connection, so that whoever
+/// asks for a certificate never meets, nor keeps away, the client it is for, or another that asks for the same.
+pub(crate) fn session_key(connection: u64) -> ClientId {
+    ClientId::new(&format!("\0{connection}"))
 }
 
 /// Who asks.
@@ -63,7 +100,43 @@ pub(crate) struct Applicant<'a> {
     pub(crate) client_id: &'a ClientId,
     pub(crate) principal: &'a Principal,
     pub(crate) is_enrolling: bool,
+    pub(crate) session: SessionName,
+}
+
+/// Which session asked: unique over restarts, also for sessions that end with their connections.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub(crate) struct SessionName {
     pub(crate) queue: QueueId,
+    pub(crate) opened_by: u64,
+}
+
+impl SessionName {
+    pub(crate) fn of(session: &Session) -> Self {
+        Self {
+            queue: session.queue(),
+            opened_by: session.opened_by(),
+        }
+    }
+
+    /// Whether this is the session's name. One that outlived a restart has forgotten what it began with, and has a queue of its own.
+    pub(crate) fn is_of(self, session: &Session) -> bool {
+        let opened_by = session.opened_by();
+        self.queue == session.queue() && (opened_by == self.opened_by || opened_by == 0)
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let (queue, opened_by) = text.split_once('-')?;
+        Some(Self {
+            queue: QueueId::session(queue.parse().ok()?),
+            opened_by: opened_by.parse().ok()?,
+        })
+    }
+}
+
+impl fmt::Display for SessionName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.queue.number(), self.opened_by)
+    }
 }
 
 impl Applicant<'_> {
@@ -79,14 +152,17 @@ impl Applicant<'_> {
             block.user_property(name, value);
         }
         block.user_property("client-id", self.client_id.as_str());
-        block.user_property("session", &self.queue.number().to_string());
+        block.user_property("session", &self.session.to_string());
         block.user_property("login", self.login());
         if let Some(user) = self.principal.user() {
             block.user_property("user", user);
         }
-        let fields = &self.principal.attributes.fields;
-        if let Some((_, serial)) = fields.iter().find(|(name, _)| &**name == "serial") {
-            block.user_property("certificate-serial", serial);
+        for (name, value) in &self.principal.attributes.fields {
+            match &**name {
+                "serial" => block.user_property("certificate-serial", value),
+                "fingerprint" => block.user_property("certificate-fingerprint", value),
+                _ => {}
+            }
         }
         block.into_bytes()
     }
@@ -107,7 +183,7 @@ pub(crate) struct Answer<'a> {
     /// The client that asked.
     pub(crate) client_id: ClientId,
     /// Its session.
-    pub(crate) queue: QueueId,
+    pub(crate) session: SessionName,
     /// Where the answer goes.
     pub(crate) topic: &'a str,
     /// What goes along.
@@ -135,7 +211,7 @@ impl<'a> Answer<'a> {
         }
         Some(Self {
             client_id: ClientId::new(value("client-id")?),
-            queue: QueueId::session(value("session")?.parse().ok()?),
+            session: SessionName::parse(value("session")?)?,
             topic,
             properties: block.into_bytes(),
         })
@@ -167,11 +243,12 @@ fn echo(forwarded: &Forwarded<'_>) -> ForwardedBlock {
 }
 
 /// User properties that are between broker and signer.
-const OF_THE_BROKER: [&str; 6] = [
+const OF_THE_BROKER: [&str; 7] = [
     "client-id",
     "session",
     "login",
     "user",
     "certificate-serial",
+    "certificate-fingerprint",
     "token",
 ];

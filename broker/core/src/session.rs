@@ -25,6 +25,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 pub struct Session {
     client_id: ClientId,
     mailbox: Arc<Mailbox>,
+    /// The number of the connection that it began with; 0 when it was before the broker's start.
+    opened_by: u64,
     state: Mutex<SessionState>,
 }
 
@@ -75,11 +77,13 @@ impl Session {
     pub(crate) fn new(
         client_id: ClientId,
         mailbox: Arc<Mailbox>,
+        opened_by: u64,
         state: SessionState,
     ) -> Arc<Self> {
         Arc::new(Self {
             client_id,
             mailbox,
+            opened_by,
             state: Mutex::new(state),
         })
     }
@@ -100,6 +104,11 @@ impl Session {
     #[must_use]
     pub fn mailbox(&self) -> &Arc<Mailbox> {
         &self.mailbox
+    }
+
+    /// The number of the connection that it began with; 0 when it was before the broker's start.
+    pub(crate) fn opened_by(&self) -> u64 {
+        self.opened_by
     }
 
     pub(crate) fn queue(&self) -> QueueId {
@@ -137,6 +146,14 @@ impl SessionState {
             alias_hints: Hints::default(),
             inbound: BTreeMap::new(),
             deadline: None,
+        }
+    }
+
+    /// Whose use it counts as: who may only enrol uses up nothing of others.
+    pub(crate) fn counted_as(&self) -> &Identity {
+        match self.scope {
+            Scope::Full => &self.identity,
+            Scope::Enrolment => &Identity::Anonymous,
         }
     }
 

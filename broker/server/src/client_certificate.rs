@@ -161,8 +161,11 @@ fn read_leaf(parsed: &X509Certificate<'_>, kind: Identity, now_unix_s: i64) -> P
 /// A serial number in lower-case hexadecimal, without leading zero bytes.
 fn serial_hex(serial: &[u8]) -> String {
     let significant = serial.iter().position(|byte| *byte != 0).unwrap_or(0);
-    let bytes = serial.iter().skip(significant);
-    bytes.map(|byte| format!("{byte:02x}")).collect()
+    hex(serial.get(significant..).unwrap_or_default())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// What a certificate claims that several devices hold to enrol with; one that has such a name, whatever else it has, is no other.
@@ -188,6 +191,7 @@ fn name(certificate: &X509Certificate<'_>, kind: Identity) -> Option<String> {
 fn fields(certificate: &X509Certificate<'_>) -> Box<[(Box<str>, Box<str>)]> {
     let subject = certificate.subject();
     let serial = serial_hex(certificate.raw_serial());
+    let fingerprint = hex(digest::digest(&digest::SHA256, certificate.as_raw()).as_ref());
     let fields = [
         ("cn", only(texts(subject.iter_common_name()))),
         ("san-dns", only(san_dns(certificate))),
@@ -195,6 +199,7 @@ fn fields(certificate: &X509Certificate<'_>) -> Box<[(Box<str>, Box<str>)]> {
         ("o", only(texts(subject.iter_organization()))),
         ("ou", only(texts(subject.iter_organizational_unit()))),
         ("serial", Some(serial.as_str())),
+        ("fingerprint", Some(fingerprint.as_str())),
     ];
     let plain = fields
         .into_iter()

@@ -656,6 +656,8 @@ pub(crate) fn core_enrolment(config: &EnrolmentConfig) -> Option<Enrolment> {
         signer: config.signer.as_str().into(),
         request_bytes_max: config.request_bytes_max as usize,
         requests_max: config.requests_max,
+        applicants_max: config.applicants_max as usize,
+        connection_max_s: config.connection_max_s,
     })
 }
 

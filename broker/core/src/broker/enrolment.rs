@@ -1,12 +1,11 @@
 //! Who may subscribe to what of an enrolment, and to whom an answer goes.
 
 use super::Broker;
-use crate::action::{Action, QueueId};
-use crate::enrolment::{Enrolment, REQUEST, is_issued, session_key};
-use crate::login::Scope;
+use crate::action::Action;
+use crate::enrolment::{Enrolment, REQUEST, SessionName, is_issued, session_key};
 use crate::mailbox::Mailbox;
 use crate::message::ClientId;
-use crate::session::SessionState;
+use crate::session::{Session, SessionState};
 use crate::sync::{lock, read, write};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -35,6 +34,15 @@ impl Broker {
                 });
             }
         }
+        // Requests that wait are for the signer as well.
+        self.acl_generation.fetch_add(1, Ordering::Release);
+        self.wake_all();
+    }
+
+    /// Whether the session is the signer's.
+    pub(crate) fn is_signer(&self, session: &Session) -> bool {
+        let enrolment = self.enrolment();
+        enrolment.is_some_and(|enrolment| session.lock().is_signer(&enrolment))
     }
 
     /// Whether the session may subscribe to this reserved filter: the signer to requests, everybody to answers.
@@ -43,23 +51,27 @@ impl Broker {
             return false;
         };
         match filter {
-            REQUEST => enrolment.is_signer(state),
+            REQUEST => state.is_signer(&enrolment),
             _ => is_issued(filter),
         }
     }
 
     /// Where the messages of this session of this client wait, if it is there.
-    pub(crate) fn applicant(&self, client_id: &ClientId, queue: QueueId) -> Option<Arc<Mailbox>> {
+    pub(crate) fn applicant(
+        &self,
+        client_id: &ClientId,
+        name: SessionName,
+    ) -> Option<Arc<Mailbox>> {
         let registry = lock(&self.registry);
-        let names = [session_key(client_id), client_id.clone()];
-        let mut found = names.iter().filter_map(|name| registry.sessions.get(name));
-        let session = found.find(|session| session.queue() == queue)?;
+        let keys = [session_key(name.opened_by), client_id.clone()];
+        let mut found = keys.iter().filter_map(|key| registry.sessions.get(key));
+        let session = found.find(|session| name.is_of(session))?;
         Some(session.mailbox().clone())
     }
 }
 
-impl Enrolment {
-    pub(crate) fn is_signer(&self, state: &SessionState) -> bool {
-        state.scope == Scope::Full && state.identity.name() == Some(&self.signer)
+impl SessionState {
+    pub(crate) fn is_signer(&self, enrolment: &Enrolment) -> bool {
+        enrolment.is_signer(self.scope, &self.identity, &self.attributes)
     }
 }

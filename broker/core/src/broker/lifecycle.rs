@@ -8,7 +8,7 @@ use crate::action::{Action, QueueId, Will};
 use crate::counters::{Limit, Occasion, Tally};
 use crate::journal::Room;
 use crate::limits::Limits;
-use crate::login::Login;
+use crate::login::{Login, Scope};
 use crate::mailbox::Mailbox;
 use crate::message::{ClientId, Expiry, Identity, Origin};
 use crate::rate::SharedRate;
@@ -47,6 +47,8 @@ pub(crate) struct Attached {
 #[derive(Debug)]
 pub(crate) struct AttachRequest {
     pub(crate) client_id: ClientId,
+    /// The connection's number.
+    pub(crate) connection: u64,
     pub(crate) login: Login,
     pub(crate) clean_start: bool,
     pub(crate) expiry: Expiry,
@@ -74,6 +76,8 @@ pub(super) struct Registry {
     pub(super) sessions: HashMap<ClientId, Arc<Session>, RandomState>,
     /// Ends that may not be durable yet, oldest first: CONNACK of a new session of the same client waits for them.
     endings: VecDeque<(ClientId, Arc<Record>)>,
+    /// Sessions that can only enrol.
+    applicants: usize,
     /// What identities have; only while something limits it.
     identities: Option<HashMap<Identity, Use, RandomState>>,
 }
@@ -104,9 +108,14 @@ impl Broker {
         let mut present = None;
         let limits = self.limits();
         if !registry.sessions.contains_key(&request.client_id) {
-            let refusal = match refuses_new {
-                true => Some(Limit::Store),
-                false => registry.session_limit(&request.login.identity, &limits),
+            let refusal = match request.login.scope {
+                _ if refuses_new => Some(Limit::Store),
+                Scope::Full => registry.session_limit(&request.login.identity, &limits),
+                Scope::Enrolment => {
+                    let enrolment = self.enrolment();
+                    let applicants_max = enrolment.map_or(0, |enrolment| enrolment.applicants_max);
+                    (registry.applicants >= applicants_max).then_some(Limit::Applicants)
+                }
             };
             if let Some(limit) = refusal {
                 tally.reach(limit);
@@ -129,7 +138,7 @@ impl Broker {
                 tally.reach(Limit::IdentityConnections);
                 return Err(ReasonCode::QuotaExceeded);
             }
-            registry.note_connection(&state.identity, state.is_connected, -1);
+            registry.note_connection(state.counted_as(), state.is_connected, -1);
             self.displace(&old, &mut state, goes_on, now, tally);
             if goes_on {
                 present = Some(old.clone());
@@ -138,16 +147,15 @@ impl Broker {
             }
         }
         let session_present = present.is_some();
-        if !session_present {
-            registry.note_session(&request.login.identity, 1);
-        }
-        registry.note_connection(&request.login.identity, true, 1);
-        let publish_rate = registry.publish_rate(&request.login.identity, &limits);
         let session = present.unwrap_or_else(|| self.create(&request));
         let mut state = session.lock();
+        if !session_present {
+            registry.note_session(&state, 1);
+        }
+        registry.note_connection(state.counted_as(), true, 1);
+        let publish_rate = registry.publish_rate(state.counted_as(), &limits);
         state.epoch += 1;
         state.expiry = request.expiry;
-        state.scope = request.login.scope;
         self.set_attributes(&session, &mut state, request.login.attributes, tally);
         if !Arc::ptr_eq(&state.limits, &request.limits) {
             session.mailbox().set_limits(&request.limits);
@@ -185,13 +193,19 @@ impl Broker {
     fn create(&self, request: &AttachRequest) -> Arc<Session> {
         let queue = QueueId::session(self.next_queue.fetch_add(1, Ordering::Relaxed));
         let mailbox = Mailbox::new(queue, &request.limits);
-        let state = SessionState::new(
+        let mut state = SessionState::new(
             request.login.identity.clone(),
             request.login.attributes.clone(),
             request.expiry,
             request.limits.clone(),
         );
-        Session::new(request.client_id.clone(), mailbox, state)
+        state.scope = request.login.scope;
+        Session::new(
+            request.client_id.clone(),
+            mailbox,
+            request.connection,
+            state,
+        )
     }
 
     /// Ends the hold of an older connection, and publishes or cancels its will [MQTT5-3.1.4-3] [MQTT5-3.1.3-9].
@@ -242,7 +256,7 @@ impl Broker {
         if state.epoch != epoch || !state.is_connected {
             return;
         }
-        registry.note_connection(&state.identity, true, -1);
+        registry.note_connection(state.counted_as(), true, -1);
         self.go_offline(session, &state, tally);
         state.sent_below = session.mailbox().detach(epoch, tally);
         state.is_connected = false;
@@ -276,7 +290,7 @@ impl Broker {
         tally: &mut Tally,
     ) {
         registry.sessions.remove(session.client_id());
-        registry.note_session(&state.identity, -1);
+        registry.note_session(state, -1);
         self.remove_deadline(session, state);
         let filters = std::mem::take(&mut state.filters);
         state.filter_bytes = 0;
@@ -396,8 +410,8 @@ impl Registry {
         let sessions: Vec<_> = self.sessions.values().cloned().collect();
         for session in sessions {
             let state = session.lock();
-            self.note_session(&state.identity, 1);
-            self.note_connection(&state.identity, state.is_connected, 1);
+            self.note_use(state.counted_as(), 1);
+            self.note_connection(state.counted_as(), state.is_connected, 1);
         }
         // Who has a rate shares it with those who connect later.
         let rates = before.into_iter().flatten();
@@ -415,7 +429,7 @@ impl Registry {
 
     /// What another session of `identity` would exceed.
     fn session_limit(&self, identity: &Identity, limits: &Limits) -> Option<Limit> {
-        if self.sessions.len() >= limits.sessions_max {
+        if self.sessions.len() - self.applicants >= limits.sessions_max {
             return Some(Limit::Sessions);
         }
         let sessions = self.used_by(identity).map_or(0, |used| used.sessions);
@@ -435,7 +449,14 @@ impl Registry {
         self.identities.as_ref()?.get(identity)
     }
 
-    fn note_session(&mut self, identity: &Identity, change: isize) {
+    fn note_session(&mut self, state: &SessionState, change: isize) {
+        if state.scope == Scope::Enrolment {
+            self.applicants = self.applicants.saturating_add_signed(change);
+        }
+        self.note_use(state.counted_as(), change);
+    }
+
+    fn note_use(&mut self, identity: &Identity, change: isize) {
         self.note(identity, |used| {
             used.sessions = used.sessions.saturating_add_signed(change);
         });

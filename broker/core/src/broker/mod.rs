@@ -186,7 +186,7 @@ impl Broker {
             state.disconnected_at = Some(row.disconnected_at.map_or(now, |at| at.min(now)));
             state.sent_below = row.sent_below;
             state.will = row.will;
-            let session = Session::new(row.client_id, mailbox, state);
+            let session = Session::new(row.client_id, mailbox, 0, state);
             let known = subscriptions.remove(&row.queue).unwrap_or_default();
             let mut state = session.lock();
             for stored in known.into_values() {

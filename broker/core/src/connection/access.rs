@@ -8,7 +8,7 @@
 use super::Active;
 use crate::acl::Rights;
 use crate::broker::Broker;
-use crate::enrolment;
+use crate::enrolment::{REQUEST, is_issued};
 use crate::message::TopicName;
 use crate::session::Session;
 use foldhash::fast::RandomState;
@@ -21,6 +21,8 @@ pub(super) struct Access {
     generation: u64,
     /// `None`: everything.
     limited: Option<Box<Limited>>,
+    /// Requests for certificates are for it.
+    is_signer: bool,
 }
 
 #[derive(Debug)]
@@ -105,6 +107,7 @@ impl Access {
     #[cold]
     fn ask(&mut self, generation: u64, session: &Session, broker: &Broker) {
         self.generation = generation;
+        self.is_signer = broker.is_signer(session);
         self.limited = broker.rights_of(session).map(|rights| {
             Box::new(Limited {
                 rights,
@@ -127,7 +130,9 @@ impl Access {
     /// Whether messages of `topic` may be delivered.
     #[inline]
     pub(super) fn may_receive(&mut self, topic: &TopicName) -> bool {
+        let is_request = topic.as_str() == REQUEST;
         match &mut self.limited {
+            _ if is_request => self.is_signer,
             None => true,
             Some(limited) => limited.may_receive(topic),
         }
@@ -148,8 +153,7 @@ impl Limited {
                     self.known.clear();
                 }
                 // What goes there is for this client alone, whatever the rules.
-                let verdict =
-                    enrolment::is_own(topic.as_str()) || self.rights.receive(topic.as_str());
+                let verdict = is_issued(topic.as_str()) || self.rights.receive(topic.as_str());
                 self.known.insert(topic.clone(), verdict);
                 verdict
             }

@@ -8,7 +8,7 @@ use super::{Active, Connection, Phase};
 use crate::broker::{Broker, PublishSource, Receipt};
 use crate::counters::{Limit, Occasion};
 use crate::enrolment::{
-    Answer, Applicant, CSR, Enrolment, ISSUED, REQUEST, is_issued, refusal_properties,
+    Answer, Applicant, CSR, Enrolment, ISSUED, REQUEST, SessionName, is_issued, refusal_properties,
 };
 use crate::login::Scope;
 use crate::mailbox::Mailbox;
@@ -64,7 +64,7 @@ impl Connection {
         if topic == CSR {
             return self.relay_request(publish, &enrolment, source, broker, now);
         }
-        let is_signer = |active: &mut Active| enrolment.is_signer(&active.session.lock());
+        let is_signer = |active: &mut Active| active.session.lock().is_signer(&enrolment);
         match self.active().is_some_and(is_signer) {
             true => self.relay_answer(publish, source, broker, now),
             false => {
@@ -84,9 +84,6 @@ impl Connection {
         now: Timestamp,
     ) -> Receipt {
         let receivers = broker.receivers(REQUEST, None);
-        if let Some(refusal) = self.request_refusal(publish, enrolment, &receivers, now) {
-            return self.refuse_request(publish, refusal, broker, now);
-        }
         let Phase::Active(active) = &mut self.phase else {
             return Receipt::Unavailable;
         };
@@ -95,9 +92,13 @@ impl Connection {
             client_id: &active.client_id,
             principal: &principal,
             is_enrolling: active.scope == Scope::Enrolment,
-            queue: active.session.queue(),
+            session: SessionName::of(&active.session),
         };
         let properties = applicant.request_properties(&publish.properties.forwarded);
+        let bytes = publish.payload.len() + properties.len();
+        if let Some(refusal) = self.request_refusal(publish, bytes, enrolment, &receivers, now) {
+            return self.refuse_request(publish, refusal, broker, now);
+        }
         let payload = publish.payload.into();
         let message = self.message(publish, &receivers.topic, payload, properties, now);
         let receipt = broker.publish(&message, &receivers, source, &mut self.tally);
@@ -111,18 +112,18 @@ impl Connection {
     fn request_refusal(
         &mut self,
         publish: &Publish<'_>,
+        bytes: usize,
         enrolment: &Enrolment,
         receivers: &Receivers,
         now: Timestamp,
     ) -> Option<Refusal> {
         let forwarded = &publish.properties.forwarded;
-        let data = forwarded.correlation_data().unwrap_or_default();
         let active = self.active()?;
         if !active.requests.add(enrolment.requests_max, now) {
             self.tally.reach(Limit::EnrolmentRequests);
             return Some(TOO_MANY);
         }
-        if publish.payload.len() + data.len() > enrolment.request_bytes_max {
+        if bytes > enrolment.request_bytes_max {
             self.tally.reach(Limit::EnrolmentRequestBytes);
             return Some(TOO_LARGE);
         }
@@ -132,7 +133,15 @@ impl Connection {
         if !forwarded.response_topic().is_none_or(is_issued) {
             return Some(RESPONSE_TOPIC);
         }
-        receivers.is_empty().then_some(UNAVAILABLE)
+        // Whatever its policy is where its queue is full: nothing that was acknowledged gives way to what comes later.
+        let qos = publish.qos;
+        let is_full = |receiver: &Receiver| !receiver.mailbox.has_room(qos, bytes);
+        let is_away = |receiver: &Receiver| !receiver.mailbox.is_online();
+        match &*receivers.list {
+            [] => Some(UNAVAILABLE),
+            all if qos == QoS::AtMostOnce && all.iter().all(is_away) => Some(UNAVAILABLE),
+            all => all.iter().any(is_full).then_some(BUSY),
+        }
     }
 
     fn refuse_request(
@@ -181,7 +190,7 @@ impl Connection {
         let Some(answer) = Answer::read(&publish.properties.forwarded) else {
             return Receipt::Refused(ReasonCode::PayloadFormatInvalid);
         };
-        let Some(mailbox) = broker.applicant(&answer.client_id, answer.queue) else {
+        let Some(mailbox) = broker.applicant(&answer.client_id, answer.session) else {
             self.tally.note(Occasion::EnrolmentUnclaimed);
             return Receipt::Accepted {
                 code: ReasonCode::NoMatchingSubscribers,

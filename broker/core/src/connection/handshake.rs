@@ -267,6 +267,16 @@ impl Connection {
             };
             Arc::new(will)
         });
+        let enrolment = broker.enrolment();
+        if let Some(enrolment) = &enrolment
+            && *enrolment.signer == *client_id.as_str()
+            && scope == Scope::Full
+            && !enrolment.is_signer(scope, &login.identity, &login.attributes)
+        {
+            let reason = "this client id is the enrolment service's: choose another one";
+            let code = ReasonCode::ClientIdentifierNotValid;
+            return self.refuse_within(hello.packet_bytes_max, code, Some(reason), out);
+        }
         if will.is_some() && scope == Scope::Enrolment {
             let reason = "this login may only ask for a certificate, without a will";
             let code = ReasonCode::NotAuthorized;
@@ -287,7 +297,13 @@ impl Connection {
             let code = ReasonCode::QuotaExceeded;
             return self.refuse_within(hello.packet_bytes_max, code, Some(reason), out);
         }
-        let login_ends_at = login.expires_at;
+        let login_ends_at = match (scope, enrolment) {
+            (Scope::Enrolment, Some(enrolment)) => {
+                let over = now.plus_s(enrolment.connection_max_s);
+                login.expires_at.into_iter().chain([over]).min()
+            }
+            _ => login.expires_at,
+        };
         let inflight_max = hello.receive_maximum.min(self.limits.inflight_messages_max);
         let lowered_s = self.lowered_keep_alive_s(hello.keep_alive_s);
         let keep_alive_s = lowered_s.unwrap_or(hello.keep_alive_s);
@@ -320,8 +336,9 @@ impl Connection {
         let request = AttachRequest {
             client_id: match scope {
                 Scope::Full => client_id.clone(),
-                Scope::Enrolment => session_key(&client_id),
+                Scope::Enrolment => session_key(self.number),
             },
+            connection: self.number,
             login,
             clean_start: hello.clean_start,
             expiry,
@@ -336,7 +353,7 @@ impl Connection {
                 let reason = match code {
                     ReasonCode::NotAuthorized => "the client id belongs to another identity",
                     _ => {
-                        "no room for another session or connection: limits.sessions_max, identity_sessions_max, identity_connections_max or persistence.store_bytes_max"
+                        "no room for another session or connection: limits.sessions_max, identity_sessions_max, identity_connections_max, enrolment.applicants_max or persistence.store_bytes_max"
                     }
                 };
                 return self.refuse_within(hello.packet_bytes_max, code, Some(reason), out);

@@ -544,10 +544,11 @@ impl Connection {
             return;
         };
         if active.login_ends_at.is_some_and(|at| at <= now) {
-            self.close(
-                Close::LoginEnded("the token or certificate of the login has expired"),
-                out,
-            );
+            let reason = match active.scope {
+                Scope::Full => "the token or certificate of the login has expired",
+                Scope::Enrolment => "the time to ask for a certificate is over",
+            };
+            self.close(Close::LoginEnded(reason), out);
         } else if self.silent_at(active).is_some_and(|at| at <= now) {
             self.violate(Violation::KeepAliveTimeout, out);
         }

@@ -234,6 +234,23 @@ impl Mailbox {
         }
     }
 
+    /// Whether another delivery would be kept, and none given up for it.
+    #[must_use]
+    pub(crate) fn has_room(&self, qos: QoS, bytes: usize) -> bool {
+        let state = lock(&self.state);
+        let full = match qos {
+            QoS::AtMostOnce => state.volatile_full(bytes),
+            QoS::AtLeastOnce | QoS::ExactlyOnce => state.full(bytes),
+        };
+        full.is_none()
+    }
+
+    /// Whether a connection takes deliveries.
+    #[must_use]
+    pub(crate) fn is_online(&self) -> bool {
+        lock(&self.state).is_online
+    }
+
     /// Whether a QoS 1 or 2 delivery pushed now must be durable.
     #[must_use]
     pub(crate) fn is_durable(&self) -> bool {

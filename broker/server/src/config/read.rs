@@ -793,6 +793,16 @@ fn enrolment(mut section: Section<'_, '_>) -> EnrolmentConfig {
             bytes(512, 65_536),
         ),
         requests_max: section.number("requests_max", default.requests_max, count(1, 1_000_000)),
+        applicants_max: section.number(
+            "applicants_max",
+            default.applicants_max,
+            count(1, 1_000_000),
+        ),
+        connection_max_s: section.number(
+            "connection_max_s",
+            default.connection_max_s,
+            seconds(10, 86_400),
+        ),
     };
     section.finish();
     enrolment

@@ -656,10 +656,14 @@ impl Default for JwtConfig {
 pub struct EnrolmentConfig {
     /// The user name by which the enrolment service logs in; empty: there is none, and nobody can enrol. Default empty.
     pub signer: String,
-    /// Largest request, in bytes of payload and correlation data. Default 4096.
+    /// Largest request, in bytes of payload and of everything that goes with it: names, token, correlation data. Default 4096.
     pub request_bytes_max: u32,
     /// Requests of one connection within an hour. Default 10.
     pub requests_max: u32,
+    /// Connections at a time that can only enrol. Default 1000.
+    pub applicants_max: u32,
+    /// How long such a connection may last, in seconds. Default 600.
+    pub connection_max_s: u32,
 }
 
 impl Default for EnrolmentConfig {
@@ -668,6 +672,8 @@ impl Default for EnrolmentConfig {
             signer: String::new(),
             request_bytes_max: 4_096,
             requests_max: 10,
+            applicants_max: 1_000,
+            connection_max_s: 600,
         }
     }
 }
