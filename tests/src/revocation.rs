@@ -13,6 +13,17 @@ use std::path::Path;
 
 /// Writes the list of the authority in `pki` to `file`, all at once: these certificates are revoked. It is due in `due_year`.
 pub fn write_list(pki: &Path, file: &Path, revoked: &[&Issued], due_year: i32) {
+    write_numbered_list(pki, file, revoked, due_year, 1);
+}
+
+/// As [`write_list`], with a CRL number.
+pub fn write_numbered_list(
+    pki: &Path,
+    file: &Path,
+    revoked: &[&Issued],
+    due_year: i32,
+    number: u64,
+) {
     let read =
         |name: &str| std::fs::read_to_string(pki.join(name)).expect("a file of the authority");
     let key = KeyPair::from_pem(&read("ca.key")).expect("a key");
@@ -26,7 +37,7 @@ pub fn write_list(pki: &Path, file: &Path, revoked: &[&Issued], due_year: i32) {
     let list = CertificateRevocationListParams {
         this_update: date_time_ymd(2024, 1, 1),
         next_update: date_time_ymd(due_year, 1, 1),
-        crl_number: SerialNumber::from(1u64),
+        crl_number: SerialNumber::from(number),
         issuing_distribution_point: None,
         revoked_certs: revoked.collect(),
         key_identifier_method: KeyIdMethod::Sha256,

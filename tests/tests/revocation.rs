@@ -11,7 +11,7 @@ use motemq_certs::{Authority, Entry, Issued, KeyType, Order, Validity};
 use motemq_codec::{ProtocolVersion, ReasonCode};
 use motemq_tests::in_process::{InProcess, tls_config};
 use motemq_tests::peer::{Got, Hello};
-use motemq_tests::revocation::write_list;
+use motemq_tests::revocation::{write_list, write_numbered_list};
 use motemq_tests::socket::{Client, PATIENCE, Stopwatch};
 use rustls::ClientConfig;
 use std::fs::File;
@@ -104,6 +104,60 @@ fn a_list_that_its_authority_has_not_signed_is_refused() {
     );
     site.revoke(&[], 2040);
     assert_eq!(site.check().unwrap(), Vec::<String>::new());
+    site.broker.stop();
+}
+
+/// It is as well signed as the newer one, and does not have who was revoked since.
+#[test]
+fn an_older_list_does_not_take_the_place_of_a_newer_one() {
+    let mut site = Site::start("crl = \"crl.pem\"\n");
+    let stolen = site.device("stolen");
+    let thief = site.client(&stolen);
+    let (pki, list) = (site.path("pki"), site.path("crl.pem"));
+    write_numbered_list(&pki, &list, &[&stolen], 2040, 7);
+    assert!(site.reload().is_ok());
+    assert!(!site.gets_in(&thief, "stolen"));
+    write_numbered_list(&pki, &list, &[], 2040, 6);
+    let mistakes = site.reload().unwrap_err().join("\n");
+    assert!(
+        mistakes.contains("has the number 6, and the one in force 7"),
+        "{mistakes}"
+    );
+    assert!(!site.gets_in(&thief, "stolen"));
+    write_numbered_list(&pki, &list, &[], 2040, 8);
+    assert!(site.reload().is_ok());
+    assert!(site.gets_in(&thief, "stolen"));
+    site.broker.stop();
+}
+
+#[test]
+fn what_cannot_work_is_refused_before_clients_find_out() {
+    let mut site = Site::start("crl = \"crl.pem\"\n");
+    // Its lists could be of either.
+    let twin = Authority::create(&site.path("twin"), "test").unwrap();
+    let ours = std::fs::read_to_string(site.path("pki/ca.crt")).unwrap();
+    let both = [ours.as_str(), twin.certificate_pem()].concat();
+    std::fs::write(site.path("pki/ca.crt"), both).unwrap();
+    let mistakes = site.reload().unwrap_err().join("\n");
+    assert!(
+        mistakes.contains("two authorities are called"),
+        "{mistakes}"
+    );
+    std::fs::write(site.path("pki/ca.crt"), ours).unwrap();
+    assert!(site.reload().is_ok());
+    // A device's certificate in the place of the server's.
+    let device = site.device("meter-7");
+    for file in ["server.crt", "server.key"] {
+        std::fs::remove_file(site.path(file)).unwrap();
+    }
+    device
+        .write(&site.path("server.crt"), &site.path("server.key"))
+        .unwrap();
+    let mistakes = site.reload().unwrap_err().join("\n");
+    assert!(
+        mistakes.contains("it is not a server's certificate"),
+        "{mistakes}"
+    );
     site.broker.stop();
 }
 

@@ -178,9 +178,12 @@ impl AllowList {
         issued.fingerprints.contains(&certificate)
     }
 
-    /// As [`has`](Self::has), and looks at the file before it says no: the certificate may have been issued just now.
+    /// As [`has`](Self::has), and looks at the file before it says no: the certificate may have been issued just now. Not at a broken
+    /// file, which would be read from its beginning in each handshake; whoever watches files does that.
     pub(crate) fn has_by_now(&self, certificate: CertificateFingerprint) -> bool {
-        self.has(certificate) || self.follow() != Followed::Unchanged && self.has(certificate)
+        let is_whole = || self.fault().is_none();
+        let is_news = || is_whole() && self.follow() != Followed::Unchanged;
+        self.has(certificate) || is_news() && self.has(certificate)
     }
 
     /// How many certificates may be used.
@@ -212,7 +215,7 @@ impl AllowList {
             let path = self.path.display();
             match &read.fault {
                 Some(fault) => {
-                    tracing::error!(allow_list = %path, %fault, "the inventory cannot be read: it admits nobody new until it is mended");
+                    tracing::error!(allow_list = %path, %fault, "the inventory cannot be read: until it is mended whoever was on it is admitted, and nobody else");
                 }
                 None => tracing::info!(allow_list = %path, "the inventory can be read again"),
             }

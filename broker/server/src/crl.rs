@@ -13,6 +13,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
+use x509_parser::num_bigint::BigUint;
 use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
 
 /// The serial numbers in lists, by issuer.
@@ -26,6 +27,8 @@ struct OfIssuer {
     serials: HashSet<Box<[u8]>>,
     /// When the first of its lists should have been renewed, in Unix seconds.
     next_update_s: Option<i64>,
+    /// The highest number of its lists (RFC 5280, 5.2.3).
+    number: Option<BigUint>,
 }
 
 impl Revoked {
@@ -57,6 +60,27 @@ impl Revoked {
         self.by_issuer.keys().map(|issuer| &**issuer)
     }
 
+    /// Refuses lists that are older than those before: an old one, which is as well signed as a new one, would let revoked devices in
+    /// again.
+    ///
+    /// # Errors
+    /// Which one, in words.
+    pub(crate) fn check_follows(&self, before: &Self) -> Result<(), String> {
+        for (issuer, list) in &self.by_issuer {
+            let known = before.by_issuer.get(issuer);
+            let known = known.and_then(|known| known.number.as_ref());
+            if let (Some(known), Some(number)) = (known, &list.number)
+                && number < known
+            {
+                return Err(format!(
+                    "the list of the issuer \"{}\" has the number {number}, and the one in force {known}: an older list does not take the place of a newer one; make it anew: motemq-certs crl",
+                    name_shown(issuer)
+                ));
+            }
+        }
+        Ok(())
+    }
+
     fn add(&mut self, list: &CertificateRevocationList<'_>) {
         let issuer = list.issuer().as_raw().into();
         let of_issuer = self.by_issuer.entry(issuer).or_default();
@@ -64,6 +88,7 @@ impl Revoked {
         of_issuer
             .serials
             .extend(revoked.map(|revoked| Box::from(revoked.raw_serial())));
+        of_issuer.number = of_issuer.number.take().max(list.crl_number().cloned());
         let next_update_s = list.next_update().map(|time| time.timestamp());
         let known = of_issuer.next_update_s.into_iter();
         of_issuer.next_update_s = known.chain(next_update_s).min();

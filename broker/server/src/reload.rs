@@ -308,6 +308,11 @@ fn prepare_gates(
         }
         let is_there = |gate: &&Arc<Gate>| is_same_bind(gate.listener().config(), config);
         if let Some(gate) = before.iter().find(is_there) {
+            if let (Some(new), Some(old)) = (&tls, gate.listener().tls())
+                && let Err(why) = new.check_follows(old)
+            {
+                mistakes.push(format!("listener {}: {why}", config.name));
+            }
             let listener = gate.listener().changed(config.clone(), tls);
             prospects.push(Prospect {
                 gate: gate.clone(),

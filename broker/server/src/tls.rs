@@ -178,6 +178,15 @@ impl ListenerTls {
         }
     }
 
+    /// Whether this may take the place of `before`.
+    ///
+    /// # Errors
+    /// Why not, in words.
+    pub(crate) fn check_follows(&self, before: &Self) -> Result<(), String> {
+        let followed = self.revoked.check_follows(&before.revoked);
+        followed.map_err(|why| format!("crl: {why}"))
+    }
+
     /// Whether a client that showed these certificates to `before` would still be let in.
     ///
     /// # Errors
@@ -321,6 +330,9 @@ pub(crate) fn of_listener(
         return Ok(None);
     };
     let certificates = read_certificates("cert", &config.cert)?;
+    if let Some(own) = certificates.first() {
+        check_serves(own).map_err(file_error("cert", &config.cert))?;
+    }
     check_private(&config.key)?;
     let key = PrivateKeyDer::from_pem_file(&config.key).map_err(file_error("key", &config.key))?;
     let certificate_ends_s =
@@ -427,7 +439,11 @@ impl Asked {
         }
         let (lists, revoked) = match &config.crl {
             None => Default::default(),
-            Some(crl) => crl::read(crl, &certificates).map_err(file_error("crl", crl))?,
+            Some(crl) => {
+                // Lists are looked up by the issuer's name: the certificates of one of the two would all be refused.
+                check_names_differ(&roots).map_err(file_error("client_ca", path))?;
+                crl::read(crl, &certificates).map_err(file_error("crl", crl))?
+            }
         };
         let mut verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(store), provider)
             .clear_root_hint_subjects()
@@ -454,6 +470,35 @@ impl Asked {
             ends_s: Some(ends_s),
             revoked,
         })
+    }
+}
+
+/// With revocation lists, no two authorities may have one name.
+fn check_names_differ(roots: &[Root]) -> Result<(), String> {
+    let has_twin = |(at, root): (usize, &Root)| {
+        let mut before = roots.iter().take(at);
+        before
+            .any(|other| other.subject == root.subject && other.certificate != root.certificate)
+            .then(|| name_shown(&root.subject))
+    };
+    match roots.iter().enumerate().find_map(has_twin) {
+        None => Ok(()),
+        Some(name) => Err(format!(
+            "two authorities are called \"{name}\", so a revocation list could be of either: give each a listener of its own, or the new one another name (motemq-certs init --name)"
+        )),
+    }
+}
+
+/// A certificate that says what it is for must say that it is a server's.
+fn check_serves(certificate: &CertificateDer<'_>) -> Result<(), String> {
+    let (_, parsed) = X509Certificate::from_der(certificate)
+        .map_err(|error| format!("a certificate cannot be read: {error}"))?;
+    match parsed.extended_key_usage() {
+        Ok(Some(usage)) if !usage.value.server_auth && !usage.value.any => Err(
+            "it is not a server's certificate (extended key usage), so every client would refuse it: make one with motemq-certs server NAME"
+                .to_owned(),
+        ),
+        _ => Ok(()),
     }
 }
 

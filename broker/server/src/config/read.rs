@@ -57,6 +57,12 @@ pub(super) fn config<'a>(reader: &mut Reader<'a>, document: &'a DeTable<'a>) -> 
         admin: admin(root.table("admin", "admin")),
         log: log(root.table("log", "log")),
     };
+    if !config.enrolment.is_on() && config.listeners.iter().any(|listener| listener.enrolment) {
+        let key = "listeners.enrolment".to_owned();
+        let needs = "signer in [enrolment], the user name of the enrolment service".to_owned();
+        let place = root.place();
+        root.reader.report(place, Problem::Needs { key, needs });
+    }
     root.finish();
     config
 }
@@ -250,6 +256,12 @@ fn check_transport(section: &mut Section<'_, '_>, listener: &ListenerConfig) {
         if !is_meant && section.is_written(key) {
             needs(section, key, other);
         }
+    }
+    let is_loopback = matches!(&listener.bind, Bind::Ip(address) if address.ip().is_loopback());
+    let is_private = listener.tls.is_some() || is_unix || is_loopback || listener.proxy_protocol;
+    if listener.enrolment && !is_private {
+        let other = "[listeners.tls], or an address of this machine: tokens would cross the network in the clear";
+        needs(section, "enrolment", other);
     }
     if listener.proxy_protocol && !is_unix && listener.proxy_cidrs.is_empty() {
         let other = "proxy_cidrs, the networks of the proxies: whoever may send a header can claim any address";

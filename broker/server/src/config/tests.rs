@@ -966,3 +966,18 @@ fn a_profile_for_a_listener_that_is_not_there_is_a_mistake() {
         ],
     );
 }
+
+#[test]
+fn enrolment_needs_a_signer_and_privacy() {
+    let listener =
+        |bind: &str| format!("[[listeners]]\nname = \"a\"\nbind = \"{bind}\"\nenrolment = true\n");
+    let signer = "[enrolment]\nsigner = \"enrolment\"\n";
+    let said = |text: &str| match read(text, &[], &[]).1 {
+        Ok(_) => String::new(),
+        Err(errors) => errors.to_string(),
+    };
+    assert_eq!(said(&format!("{signer}{}", listener("127.0.0.1:1"))), "");
+    assert!(said(&listener("127.0.0.1:1")).contains("signer in [enrolment]"));
+    let open = said(&format!("{signer}{}", listener("0.0.0.0:1")));
+    assert!(open.contains("tokens would cross the network"), "{open}");
+}
