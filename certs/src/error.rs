@@ -177,6 +177,9 @@ pub enum CertsError {
         /// What the system said.
         source: io::Error,
     },
+    /// Another process keeps the inventory or the tokens to itself.
+    #[error("{} has been locked by another process for 20 seconds: see which one with `fuser {}`, and end it if it hangs", .0.display(), .0.display())]
+    Locked(PathBuf),
     /// A line of the inventory or of the tokens cannot be read.
     #[error("{} line {line} cannot be read: {problem}; restore the file from a backup, or correct the line", .path.display())]
     Line {

@@ -10,10 +10,11 @@ use crate::CertsError;
 use crate::files::Access;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// How far a file was read.
 #[derive(Debug)]
@@ -35,6 +36,20 @@ pub(crate) struct News<T> {
     pub(crate) lines: Vec<T>,
 }
 
+/// A file that nobody else writes.
+#[derive(Debug)]
+pub(crate) struct Locked {
+    file: File,
+    lock: File,
+}
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        // Closing it would do the same.
+        let _ = self.lock.unlock();
+    }
+}
+
 impl JsonLines {
     /// A file that may not be there yet; it is created with `access`.
     pub(crate) fn new(path: PathBuf, access: Access) -> Self {
@@ -53,7 +68,7 @@ impl JsonLines {
     /// [`CertsError::File`] when it cannot be read, [`CertsError::Line`] when a line of it is no such value.
     pub(crate) fn read<T: DeserializeOwned>(&mut self) -> Result<News<T>, CertsError> {
         match File::open(&self.path) {
-            Ok(mut file) => self.read_on(&mut file),
+            Ok(mut file) => self.read_from(&mut file),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(News {
                 is_another_file: self.forget(),
                 lines: Vec::new(),
@@ -65,16 +80,43 @@ impl JsonLines {
     /// The file, where nobody else writes until it is dropped.
     ///
     /// # Errors
-    /// [`CertsError::File`].
-    pub(crate) fn lock(&self) -> Result<File, CertsError> {
+    /// [`CertsError::File`]; [`CertsError::Locked`] when somebody else keeps it for too long.
+    pub(crate) fn lock(&self) -> Result<Locked, CertsError> {
+        let path = self.lock_path();
+        // Of its own and for its owner alone: whoever can read the file could lock it for ever.
+        let lock = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .map_err(|error| CertsError::file(&path, error))?;
+        let mut tries = 0;
+        loop {
+            match lock.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::WouldBlock) if tries < TRIES => {
+                    tries += 1;
+                    std::thread::sleep(BETWEEN_TRIES);
+                }
+                Err(TryLockError::WouldBlock) => return Err(CertsError::Locked(path)),
+                Err(TryLockError::Error(error)) => return Err(CertsError::file(&path, error)),
+            }
+        }
         let mut options = OpenOptions::new();
         options.read(true).append(true).create(true);
         if self.access == Access::Owner {
             options.mode(0o600);
         }
         let file = options.open(&self.path);
-        file.and_then(|file| file.lock().map(|()| file))
-            .map_err(|error| CertsError::file(&self.path, error))
+        let file = file.map_err(|error| CertsError::file(&self.path, error))?;
+        Ok(Locked { file, lock })
+    }
+
+    fn lock_path(&self) -> PathBuf {
+        let mut path = self.path.as_os_str().to_owned();
+        path.push(".lock");
+        path.into()
     }
 
     /// As [`read`](Self::read), of a locked file.
@@ -83,8 +125,12 @@ impl JsonLines {
     /// Those of [`read`](Self::read).
     pub(crate) fn read_on<T: DeserializeOwned>(
         &mut self,
-        file: &mut File,
+        locked: &mut Locked,
     ) -> Result<News<T>, CertsError> {
+        self.read_from(&mut locked.file)
+    }
+
+    fn read_from<T: DeserializeOwned>(&mut self, file: &mut File) -> Result<News<T>, CertsError> {
         let failed = |path: &PathBuf, error| CertsError::file(path, error);
         let metadata = file.metadata().map_err(|error| failed(&self.path, error))?;
         let identity = Some((metadata.dev(), metadata.ino()));
@@ -123,9 +169,10 @@ impl JsonLines {
     /// [`CertsError::File`].
     pub(crate) fn append<T: Serialize>(
         &self,
-        file: &mut File,
+        locked: &mut Locked,
         values: &[T],
     ) -> Result<(), CertsError> {
+        let file = &mut locked.file;
         let mut lines = Vec::new();
         for value in values {
             serde_json::to_writer(&mut lines, value)?;
@@ -147,6 +194,10 @@ impl JsonLines {
         had_read
     }
 }
+
+/// A batch writes in parts of a second.
+const TRIES: u32 = 200;
+const BETWEEN_TRIES: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
 mod tests {
@@ -208,6 +259,22 @@ mod tests {
         assert_eq!(std::fs::read(site.path()).unwrap(), b"1\n4\n");
         std::fs::remove_file(site.path()).unwrap();
         assert_eq!(site.read(&mut log), (true, vec![]));
+    }
+
+    #[test]
+    fn nobody_who_may_only_read_can_keep_others_from_writing() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let site = Site::new();
+        let mut log = JsonLines::new(site.path(), Access::Everyone);
+        site.append(&mut log, &[1]);
+        let reader = File::open(site.path()).unwrap();
+        reader.lock().unwrap();
+        site.append(&mut log, &[2]);
+        let mode = std::fs::metadata(log.lock_path())
+            .unwrap()
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o600);
     }
 
     struct Site(TempDir);
