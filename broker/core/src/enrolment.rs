@@ -79,7 +79,7 @@ pub(crate) const ISSUED: &str = "$certs/issued";
 /// Whether publishing to `topic` is part of an enrolment.
 #[inline]
 pub(crate) fn is_of_enrolment(topic: &str) -> bool {
-    topic.starts_with('$') && (topic == CSR || topic == RESPONSE)
+    topic.as_bytes().first() == Some(&b'$') && (topic == CSR || topic == RESPONSE)
 }
 
 /// Whether answers may come on `topic`; also for filters.

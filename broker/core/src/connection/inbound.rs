@@ -55,8 +55,9 @@ impl Connection {
         if is_too_large {
             self.tally.reach(Limit::PayloadBytes);
         }
+        let is_enrolment = is_of_enrolment(topic);
         let refusal = self
-            .publish_refusal(topic, broker)
+            .publish_refusal(topic, is_enrolment, broker)
             .or_else(|| is_too_large.then_some(too_large))
             .or_else(|| self.memory_refusal(publish, broker));
         let receive_maximum = usize::from(self.limits.receive_maximum.get());
@@ -88,7 +89,7 @@ impl Connection {
             }
             _ => {
                 let source = PublishSource::default();
-                let receipt = match is_of_enrolment(topic) {
+                let receipt = match is_enrolment {
                     true => self.relay(publish, topic, source, broker, now),
                     false => self.route(publish, topic, source, broker, now),
                 };
@@ -126,17 +127,15 @@ impl Connection {
     fn publish_refusal(
         &mut self,
         topic: &str,
+        is_enrolment: bool,
         broker: &Broker,
     ) -> Option<(ReasonCode, &'static str)> {
-        if is_of_enrolment(topic) && broker.enrolment().is_some() {
+        if is_enrolment && broker.enrolment().is_some() {
             return None;
         }
-        let is_full = self
-            .active()
-            .is_none_or(|active| active.scope == Scope::Full);
-        match is_full {
-            true => self.topic_refusal(topic),
-            false => Some((
+        match self.scope() {
+            Scope::Full => self.topic_refusal(topic),
+            Scope::Enrolment => Some((
                 ReasonCode::NotAuthorized,
                 "this login may only ask for a certificate, at $certs/csr",
             )),
