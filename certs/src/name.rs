@@ -13,13 +13,19 @@ const COMMON_NAME_CHARS_MAX: usize = 64;
 
 /// Checks that `id` can name a device.
 pub(crate) fn check_device_id(id: &str) -> Result<(), CertsError> {
-    let problem = match common_name_problem(id) {
-        Some(problem) => problem,
-        None if id.contains(['/', '+', '#']) => "contains `/`, `+` or `#`",
-        None => return Ok(()),
+    let Some(problem) = device_id_problem(id) else {
+        return Ok(());
     };
     let id = id.to_owned();
     Err(CertsError::DeviceId { id, problem })
+}
+
+/// Why `id` cannot name a device.
+pub(crate) fn device_id_problem(id: &str) -> Option<&'static str> {
+    match common_name_problem(id) {
+        None if id.contains(['/', '+', '#']) => Some("contains `/`, `+` or `#`"),
+        problem => problem,
+    }
 }
 
 /// Checks that `name` can name an authority.

@@ -1,10 +1,10 @@
 //! Each decision as a line of JSON, and as one for people. Never a token.
 //!
-//! Requests that are refused because there are too many would fill the disk as fast as they come: of these there is a line every ten
-//! seconds, with the number of those that have none. The file is opened for each line, so it can be moved away at any time.
+//! Refusals would fill the disk as fast as anybody asks: in ten seconds there are lines of [`REFUSALS_MAX`], one of them for those that
+//! are too many, and the next line has the number of those that have none. What was issued always has a line. What clients said is cut. The file is opened for each line, so it can be moved away at any time.
 
 use crate::CertsError;
-use crate::enrol::{Grant, Refusal, Requester, Wanted, Word};
+use crate::enrol::{Grant, Refusal, Requester, Wanted, Word, cut};
 use serde::Serialize;
 use std::fs::OpenOptions;
 use std::io::Write as _;
@@ -46,7 +46,7 @@ pub(super) struct Line {
     message: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     warnings: Vec<String>,
-    /// How many requests that were too many have no line, since the last line.
+    /// How many refusals have no line, since the last line.
     #[serde(skip_serializing_if = "is_zero")]
     unwritten: u64,
 }
@@ -67,16 +67,17 @@ impl Line {
     }
 
     pub(super) fn asked_by(&mut self, requester: &Requester) {
-        self.client_id = Some(requester.client_id.clone());
+        self.client_id = Some(cut(&requester.client_id).into_owned());
         self.login = Some(requester.login.as_str());
-        self.user.clone_from(&requester.user);
-        self.login_serial = requester.login.serial().map(str::to_owned);
+        self.user = requester.user.as_deref().map(said);
+        self.login_serial = requester.login.serial().map(said);
     }
 
     pub(super) fn asked_for(&mut self, wanted: &Wanted) {
         self.id = wanted
             .common_name
-            .clone()
+            .as_deref()
+            .map(said)
             .or_else(|| self.client_id.clone());
         self.key_type = Some(wanted.key_type.clone());
         self.public_key = Some(wanted.public_key.clone());
@@ -89,8 +90,8 @@ impl Line {
     }
 
     pub(super) fn left_out(&mut self, what: Vec<String>) {
-        let warnings = what.into_iter().map(|what| format!("left out: {what}"));
-        self.warnings.extend(warnings);
+        let warnings = what.iter().map(|what| format!("left out: {}", cut(what)));
+        self.warnings.extend(warnings.take(WARNINGS_MAX));
     }
 
     pub(super) fn issued(&mut self, serial: &str) {
@@ -111,6 +112,17 @@ impl Line {
         self.message = Some(cause.unwrap_or_else(|| refusal.message.clone()));
     }
 
+    /// The request cannot be answered at all.
+    pub(super) fn drop(&mut self, why: String) {
+        self.outcome = DROPPED;
+        self.message = Some(why);
+    }
+
+    /// Whether the line is one of those that are counted when they are many.
+    fn is_refusal(&self) -> bool {
+        ["refused", DROPPED].contains(&self.outcome)
+    }
+
     fn is_busy(&self) -> bool {
         self.reason == Some(Word::Busy.as_str())
     }
@@ -127,6 +139,7 @@ impl Line {
                 self.reason.unwrap_or_default(),
                 quoted(&self.id)
             ),
+            DROPPED => "dropped a request".to_owned(),
             outcome => format!(
                 "{outcome} {} to {} by {}",
                 self.serial.as_deref().unwrap_or_default(),
@@ -146,7 +159,7 @@ impl Line {
             text += &format!("; {}", more.escape_debug());
         }
         if self.unwritten > 0 {
-            text += &format!("; {} more were too many", self.unwritten);
+            text += &format!("; {} more were refused", self.unwritten);
         }
         text
     }
@@ -162,7 +175,10 @@ fn is_zero(number: &u64) -> bool {
 pub(super) struct Audit {
     path: PathBuf,
     unwritten: u64,
-    busy_at_s: Option<i64>,
+    /// When counting began, and how many refusals, and among them such as are too many, have a line since.
+    since_s: i64,
+    refusals: u32,
+    is_busy_told: bool,
 }
 
 impl Audit {
@@ -170,19 +186,17 @@ impl Audit {
         Self {
             path,
             unwritten: 0,
-            busy_at_s: None,
+            since_s: 0,
+            refusals: 0,
+            is_busy_told: false,
         }
     }
 
     /// Writes the line down; returns it for people, or `None` when it is only counted.
     pub(super) fn write(&mut self, line: &mut Line) -> Result<Option<String>, CertsError> {
-        if line.is_busy() {
-            let since_s = self.busy_at_s.map(|at_s| (line.at - at_s).abs());
-            if since_s.is_some_and(|since_s| since_s < BUSY_INTERVAL_S) {
-                self.unwritten += 1;
-                return Ok(None);
-            }
-            self.busy_at_s = Some(line.at);
+        if line.is_refusal() && !self.has_room(line) {
+            self.unwritten += 1;
+            return Ok(None);
         }
         line.unwritten = self.unwritten;
         let mut bytes = serde_json::to_vec(line)?;
@@ -201,6 +215,29 @@ impl Audit {
         self.unwritten = 0;
         Ok(Some(line.text()))
     }
+
+    fn has_room(&mut self, line: &Line) -> bool {
+        if line.at.abs_diff(self.since_s) >= INTERVAL_S {
+            self.since_s = line.at;
+            self.refusals = 0;
+            self.is_busy_told = false;
+        }
+        if self.refusals >= REFUSALS_MAX || (line.is_busy() && self.is_busy_told) {
+            return false;
+        }
+        self.refusals += 1;
+        self.is_busy_told |= line.is_busy();
+        true
+    }
 }
 
-const BUSY_INTERVAL_S: i64 = 10;
+fn said(text: &str) -> String {
+    cut(text).into_owned()
+}
+
+const DROPPED: &str = "dropped";
+const INTERVAL_S: u64 = 10;
+/// How many refusals have a line in each interval.
+const REFUSALS_MAX: u32 = 200;
+/// How many parts of a request that were left out are named.
+const WARNINGS_MAX: usize = 16;

@@ -156,6 +156,22 @@ impl Desk {
         }
     }
 
+    /// Writes down that a request gets no answer, and why; returns what to tell people, if anything.
+    pub fn cannot_answer(
+        &mut self,
+        properties: &[(String, String)],
+        why: &str,
+        now_s: i64,
+    ) -> Option<String> {
+        let mut line = Line::at(now_s);
+        if let Ok(requester) = Requester::parse(properties) {
+            line.asked_by(&requester);
+        }
+        line.drop(why.to_owned());
+        let written = self.audit.write(&mut line);
+        written.unwrap_or_else(|error| Some(format!("the audit cannot be written: {error}")))
+    }
+
     fn try_answer(
         &mut self,
         mut requester: Requester,

@@ -359,6 +359,60 @@ fn what_cannot_be_read_counts_against_the_rate() {
     assert_eq!(site.outcomes(), ["refused"; 6]);
 }
 
+/// Who asks without credentials must not fill the disk, whatever he calls himself.
+#[test]
+fn what_clients_say_is_cut_in_answers_audit_and_log() {
+    let mut site = Site::new();
+    let token = ["login", "none", "token", "wrong"];
+    let claim = site.claim("line-4");
+    for long in ["\u{7f}", "\u{202e}", "x", "\""] {
+        let long = long.repeat(60_000 / long.len());
+        let key = KeyPair::generate().unwrap();
+        for name in [None, Some("meter-1")] {
+            let csr = csr(&key, name);
+            for said in [[("login", "none"), (token[2], token[3])], {
+                [("login", "claim"), ("certificate-serial", &*claim[1].1)]
+            }] {
+                let mut properties = properties(&said, &long);
+                properties.push(("user".to_owned(), long.clone()));
+                let answered = site.desk.answer(&properties, csr.as_bytes(), site.now_s);
+                assert_eq!(answered.answer.reason, Some("id-not-allowed"));
+                assert!(answered.answer.payload.len() < 4_096);
+                assert!(answered.line.unwrap().len() < 8_192);
+            }
+        }
+        let mut said = properties(&[("login", "certificate")], "meter-1");
+        said.push(("certificate-serial".to_owned(), long.clone()));
+        let answered = site
+            .desk
+            .answer(&said, csr(&key, None).as_bytes(), site.now_s);
+        assert_eq!(answered.answer.reason, Some("certificate-invalid"));
+        assert!(answered.answer.payload.len() < 4_096);
+    }
+    assert!(site.audit().lines().all(|line| line.len() < 8_192));
+}
+
+#[test]
+fn refusals_are_counted_when_they_are_many_and_what_is_issued_is_always_written() {
+    let mut site = Site::new();
+    let claim = site.claim("line-4");
+    let properties = [("login", "none")];
+    for _ in 0..1_000 {
+        site.ask(&properties, "meter-1", b"");
+    }
+    assert_eq!(site.lines().len(), 200);
+    let csr = csr(&KeyPair::generate().unwrap(), None);
+    assert_eq!(site.ask(&claim, "meter-1", csr.as_bytes()).status, "issued");
+    let lines = site.lines();
+    assert_eq!(
+        (&lines[200]["outcome"], &lines[200]["unwritten"]),
+        (&json!("issued"), &json!(800))
+    );
+    site.now_s += 10;
+    site.ask(&properties, "meter-1", b"");
+    assert_eq!(site.lines().len(), 202);
+}
+
 struct Site {
     directory: TempDir,
     desk: Desk,

@@ -9,6 +9,8 @@
 //! - Nothing entitles to another's name: the id is the client's own, or that of the certificate it logged in with.
 //! - What a device wants to be called stands in its signing request; what it may be called, and all else, is decided here.
 //!
+//! - What a client said is cut to [`SAID_CHARS_MAX`] characters wherever it is repeated.
+//!
 //! Does not know: MQTT packets, files, clocks, keys of ours. Times are arguments, in seconds since 1970.
 
 mod allow;
@@ -17,11 +19,30 @@ mod decision;
 mod rate;
 mod request;
 
+use std::borrow::Cow;
+
 pub use allow::AllowList;
 pub use answer::{Answer, Certificate};
 pub use decision::{Decision, Enroller, Grant, Known, Rules};
 pub use rate::Rates;
 pub use request::{Form, Login, Payload, Requester, Wanted};
+
+/// How many characters of something that a client said are repeated to anybody.
+pub const SAID_CHARS_MAX: usize = 128;
+/// How many characters of a sentence: what clients said may be in it, quoted.
+const MESSAGE_CHARS_MAX: usize = 768;
+
+/// What a client said, short enough to be repeated.
+pub(crate) fn cut(said: &str) -> Cow<'_, str> {
+    cut_to(said, SAID_CHARS_MAX)
+}
+
+fn cut_to(text: &str, chars_max: usize) -> Cow<'_, str> {
+    match text.char_indices().nth(chars_max) {
+        Some((place, _)) => format!("{}…", text.get(..place).unwrap_or_default()).into(),
+        None => text.into(),
+    }
+}
 
 /// Why a request was refused: a word for programs and a sentence for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +57,10 @@ impl Refusal {
     /// Puts the two together.
     pub fn new(word: Word, message: impl Into<String>) -> Self {
         let message = message.into();
+        let message = match cut_to(&message, MESSAGE_CHARS_MAX) {
+            Cow::Borrowed(_) => message,
+            Cow::Owned(cut) => cut,
+        };
         Self { word, message }
     }
 }
@@ -96,5 +121,19 @@ impl Word {
             Self::Busy => "busy",
             Self::Unavailable => "unavailable",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_said_is_cut_between_characters() {
+        let short = "ä".repeat(SAID_CHARS_MAX);
+        assert_eq!(cut(&short), short);
+        assert_eq!(cut(&format!("{short}b")), format!("{short}…"));
+        let refusal = Refusal::new(Word::Busy, "x".repeat(100_000));
+        assert_eq!(refusal.message.chars().count(), MESSAGE_CHARS_MAX + 1);
     }
 }

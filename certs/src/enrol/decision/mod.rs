@@ -3,7 +3,7 @@
 //! A token that is given is what counts, whatever the login. Without one, a device's certificate entitles to another one for the
 //! same id, and a claim certificate to the first one of an id. A user name or nothing entitles to nothing.
 
-use super::{AllowList, Login, Rates, Refusal, Requester, Wanted, Word};
+use super::{AllowList, Login, Rates, Refusal, Requester, Wanted, Word, cut};
 use crate::{Entry, Inventory, Kind, Status, Tokens, name};
 
 /// What is decided the same way for all.
@@ -107,8 +107,7 @@ impl Enroller {
         self.check_key(wanted)?;
         match (&requester.token, &requester.login) {
             (Some(token), _) => {
-                let id = own_id(requester, wanted)?;
-                self.check_id(id)?;
+                let id = self.own_id(requester, wanted)?;
                 by_token(token, id, wanted, known, now_s)
             }
             (None, Login::Certificate(serial)) => {
@@ -120,8 +119,7 @@ impl Enroller {
             (None, Login::Claim(serial)) => {
                 let claim = held(serial, Kind::Claim, known.inventory, now_s);
                 let claim = claim.map_err(|why| claim_invalid(serial, why))?;
-                let id = own_id(requester, wanted)?;
-                self.check_id(id)?;
+                let id = self.own_id(requester, wanted)?;
                 by_claim(claim, id, wanted, known, now_s)
             }
             (None, Login::User | Login::Anonymous) => Err(Refusal::new(
@@ -148,21 +146,29 @@ impl Enroller {
             let message = format!("{id:?} is the name of the enrolment service: choose another id");
             return Err(Refusal::new(Word::IdNotAllowed, message));
         }
-        name::check_device_id(id)
-            .map_err(|error| Refusal::new(Word::IdNotAllowed, error.to_string()))
+        match name::device_id_problem(id) {
+            Some(problem) => {
+                let message = format!("id {:?} {problem}: choose another id", cut(id));
+                Err(Refusal::new(Word::IdNotAllowed, message))
+            }
+            None => Ok(()),
+        }
     }
-}
 
-/// The id of a requester that proves no other: its client id, which the signing request must not contradict.
-fn own_id<'a>(requester: &'a Requester, wanted: &Wanted) -> Result<&'a str, Refusal> {
-    let id = requester.client_id.as_str();
-    match &wanted.common_name {
-        Some(name) if name != id => Err(mismatch(name, "the client id", id)),
-        _ => Ok(id),
+    /// The id of a requester that proves no other: its client id, which must be one, and which the signing request must not
+    /// contradict.
+    fn own_id<'a>(&self, requester: &'a Requester, wanted: &Wanted) -> Result<&'a str, Refusal> {
+        let id = requester.client_id.as_str();
+        self.check_id(id)?;
+        match &wanted.common_name {
+            Some(name) if name != id => Err(mismatch(name, "the client id", id)),
+            _ => Ok(id),
+        }
     }
 }
 
 fn mismatch(name: &str, whose: &str, id: &str) -> Refusal {
+    let name = cut(name);
     let message =
         format!("the signing request names {name:?} and {whose} is {id:?}: they must be the same");
     Refusal::new(Word::NameMismatch, message)

@@ -2,6 +2,9 @@
 //!
 //! A request is acknowledged only after the broker has acknowledged its answer. Whatever ends a connection, the broker sends
 //! again what was not acknowledged, and the desk's answer is the same; so nothing is kept from one connection to the next.
+//!
+//! So an answer must always be one that the broker takes, else its request would come again for ever: what is echoed is bounded, and
+//! a request that cannot be answered is acknowledged and dropped.
 
 use super::{SharedDesk, lock, log};
 use motemq_certs::now_unix_s;
@@ -79,6 +82,7 @@ pub(super) async fn run(
         sent: VecDeque::new(),
         unacknowledged: HashMap::new(),
         handed: 0,
+        answer_bytes_max: ANSWER_BYTES_MAX,
         worked: false,
     };
     let renewal = async {
@@ -121,13 +125,21 @@ struct Exchange<'a> {
     unacknowledged: HashMap<u16, Publish>,
     /// Commands that the event loop has not carried out.
     handed: usize,
+    /// Ours, or the broker's if that is less.
+    answer_bytes_max: usize,
     worked: bool,
 }
 
 impl Exchange<'_> {
     fn handle(&mut self, event: Event) -> Result<(), String> {
         match event {
-            Event::Incoming(Packet::ConnAck(_)) => {
+            Event::Incoming(Packet::ConnAck(ack)) => {
+                let taken = ack
+                    .properties
+                    .and_then(|properties| properties.max_packet_size);
+                let taken = taken.and_then(|bytes| usize::try_from(bytes).ok());
+                self.answer_bytes_max =
+                    taken.map_or(ANSWER_BYTES_MAX, |bytes| bytes.min(ANSWER_BYTES_MAX));
                 let handed = self.client.try_subscribe(REQUESTS, QoS::AtLeastOnce);
                 self.count(handed)
             }
@@ -181,6 +193,14 @@ impl Exchange<'_> {
         let none = PublishProperties::default();
         let asked = request.properties.as_ref().unwrap_or(&none);
         let said = &asked.user_properties;
+        let echoed_bytes = echoed_bytes(asked);
+        if echoed_bytes > ECHOED_BYTES_MAX {
+            let why = format!(
+                "the answer would repeat {echoed_bytes} bytes of the request: client id, Response Topic and \
+                 Correlation Data may have {ECHOED_BYTES_MAX} together"
+            );
+            return self.drop(&request, said, &why);
+        }
         let answered = lock(self.desk).answer(said, &request.payload, now_unix_s());
         if let Some(line) = &answered.line {
             log(line);
@@ -204,6 +224,14 @@ impl Exchange<'_> {
             ..PublishProperties::default()
         };
         let (client, payload) = (&self.client, answer.payload);
+        let bytes = payload.len() + echoed_bytes + OTHER_BYTES;
+        if bytes > self.answer_bytes_max {
+            let why = format!(
+                "the answer has {bytes} bytes and may have {}",
+                self.answer_bytes_max
+            );
+            return self.drop(&request, said, &why);
+        }
         let handed =
             client.try_publish_with_properties(RESPONSES, request.qos, false, payload, properties);
         self.count(handed)?;
@@ -211,6 +239,24 @@ impl Exchange<'_> {
             self.sent.push_back(request);
         }
         Ok(())
+    }
+
+    /// Ends a request without an answer.
+    fn drop(
+        &mut self,
+        request: &Publish,
+        said: &[(String, String)],
+        why: &str,
+    ) -> Result<(), String> {
+        let line = lock(self.desk).cannot_answer(said, why, now_unix_s());
+        if let Some(line) = line {
+            log(&line);
+        }
+        if request.qos == QoS::AtMostOnce {
+            return Ok(());
+        }
+        let handed = self.client.try_ack(request);
+        self.count(handed)
     }
 
     fn answer_arrived(&mut self, ack: &PubAck) -> Result<(), String> {
@@ -244,6 +290,16 @@ impl Exchange<'_> {
     }
 }
 
+/// How much of a request its answer repeats.
+fn echoed_bytes(asked: &PublishProperties) -> usize {
+    let topic = asked.response_topic.as_ref().map_or(0, String::len);
+    let data = asked.correlation_data.as_ref().map_or(0, |data| data.len());
+    let said = asked.user_properties.iter();
+    let address = said.filter(|(name, _)| ADDRESS.contains(&name.as_str()));
+    let address: usize = address.map(|(name, value)| name.len() + value.len()).sum();
+    topic + data + address
+}
+
 /// What the error means for whoever runs the service.
 fn describe(error: &ConnectionError, name: &str) -> String {
     match error {
@@ -267,6 +323,12 @@ const REQUESTS: &str = "$certs/request";
 const RESPONSES: &str = "$certs/response";
 /// The user properties that tell the broker whom an answer is for.
 const ADDRESS: [&str; 2] = ["client-id", "session"];
+/// How large an answer is at most, as a packet.
+const ANSWER_BYTES_MAX: usize = 8 * 1024;
+/// How much of a request an answer repeats at most.
+const ECHOED_BYTES_MAX: usize = 2 * 1024;
+/// More than all else in an answer: topic, lengths, status, reason, content type.
+const OTHER_BYTES: usize = 256;
 /// What is handed over between two turns of the event loop: an answer and an acknowledgement per packet of one read.
 const COMMANDS_MAX: usize = 256;
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);

@@ -44,6 +44,36 @@ fn an_answer_that_finds_nobody_ends_the_request_too() {
     });
 }
 
+/// Else the broker closes the connection, and sends the request again on the next one, for ever.
+#[test]
+fn a_request_whose_answer_would_be_too_large_is_dropped() {
+    against(|broker| {
+        let long = "z".repeat(60_000);
+        for spoil in [
+            |properties: &mut PublishProperties, long: &str| {
+                properties.correlation_data = Some(long.to_owned().into());
+            },
+            |properties: &mut PublishProperties, long: &str| {
+                properties.response_topic = Some(format!("$certs/issued/{long}"));
+            },
+            |properties: &mut PublishProperties, long: &str| {
+                properties.user_properties[0].1 = long.to_owned();
+            },
+        ] {
+            for qos in [QoS::AtMostOnce, QoS::AtLeastOnce] {
+                let Packet::Publish(mut spoilt) = request(7, qos) else {
+                    panic!("another packet");
+                };
+                spoil(spoilt.properties.as_mut().unwrap(), &long);
+                broker.send(&Packet::Publish(spoilt));
+            }
+            assert!(matches!(broker.next(), Some(Packet::PubAck(ack)) if ack.pkid == 7));
+        }
+        broker.send(&request(8, QoS::AtLeastOnce));
+        assert!(broker.answer().payload.len() < 1_024);
+    });
+}
+
 #[test]
 fn an_answer_says_whom_it_is_for_and_has_the_qos_of_the_request() {
     against(|broker| {
