@@ -33,7 +33,9 @@ pub struct Settings {
     pub own_names: Vec<String>,
     /// The kinds of keys that are certified, such as `p256`; `rsa` means every size.
     pub key_types: Vec<String>,
-    /// How many requests per second are answered, of each kind of login, in the long run.
+    /// How many valid certificates an id may have at a time.
+    pub certificates_per_id: usize,
+    /// How many requests per second are answered, of each class (renewals, with a token, with a claim, others), in the long run.
     pub rate_per_s: u32,
     /// How long a requester waits between requests, in seconds; 0 for no time.
     pub per_id_interval_s: u32,
@@ -84,6 +86,7 @@ impl Desk {
         let rules = Rules {
             own_names: settings.own_names,
             key_types: settings.key_types,
+            certificates_per_id: settings.certificates_per_id,
         };
         let rates = Rates::new(settings.rate_per_s, settings.per_id_interval_s);
         Ok(Self {
@@ -180,9 +183,14 @@ impl Desk {
         line: &mut Line,
     ) -> Result<(Form, Certificate), Stop> {
         line.asked_by(&requester);
-        self.enroller.admit(&requester, now_s)?;
-        let payload = Payload::parse(payload)?;
-        requester.token = one_token(requester.token, payload.token)?;
+        // The token says as what the request counts, so it is looked for first.
+        let parsed = Payload::parse(payload).and_then(|parsed| {
+            requester.token = one_token(requester.token.take(), parsed.token.clone())?;
+            Ok(parsed)
+        });
+        self.inventory.refresh()?;
+        self.admit(&requester, payload, now_s)?;
+        let payload = parsed?;
         let request = Request::parse(&payload.csr).map_err(Refusal::from)?;
         let certificate = self.consider(&requester, request, now_s, line)?;
         Ok((payload.form, certificate))
@@ -196,16 +204,26 @@ impl Desk {
         now_s: i64,
         line: &mut Line,
     ) -> Result<Certificate, Stop> {
+        let payload = csr.as_ref().cloned().unwrap_or_default();
         let request = csr.and_then(|csr| Request::parse(&csr).map_err(Refusal::from));
         let named = request.as_ref().ok().and_then(Request::common_name);
         self.inventory.refresh()?;
         let requester = shown.requester(named, &self.inventory);
         line.asked_by(&requester);
-        let counted = shown.counted(&requester, &self.inventory);
-        self.enroller.admit(&counted, now_s)?;
+        self.admit(&requester, &payload, now_s)?;
         let request = request?;
         shown.check(&requester, &self.inventory)?;
         self.consider(&requester, request, now_s, line)
+    }
+
+    fn admit(&mut self, requester: &Requester, payload: &[u8], now_s: i64) -> Result<(), Stop> {
+        self.tokens.refresh()?;
+        let known = Known {
+            inventory: &self.inventory,
+            tokens: &self.tokens,
+            allowed: None,
+        };
+        Ok(self.enroller.admit(requester, payload, known, now_s)?)
     }
 
     fn consider(
@@ -217,7 +235,6 @@ impl Desk {
     ) -> Result<Certificate, Stop> {
         let wanted = Wanted::of(&request);
         line.asked_for(&wanted);
-        self.tokens.refresh()?;
         self.allowed.refresh()?;
         self.give(requester, &wanted, request, now_s, line)
     }

@@ -6,7 +6,7 @@
 //! A certificate is known by its fingerprint: another of the same serial, from an authority above ours, is not in the inventory.
 
 use crate::enrol::{Login, Refusal, Requester, Word};
-use crate::{Entry, Inventory, Kind, Status};
+use crate::{Entry, Inventory, Kind};
 use std::fmt;
 use std::net::IpAddr;
 
@@ -44,21 +44,16 @@ impl Shown {
         Requester {
             client_id: client_id.to_owned(),
             login,
+            fingerprint: self
+                .certificate
+                .as_ref()
+                .map(|(_, fingerprint)| fingerprint.clone()),
             user: None,
             token: self.token.as_ref().map(|(_, token)| token.clone()),
         }
     }
 
-    /// For the rates: a revoked or unknown certificate is nothing, so that it does not use up what renewals have.
-    pub(super) fn counted(&self, requester: &Requester, inventory: &Inventory) -> Requester {
-        let mut counted = requester.clone();
-        if !matches!(self.entry(inventory), Some(entry) if entry.status == Status::Issued) {
-            counted.login = Login::Anonymous;
-        }
-        counted
-    }
-
-    /// Refuses what the decision, which knows serials only, could not tell.
+    /// Refuses what the decision could not tell.
     pub(super) fn check(
         &self,
         requester: &Requester,

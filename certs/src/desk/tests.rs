@@ -27,7 +27,14 @@ fn a_claim_a_renewal_and_a_token_each_give_a_certificate() {
     assert_eq!(site.entry(&first).key_type.as_deref(), Some("p256"));
 
     let key = KeyPair::generate().unwrap();
-    let renewal = [("login", "certificate"), ("certificate-serial", &*first)];
+    let fingerprint = told(&site.entry(&first).fingerprint);
+    let renewal = [
+        ("login", "certificate"),
+        ("certificate-serial", &*first),
+        ("certificate-fingerprint", &*fingerprint),
+    ];
+    let without = site.ask(&renewal[..2], "elsewhere", csr(&key, None).as_bytes());
+    assert_eq!(without.reason, Some("certificate-invalid"));
     let json = site.json(&renewal, "elsewhere", &csr(&key, None));
     let second = json["serial"].as_str().unwrap().to_owned();
     let entry = site.entry(&second);
@@ -46,7 +53,7 @@ fn a_claim_a_renewal_and_a_token_each_give_a_certificate() {
     let entry = site.entry(json["serial"].as_str().unwrap());
     assert!(entry.enrolled_by.unwrap().starts_with("token "));
     assert!(!site.audit().contains(&token));
-    assert_eq!(site.outcomes(), ["issued", "issued", "issued"]);
+    assert_eq!(site.outcomes(), ["issued", "refused", "issued", "issued"]);
 }
 
 #[test]
@@ -238,10 +245,14 @@ fn what_a_client_shows_itself_counts_as_over_mqtt() {
     );
     // Over MQTT it is the same requester.
     let properties = [
-        ("login", "claim"),
+        ("login", "claim".to_owned()),
         (
             "certificate-serial",
-            &*claim.certificate.as_ref().unwrap().0,
+            claim.certificate.as_ref().unwrap().0.clone(),
+        ),
+        (
+            "certificate-fingerprint",
+            told(&claim.certificate.as_ref().unwrap().1),
         ),
     ];
     let pem = csr(&key, None);
@@ -363,19 +374,15 @@ fn what_cannot_be_read_counts_against_the_rate() {
 #[test]
 fn what_clients_say_is_cut_in_answers_audit_and_log() {
     let mut site = Site::new();
-    let token = ["login", "none", "token", "wrong"];
     let claim = site.claim("line-4");
+    let stranger = [("login", "none"), ("token", "wrong")];
     for long in ["\u{7f}", "\u{202e}", "x", "\""] {
         let long = long.repeat(60_000 / long.len());
         let key = KeyPair::generate().unwrap();
-        for name in [None, Some("meter-1")] {
-            let csr = csr(&key, name);
-            for said in [[("login", "none"), (token[2], token[3])], {
-                [("login", "claim"), ("certificate-serial", &*claim[1].1)]
-            }] {
-                let mut properties = properties(&said, &long);
-                properties.push(("user".to_owned(), long.clone()));
-                let answered = site.desk.answer(&properties, csr.as_bytes(), site.now_s);
+        for csr in [csr(&key, None), csr(&key, Some("meter-1"))] {
+            for mut said in [properties(&stranger, &long), properties(&claim, &long)] {
+                said.push(("user".to_owned(), long.clone()));
+                let answered = site.desk.answer(&said, csr.as_bytes(), site.now_s);
                 assert_eq!(answered.answer.reason, Some("id-not-allowed"));
                 assert!(answered.answer.payload.len() < 4_096);
                 assert!(answered.line.unwrap().len() < 8_192);
@@ -413,6 +420,23 @@ fn refusals_are_counted_when_they_are_many_and_what_is_issued_is_always_written(
     assert_eq!(site.lines().len(), 202);
 }
 
+/// The token is in the payload, which is read before anything is counted.
+#[test]
+fn who_has_a_token_is_heard_while_strangers_ask() {
+    let mut site = Site::with(1, 0);
+    let token = site.token("meter-1");
+    let pem = csr(&KeyPair::generate().unwrap(), None);
+    let nothing = [("login", "none")];
+    for _ in 0..100 {
+        site.ask(&nothing, "meter-1", pem.as_bytes());
+    }
+    let busy = site.ask(&nothing, "meter-2", pem.as_bytes());
+    assert_eq!(busy.reason, Some("busy"));
+    let payload = json!({ "csr": pem, "token": token }).to_string();
+    let answer = site.ask(&nothing, "meter-1", payload.as_bytes());
+    assert_eq!(answer.status, "issued");
+}
+
 struct Site {
     directory: TempDir,
     desk: Desk,
@@ -446,7 +470,7 @@ impl Site {
     }
 
     /// What the broker says of a client with a new claim certificate.
-    fn claim(&self, name: &str) -> [(&'static str, String); 2] {
+    fn claim(&self, name: &str) -> [(&'static str, String); 3] {
         let order = Order::claim(name).unwrap();
         let issued = self
             .desk
@@ -458,6 +482,7 @@ impl Site {
         [
             ("login", "claim".to_owned()),
             ("certificate-serial", issued.serial_hex.clone()),
+            ("certificate-fingerprint", told(&issued.fingerprint_sha256)),
         ]
     }
 
@@ -538,10 +563,16 @@ impl Site {
     }
 }
 
+/// A fingerprint as the broker says it.
+fn told(fingerprint: &str) -> String {
+    fingerprint.replace(':', "").to_lowercase()
+}
+
 fn settings(dir: &Path, rate_per_s: u32, per_id_interval_s: u32) -> Settings {
     Settings {
         own_names: vec!["enrolment".to_owned()],
         key_types: vec!["p256".to_owned()],
+        certificates_per_id: 16,
         rate_per_s,
         per_id_interval_s,
         allowed: Allowed::File(dir.join("allow")),

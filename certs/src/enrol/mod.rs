@@ -1,7 +1,7 @@
 //! Who is given a certificate over MQTT: the decision, as a function of a request and of what is known.
 //!
 //! Three things entitle a device: the certificate that it has (renewal), a claim certificate that it shares with others while its
-//! id is on the allow-list and has none, or a token that an operator made for this one id.
+//! id is on the allow-list and never had one, or a token that an operator made for this one id.
 //!
 //! Invariants:
 //! - Asking again with the same key and the same entitlement gives what was given before. So a request may be handled twice,
@@ -18,7 +18,9 @@ mod answer;
 mod decision;
 mod rate;
 mod request;
+mod turn;
 
+use crate::Entry;
 use std::borrow::Cow;
 
 pub use allow::AllowList;
@@ -31,6 +33,14 @@ pub use request::{Form, Login, Payload, Requester, Wanted};
 pub const SAID_CHARS_MAX: usize = 128;
 /// How many characters of a sentence: what clients said may be in it, quoted.
 const MESSAGE_CHARS_MAX: usize = 768;
+
+/// Whether `entry` is about the certificate with this fingerprint, however that is written. Another authority of `client_ca` can
+/// issue any serial.
+fn fingerprint_is(entry: &Entry, fingerprint: Option<&str>) -> bool {
+    let digits = |text: &str| text.replace(':', "").to_ascii_lowercase();
+    fingerprint
+        .is_some_and(|shown| !shown.is_empty() && digits(shown) == digits(&entry.fingerprint))
+}
 
 /// What a client said, short enough to be repeated.
 pub(crate) fn cut(said: &str) -> Cow<'_, str> {
@@ -80,8 +90,10 @@ pub enum Word {
     NameMismatch,
     /// A claim certificate was shown and the id is not on the allow-list.
     NotOnAllowList,
-    /// A claim certificate was shown and the id has a certificate.
+    /// A claim certificate was shown and the id has, or had, a certificate.
     AlreadyEnrolled,
+    /// The id has as many valid certificates as one may have.
+    TooManyCertificates,
     /// The claim certificate is unknown, revoked or expired.
     ClaimInvalid,
     /// The certificate that is to be renewed is unknown, revoked or expired, or no device's.
@@ -112,6 +124,7 @@ impl Word {
             Self::NameMismatch => "name-mismatch",
             Self::NotOnAllowList => "not-on-allow-list",
             Self::AlreadyEnrolled => "already-enrolled",
+            Self::TooManyCertificates => "too-many-certificates",
             Self::ClaimInvalid => "claim-invalid",
             Self::CertificateInvalid => "certificate-invalid",
             Self::TokenNeeded => "token-needed",

@@ -17,6 +17,8 @@ pub struct Requester {
     pub client_id: String,
     /// What the client logged in with.
     pub login: Login,
+    /// SHA-256 over the certificate of the login, hexadecimal; colons and case do not matter.
+    pub fingerprint: Option<String>,
     /// The name that the login proved.
     pub user: Option<String>,
     /// A token, from a user property of the client's.
@@ -78,15 +80,10 @@ impl Requester {
         Ok(Self {
             client_id,
             login,
+            fingerprint: single(properties, "certificate-fingerprint")?,
             user: single(properties, "user")?,
             token: single(properties, "token")?,
         })
-    }
-
-    /// What tells requesters apart when they are counted: nobody can use up another's interval with another login.
-    pub(super) fn key(&self) -> String {
-        let serial = self.login.serial().unwrap_or_default();
-        format!("{} {serial} {}", self.login.as_str(), self.client_id)
     }
 }
 
@@ -214,11 +211,13 @@ mod tests {
             ("login", "claim"),
             ("user", "line-4"),
             ("certificate-serial", "0a"),
+            ("certificate-fingerprint", "abcd"),
         ]);
         let requester = Requester::parse(&properties).unwrap();
         assert_eq!(requester.client_id, "meter-1");
         assert_eq!(requester.login, Login::Claim("0a".to_owned()));
         assert_eq!(requester.user.as_deref(), Some("line-4"));
+        assert_eq!(requester.fingerprint.as_deref(), Some("abcd"));
         assert_eq!(requester.token, None);
     }
 

@@ -115,7 +115,8 @@ pub const fn status(word: Word) -> u16 {
         | Word::TokenNeeded
         | Word::TokenUnknown
         | Word::TokenExpired
-        | Word::TokenUsed => 403,
+        | Word::TokenUsed
+        | Word::TooManyCertificates => 403,
     }
 }
 

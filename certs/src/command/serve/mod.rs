@@ -53,7 +53,10 @@ pub(crate) struct Arguments {
     /// Kinds of keys that are certified: p256, p384, ed25519, rsa (every size), rsa2048, rsa3072, rsa4096.
     #[arg(long, value_delimiter = ',', default_value = "p256,p384,ed25519", value_parser = ["p256", "p384", "ed25519", "rsa", "rsa2048", "rsa3072", "rsa4096"])]
     keys: Vec<String>,
-    /// Requests per second in the long run, each for renewals, for claims and for all others; more are refused.
+    /// Valid certificates that one id may have at a time; more are refused.
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1_000))]
+    certificates_per_id: u16,
+    /// Requests per second in the long run, each for renewals, with tokens, with claims and for all others; more are refused.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     rate: u32,
     /// Seconds that a device waits between requests; earlier ones are refused. 0 for none.
@@ -116,6 +119,7 @@ fn serve(dir: &Path, arguments: &Arguments) -> Result<(), ServeError> {
     let settings = Settings {
         own_names: own_names.cloned().collect(),
         key_types: arguments.keys.clone(),
+        certificates_per_id: arguments.certificates_per_id.into(),
         rate_per_s: arguments.rate,
         per_id_interval_s: arguments.per_id_interval,
         allowed,

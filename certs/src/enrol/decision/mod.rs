@@ -1,9 +1,11 @@
 //! The decision itself: what entitles to what, in the order in which it is asked.
 //!
 //! A token that is given is what counts, whatever the login. Without one, a device's certificate entitles to another one for the
-//! same id, and a claim certificate to the first one of an id. A user name or nothing entitles to nothing.
+//! same id, and a claim certificate to the first one that an id ever has. A user name or nothing entitles to nothing.
 
-use super::{AllowList, Login, Rates, Refusal, Requester, Wanted, Word, cut};
+use super::rate::TooMany;
+use super::turn::Turn;
+use super::{AllowList, Login, Rates, Refusal, Requester, Wanted, Word, cut, fingerprint_is};
 use crate::{Entry, Inventory, Kind, Status, Tokens, name};
 
 /// What is decided the same way for all.
@@ -13,6 +15,8 @@ pub struct Rules {
     pub own_names: Vec<String>,
     /// The kinds of keys that are certified, such as `p256`; `rsa` means every size.
     pub key_types: Vec<String>,
+    /// How many valid certificates an id may have at a time.
+    pub certificates_per_id: usize,
 }
 
 /// What is known when a decision is taken.
@@ -71,15 +75,22 @@ impl Enroller {
     ///
     /// # Errors
     /// [`Word::Busy`].
-    pub fn admit(&mut self, requester: &Requester, now_s: i64) -> Result<(), Refusal> {
-        let busy = |message| Err(Refusal::new(Word::Busy, message));
-        if self.rates.is_too_many(&requester.login, now_s) {
-            return busy("too many devices are asking: ask again in a minute (--rate)");
-        }
-        if self.rates.is_too_soon(&requester.key(), now_s) {
-            return busy("this device asked a moment ago: ask again later (--per-id-interval)");
-        }
-        Ok(())
+    pub fn admit(
+        &mut self,
+        requester: &Requester,
+        payload: &[u8],
+        known: Known<'_>,
+        now_s: i64,
+    ) -> Result<(), Refusal> {
+        let turn = Turn::of(requester, payload, known.inventory, known.tokens);
+        let message = match self.rates.admit(turn, now_s) {
+            Ok(()) => return Ok(()),
+            Err(TooMany::OfAll) => "too many devices are asking: ask again in a minute (--rate)",
+            Err(TooMany::OfOne) => {
+                "this device asked a moment ago: ask again later (--per-id-interval)"
+            }
+        };
+        Err(Refusal::new(Word::Busy, message))
     }
 
     /// Decides about a request that was admitted.
@@ -91,10 +102,9 @@ impl Enroller {
         known: Known<'_>,
         now_s: i64,
     ) -> Decision {
-        match self.try_decide(requester, wanted, known, now_s) {
-            Ok(decision) => decision,
-            Err(refusal) => Decision::Refuse(refusal),
-        }
+        let decision = self.try_decide(requester, wanted, known, now_s);
+        let decision = decision.and_then(|decision| self.check_number(decision, known, now_s));
+        decision.unwrap_or_else(Decision::Refuse)
     }
 
     fn try_decide(
@@ -111,13 +121,13 @@ impl Enroller {
                 by_token(token, id, wanted, known, now_s)
             }
             (None, Login::Certificate(serial)) => {
-                let held = held(serial, Kind::Device, known.inventory, now_s);
+                let held = held(requester, serial, Kind::Device, known.inventory, now_s);
                 let held = held.map_err(|why| certificate_invalid(serial, why))?;
                 self.check_id(&held.id)?;
                 by_certificate(held, wanted, known.inventory, now_s)
             }
             (None, Login::Claim(serial)) => {
-                let claim = held(serial, Kind::Claim, known.inventory, now_s);
+                let claim = held(requester, serial, Kind::Claim, known.inventory, now_s);
                 let claim = claim.map_err(|why| claim_invalid(serial, why))?;
                 let id = self.own_id(requester, wanted)?;
                 by_claim(claim, id, wanted, known, now_s)
@@ -139,6 +149,28 @@ impl Enroller {
         let allowed = self.rules.key_types.join(", ");
         let message = format!("a {found} key is not accepted here: use {allowed}");
         Err(Refusal::new(Word::KeyNotAllowed, message))
+    }
+
+    /// Whoever renews again and again makes the inventory no longer than this.
+    fn check_number(
+        &self,
+        decision: Decision,
+        known: Known<'_>,
+        now_s: i64,
+    ) -> Result<Decision, Refusal> {
+        let Decision::Issue(Grant { id, .. }) = &decision else {
+            return Ok(decision);
+        };
+        let number = certificates(known.inventory, id, now_s).count();
+        if number < self.rules.certificates_per_id {
+            return Ok(decision);
+        }
+        Err(Refusal::new(
+            Word::TooManyCertificates,
+            format!(
+                "{id:?} has {number} valid certificates: have the operator revoke those that are out of use (--certificates-per-id)"
+            ),
+        ))
     }
 
     fn check_id(&self, id: &str) -> Result<(), Refusal> {
@@ -251,19 +283,18 @@ fn by_claim(
         return Err(Refusal::new(Word::NotOnAllowList, message));
     }
     let grant = grant(id, format!("claim {}", claim.id));
-    let mut valid = certificates(known.inventory, id, now_s).rev();
-    let Some(newest) = valid.next() else {
-        return Ok(Decision::Issue(grant));
-    };
-    match std::iter::once(newest)
-        .chain(valid)
-        .find(|entry| has_key(entry, wanted))
-    {
-        Some(before) => Ok(repeat(before, grant)),
-        None => Err(Refusal::new(
+    let valid = certificates(known.inventory, id, now_s).rev();
+    if let Some(before) = valid.into_iter().find(|entry| has_key(entry, wanted)) {
+        return Ok(repeat(before, grant));
+    }
+    // A revoked one counts, too: else whom it was taken from would get the next with a claim.
+    let mut ever = known.inventory.of_id(id);
+    match ever.any(|entry| entry.kind == Kind::Device) {
+        false => Ok(Decision::Issue(grant)),
+        true => Err(Refusal::new(
             Word::AlreadyEnrolled,
             format!(
-                "{id:?} has a valid certificate: renew with that one, or have the operator revoke it or make a token"
+                "{id:?} has had a certificate: renew with that one, or have the operator make a token"
             ),
         )),
     }
@@ -271,6 +302,7 @@ fn by_claim(
 
 /// The entry of a certificate that a client logged in with, if it is what it should be; else what is wrong.
 fn held<'a>(
+    requester: &Requester,
     serial: &str,
     kind: Kind,
     inventory: &'a Inventory,
@@ -278,6 +310,9 @@ fn held<'a>(
 ) -> Result<&'a Entry, &'static str> {
     match inventory.with_serial(serial) {
         None => Err("is not in the inventory"),
+        Some(entry) if !fingerprint_is(entry, requester.fingerprint.as_deref()) => Err(
+            "is not the one in the inventory (its fingerprint is another, or the broker did not say it)",
+        ),
         Some(entry) if entry.kind != kind => Err("is of another kind"),
         Some(entry) if entry.status != Status::Issued => Err("is revoked"),
         Some(entry) if entry.not_after <= now_s => Err("has expired"),
@@ -286,11 +321,15 @@ fn held<'a>(
 }
 
 fn certificate_invalid(serial: &str, why: &str) -> Refusal {
-    let message = format!("the certificate {serial} {why}: ask the operator for a token");
+    let message = format!(
+        "the certificate {} {why}: ask the operator for a token",
+        cut(serial)
+    );
     Refusal::new(Word::CertificateInvalid, message)
 }
 
 fn claim_invalid(serial: &str, why: &str) -> Refusal {
+    let serial = cut(serial);
     let message = format!("the claim certificate {serial} {why}: ask the operator for another");
     Refusal::new(Word::ClaimInvalid, message)
 }

@@ -49,13 +49,51 @@ fn a_claim_takes_no_device_over() {
         site.word(&Ask::with(&claim).client("old-meter").key("k1")),
         "already-enrolled"
     );
-    // What it held is revoked or over: the id is free again.
+    // What it held is revoked or over: else a thief would get the next one with a claim.
     site.revoke("01");
-    let grant = site.issued(&first.key("k2"));
-    assert_eq!(grant.id, "meter-1");
+    assert_eq!(site.word(&first), "already-enrolled");
+    assert_eq!(site.word(&first.clone().key("k2")), "already-enrolled");
     site.now_s = LATER + 1;
     let claim = site.claim("line-5");
-    site.issued(&Ask::with(&claim).client("old-meter").key("k1"));
+    let old = Ask::with(&claim).client("old-meter").key("k1");
+    assert_eq!(site.word(&old), "already-enrolled");
+    site.now_s = NOW;
+    let token = site.token("meter-1");
+    site.issued(&first.key("k2").token(&token));
+}
+
+/// Another authority of `client_ca` can issue any serial.
+#[test]
+fn a_certificate_is_known_by_its_fingerprint() {
+    let mut site = Site::new();
+    site.allow("*");
+    site.device("meter-1", "0d", None);
+    let claim = site.claim("line-4");
+    for (login, expected) in [
+        (&Login::Certificate("0d".to_owned()), "certificate-invalid"),
+        (&claim, "claim-invalid"),
+    ] {
+        let mut ask = Ask::with(login).client("meter-2");
+        site.issued(&ask);
+        for wrong in [None, Some(""), Some("abce"), Some("abcd00")] {
+            ask.requester.fingerprint = wrong.map(str::to_owned);
+            assert_eq!(site.word(&ask), expected, "{wrong:?}");
+        }
+    }
+}
+
+#[test]
+fn an_id_has_so_many_valid_certificates_and_no_more() {
+    let mut site = Site::new();
+    site.device("meter-1", "0d", Some("k0"));
+    let ask = Ask::with(&Login::Certificate("0d".to_owned())).client("meter-1");
+    site.issue(&ask.clone().key("k1"), "01");
+    site.issue(&ask.clone().key("k2"), "02");
+    let next = ask.clone().key("k3");
+    assert_eq!(site.word(&next), "too-many-certificates");
+    assert_eq!(site.repeated(&ask.key("k2")), "02");
+    site.revoke("01");
+    site.issued(&next);
 }
 
 #[test]
@@ -300,33 +338,59 @@ fn keys_are_of_the_types_that_are_accepted() {
 #[test]
 fn each_requester_has_its_own_interval() {
     let mut site = Site::new();
-    site.enroller = Enroller::new(rules(), Rates::new(1, 10));
-    let claim = Login::Claim("c1".to_owned());
+    site.enroller = Enroller::new(rules(), Rates::new(100, 10));
+    site.device("meter-1", "0d", None);
+    let claim = site.claim("line-4");
     let own = Login::Certificate("0d".to_owned());
-    let mut admit = |login: &Login, client: &str, now_s| {
-        let ask = Ask::with(login).client(client);
-        site.enroller.admit(&ask.requester, now_s).is_ok()
-    };
-    assert!(admit(&claim, "meter-1", NOW));
-    assert!(!admit(&claim, "meter-1", NOW + 1));
+    let token = site.token("meter-1");
+    let mut admit = |ask: &Ask, payload: &str, now_s| site.admits(ask, payload, now_s);
+    let claiming = Ask::with(&claim).client("meter-1");
+    assert!(admit(&claiming, "csr", NOW));
+    assert!(!admit(&claiming, "csr", NOW + 1));
+    let renewing = Ask::with(&own).client("meter-1");
+    assert!(admit(&renewing, "csr", NOW + 1), "not by who has a claim");
     assert!(
-        admit(&own, "meter-1", NOW + 1),
-        "whoever has the claim cannot hold up a renewal"
+        !admit(&renewing.client("elsewhere"), "other", NOW + 1),
+        "one certificate is one requester"
     );
-    assert!(admit(&claim, "meter-2", NOW + 1));
-    assert!(admit(&claim, "meter-1", NOW + 10));
+    let stranger = Ask::with(&Login::Anonymous).client("meter-1");
+    assert!(admit(&stranger, "x", NOW + 1));
+    let mut wrong = token.clone();
+    wrong.text = "wrong".to_owned();
+    assert!(admit(&stranger.clone().token(&wrong), "x", NOW + 1));
+    let invited = stranger.token(&token);
+    assert!(
+        admit(&invited, "x", NOW + 1),
+        "not by who has the client id"
+    );
+    assert!(!admit(&invited, "y", NOW + 1), "one token is one requester");
+    assert!(admit(&Ask::with(&claim).client("meter-2"), "csr", NOW + 1));
+    assert!(admit(&claiming, "csr", NOW + 10));
 }
 
 #[test]
-fn too_many_requests_are_refused_whoever_asks() {
+fn strangers_leave_turns_to_who_has_something_to_show() {
     let mut site = Site::new();
     site.enroller = Enroller::new(rules(), Rates::new(2, 0));
     let mut passed = 0;
     for number in 0..100 {
         let ask = Ask::with(&Login::Anonymous).client(&format!("meter-{number}"));
-        passed += usize::from(site.enroller.admit(&ask.requester, NOW).is_ok());
+        passed += usize::from(site.admits(&ask, "", NOW));
     }
     assert_eq!(passed, 10);
+    site.device("meter-1", "0d", None);
+    site.device("meter-2", "0e", None);
+    site.revoke("0e");
+    let token = site.token("meter-1");
+    let claim = site.claim("line-4");
+    let with = |serial: &str| Ask::with(&Login::Certificate(serial.to_owned()));
+    let invited = Ask::with(&Login::Anonymous).token(&token);
+    assert!(site.admits(&with("0d"), "", NOW));
+    assert!(site.admits(&Ask::with(&claim), "", NOW));
+    assert!(site.admits(&invited.clone().client("meter-1"), "", NOW));
+    assert!(!site.admits(&invited.client("meter-2"), "", NOW));
+    assert!(!site.admits(&with("0e"), "", NOW), "it is revoked");
+    assert!(!site.admits(&with("ff"), "", NOW), "nobody knows it");
 }
 
 const LATER: i64 = NOW + 1_000;
@@ -399,6 +463,18 @@ impl Site {
             .decide(&ask.requester, &ask.wanted, known, self.now_s)
     }
 
+    fn admits(&mut self, ask: &Ask, payload: &str, now_s: i64) -> bool {
+        let known = Known {
+            inventory: &self.inventory,
+            tokens: &self.tokens,
+            allowed: None,
+        };
+        let admitted = self
+            .enroller
+            .admit(&ask.requester, payload.as_bytes(), known, now_s);
+        admitted.is_ok()
+    }
+
     fn issued(&self, ask: &Ask) -> Grant {
         match self.decide(ask) {
             Decision::Issue(grant) => grant,
@@ -443,6 +519,7 @@ impl Ask {
             requester: Requester {
                 client_id: String::new(),
                 login: login.clone(),
+                fingerprint: login.serial().map(|_| "abcd".to_owned()),
                 user: None,
                 token: None,
             },
@@ -479,6 +556,7 @@ fn rules() -> Rules {
     Rules {
         own_names: vec!["enrolment".to_owned(), "signer".to_owned()],
         key_types: vec!["p256".to_owned(), "ed25519".to_owned()],
+        certificates_per_id: 3,
     }
 }
 

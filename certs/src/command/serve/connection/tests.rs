@@ -175,6 +175,7 @@ fn settings(dir: &Path) -> Settings {
     Settings {
         own_names: vec!["enrolment".to_owned()],
         key_types: vec!["p256".to_owned()],
+        certificates_per_id: 16,
         rate_per_s: 1,
         per_id_interval_s: 0,
         allowed: Allowed::Nothing,

@@ -117,14 +117,15 @@ fn a_refusal_says_word_and_sentence_and_when_to_come_again() {
         ("authorization", "Basic bWV0ZXItMTphYmM="),
         ("content-type", "application/pkcs10"),
     ];
-    let answer = site.enrol(&headers, &csr("meter-1"));
+    let csr = csr("meter-1");
+    let answer = site.enrol(&headers, &csr);
     assert_eq!(answer.status, 403);
     let expected = "token-unknown: there is no such token for \"meter-1\"";
     assert!(answer.body.starts_with(expected), "{}", answer.body);
     assert_eq!(answer.header("content-type"), "text/plain; charset=utf-8");
     assert!(!answer.headers.contains_key("retry-after"));
     // The interval is 60 seconds in these tests.
-    let answer = site.enrol(&headers, &csr("meter-1"));
+    let answer = site.enrol(&headers, &csr);
     assert_eq!((answer.status, answer.header("retry-after")), (503, "60"));
     assert!(answer.body.starts_with("busy: "), "{}", answer.body);
 }
@@ -180,6 +181,7 @@ impl Site {
         let settings = Settings {
             own_names: Vec::new(),
             key_types: vec!["p256".to_owned()],
+            certificates_per_id: 16,
             rate_per_s: 1_000,
             per_id_interval_s: 60,
             allowed: Allowed::Nothing,
