@@ -2,6 +2,8 @@
 //!
 //! Invariants:
 //! - All or nothing: when one of those named was never issued, none is revoked.
+//! - With a certificate goes what was renewed from it: whoever has stolen it may have done that. Not if it was superseded: then what
+//!   has taken its place stays.
 //! - The inventory says it before the list does. Revoking what is revoked already writes the list again, so a revocation
 //!   that was cut short is finished by repeating it.
 
@@ -9,7 +11,7 @@ use crate::clock::now_unix_s;
 use crate::{
     Authority, CertsError, Entry, Inventory, Kind, Reason, RevocationList, Status, normal_serial,
 };
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 /// Which certificates are to be revoked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +31,8 @@ pub struct Revocation {
     pub kind: Option<Kind>,
     /// Whether a serial that the inventory does not know is taken on trust.
     pub force: bool,
+    /// Whether with a claim goes what was enrolled by it.
+    pub with_enrolled: bool,
 }
 
 /// What a revocation did.
@@ -40,6 +44,10 @@ pub struct Done {
     pub already: Vec<Entry>,
     /// These have expired and were left as they are.
     pub expired: Vec<Entry>,
+    /// How many of the revoked were not named, but renewed from, or enrolled by, what was.
+    pub followed: usize,
+    /// How many valid certificates were enrolled by the claims, or renewed from those, and left as they are.
+    pub enrolled: usize,
     /// The list that was written.
     pub list: RevocationList,
 }
@@ -72,6 +80,8 @@ impl Authority {
             revoked: chosen.revoked,
             already: chosen.already,
             expired: chosen.expired,
+            followed: chosen.followed,
+            enrolled: chosen.enrolled,
             list,
         })
     }
@@ -84,6 +94,8 @@ struct Chosen {
     expired: Vec<Entry>,
     unknown: Vec<String>,
     seen: HashSet<String>,
+    followed: usize,
+    enrolled: usize,
 }
 
 impl Chosen {
@@ -111,11 +123,44 @@ impl Chosen {
                 }
             }
         }
-        if chosen.unknown.is_empty() {
-            Ok(chosen)
-        } else {
-            Err(CertsError::NotIssued(chosen.unknown))
+        if !chosen.unknown.is_empty() {
+            return Err(CertsError::NotIssued(chosen.unknown));
         }
+        chosen.follow(inventory, revocation, now);
+        Ok(chosen)
+    }
+
+    /// Takes what was issued because of what was named.
+    fn follow(&mut self, inventory: &Inventory, revocation: Revocation, now_unix_s: i64) {
+        let named = || {
+            self.revoked
+                .iter()
+                .chain(&self.already)
+                .chain(&self.expired)
+        };
+        let certificates = named().filter(|_| revocation.reason != Some(Reason::Superseded));
+        let renewed = certificates
+            .map(|entry| renewed_from(&entry.serial))
+            .collect();
+        let claims = named().filter(|entry| entry.kind == Kind::Claim);
+        let claimed = claims.map(|entry| format!("claim {}", entry.id)).collect();
+        let grounds = Grounds::of(inventory, now_unix_s);
+        for entry in grounds.follow(renewed) {
+            self.take_followed(entry, revocation, now_unix_s);
+        }
+        for entry in grounds.follow(claimed) {
+            if revocation.with_enrolled {
+                self.take_followed(entry, revocation, now_unix_s);
+            } else if !self.seen.contains(&entry.serial) {
+                self.enrolled += 1;
+            }
+        }
+    }
+
+    fn take_followed(&mut self, entry: &Entry, revocation: Revocation, now_unix_s: i64) {
+        let before = self.revoked.len();
+        self.take(entry, revocation, now_unix_s);
+        self.followed += self.revoked.len() - before;
     }
 
     fn take_id(
@@ -161,6 +206,49 @@ impl Chosen {
             });
         }
     }
+}
+
+/// What was issued because of what.
+struct Grounds<'a> {
+    by_ground: HashMap<&'a str, Vec<&'a Entry>>,
+    now_unix_s: i64,
+}
+
+impl<'a> Grounds<'a> {
+    fn of(inventory: &'a Inventory, now_unix_s: i64) -> Self {
+        let mut by_ground: HashMap<&str, Vec<&Entry>> = HashMap::new();
+        for entry in inventory.entries() {
+            if let Some(ground) = &entry.enrolled_by {
+                by_ground.entry(ground).or_default().push(entry);
+            }
+        }
+        Self {
+            by_ground,
+            now_unix_s,
+        }
+    }
+
+    /// The valid certificates that were issued because of these, or of such as were; also if one between them is not valid any more.
+    fn follow(&self, mut grounds: Vec<String>) -> Vec<&'a Entry> {
+        let mut seen = HashSet::new();
+        let mut followed = Vec::new();
+        while let Some(ground) = grounds.pop() {
+            for entry in self.by_ground.get(ground.as_str()).into_iter().flatten() {
+                if !seen.insert(&entry.serial) {
+                    continue;
+                }
+                grounds.push(renewed_from(&entry.serial));
+                if entry.status == Status::Issued && entry.not_after >= self.now_unix_s {
+                    followed.push(*entry);
+                }
+            }
+        }
+        followed
+    }
+}
+
+fn renewed_from(serial: &str) -> String {
+    format!("certificate {serial}")
 }
 
 /// A certificate of which only the serial is known: it stays on the list as long as the authority.

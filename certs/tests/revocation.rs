@@ -221,6 +221,75 @@ fn a_list_of_ten_thousand_is_read_back() {
     );
 }
 
+/// Whoever has stolen a certificate may have renewed it.
+#[test]
+fn with_a_certificate_goes_what_was_renewed_from_it() {
+    let (directory, authority) = authority();
+    let lines = [
+        ("0a", None, Status::Issued),
+        ("0b", Some("certificate 0a"), Status::Issued),
+        ("0c", Some("certificate 0b"), Status::Revoked),
+        ("0d", Some("certificate 0c"), Status::Issued),
+        ("0e", Some("certificate 0f"), Status::Issued),
+        ("1a", Some("token 0a"), Status::Issued),
+    ];
+    inventory(&directory).append(&lines.map(enrolled)).unwrap();
+    let target = [Target::Serial("0a".to_owned())];
+    // What has taken its place stays.
+    let done = revoke(&authority, &target, Some(Reason::Superseded)).unwrap();
+    assert_eq!((done.followed, named(&done)), (0, vec!["0a"]));
+    let done = revoke(&authority, &target, None).unwrap();
+    assert_eq!((done.followed, named(&done)), (2, vec!["0b", "0d"]));
+}
+
+#[test]
+fn with_a_claim_goes_what_it_enrolled_if_asked_for() {
+    let (directory, authority) = authority();
+    let mut claim = enrolled(("c1", None, Status::Issued));
+    (claim.id, claim.kind) = ("line-4".to_owned(), Kind::Claim);
+    let lines = [
+        ("0a", Some("claim line-4"), Status::Issued),
+        ("0b", Some("certificate 0a"), Status::Issued),
+        ("0c", Some("claim line-5"), Status::Issued),
+        ("0d", Some("claim line-4"), Status::Revoked),
+    ];
+    let mut inventory = inventory(&directory);
+    inventory.append(&[claim]).unwrap();
+    inventory.append(&lines.map(enrolled)).unwrap();
+    let mut revocation = Revocation {
+        kind: Some(Kind::Claim),
+        ..Revocation::default()
+    };
+    let mut revoke = |revocation| {
+        let targets = [id("line-4")];
+        let done = authority.revoke(&mut inventory, &targets, revocation, None);
+        done.unwrap()
+    };
+    let done = revoke(revocation);
+    assert_eq!(
+        (done.enrolled, done.followed, named(&done)),
+        (2, 0, vec!["c1"])
+    );
+    revocation.with_enrolled = true;
+    let done = revoke(revocation);
+    assert_eq!(
+        (done.enrolled, done.followed, named(&done)),
+        (0, 2, vec!["0a", "0b"])
+    );
+}
+
+fn enrolled((serial, enrolled_by, status): (&str, Option<&str>, Status)) -> Entry {
+    let mut entry = entry(serial, status);
+    entry.enrolled_by = enrolled_by.map(str::to_owned);
+    entry
+}
+
+fn named(done: &motemq_certs::Done) -> Vec<&str> {
+    let mut serials: Vec<&str> = done.revoked.iter().map(|entry| &*entry.serial).collect();
+    serials.sort_unstable();
+    serials
+}
+
 fn authority() -> (TempDir, Authority) {
     let directory = tempfile::tempdir().unwrap();
     let authority = Authority::create(directory.path(), "Test CA").unwrap();

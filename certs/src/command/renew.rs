@@ -92,6 +92,7 @@ pub(crate) fn run(dir: &Path, arguments: &Arguments) -> Result<String, CertsErro
             kind: None,
             // The inventory may have been lost.
             force: true,
+            with_enrolled: false,
         };
         let done = authority.revoke(&mut inventory, &targets, revocation, None)?;
         let _ = writeln!(text, "revoked      {} old", done.revoked.len());

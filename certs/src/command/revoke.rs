@@ -16,13 +16,13 @@ pub(crate) struct Arguments {
     /// Ids: all of their certificates that have not expired.
     #[arg(group = "what", value_name = "ID")]
     ids: Vec<String>,
-    /// One certificate, by its serial in hexadecimal; may be repeated.
+    /// One certificate, by its serial in hexadecimal, and those that were renewed from it; may be repeated.
     #[arg(long = "serial", group = "what", value_name = "HEX")]
     serials: Vec<String>,
     /// All in a CSV file with a column `id`, or `serial_hex`; where it has both, the id counts.
     #[arg(long, group = "what", value_name = "FILE")]
     manifest: Option<PathBuf>,
-    /// Why; the list says it, the broker does not ask.
+    /// Why; the list says it, the broker does not ask. With `superseded`, what was renewed from it stays valid.
     #[arg(long, value_name = "REASON", value_parser = reason())]
     reason: Option<Reason>,
     /// Which certificates are meant where an id has several kinds: device, server, claim or service.
@@ -31,6 +31,9 @@ pub(crate) struct Arguments {
     /// Take a --serial that the inventory does not know, because that was lost.
     #[arg(long)]
     force: bool,
+    /// With a claim, also the certificates that were enrolled by it, and those that were renewed from these.
+    #[arg(long)]
+    with_enrolled: bool,
     /// Days until the list must be written again; without it as many as for the list before, at first 7.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=3_650))]
     days: Option<u32>,
@@ -47,6 +50,7 @@ pub(crate) fn run(dir: &Path, arguments: &Arguments) -> Result<String, CertsErro
         reason: arguments.reason,
         kind: arguments.kind,
         force: arguments.force,
+        with_enrolled: arguments.with_enrolled,
     };
     let mut inventory = Inventory::open(dir)?;
     let done = authority.revoke(&mut inventory, &targets, revocation, arguments.days)?;
@@ -108,6 +112,21 @@ fn told(dir: &Path, done: &Done) -> String {
         let reason = entry.reason.as_deref().unwrap_or("no reason given");
         format!("{}, {reason}", entry.kind)
     });
+    // Writing to a string cannot fail.
+    if done.followed > 0 {
+        let number = done.followed;
+        let _ = writeln!(
+            text,
+            "             {number} of these because they were renewed from, or enrolled by, what was named"
+        );
+    }
+    if done.enrolled > 0 {
+        let number = done.enrolled;
+        let _ = writeln!(
+            text,
+            "enrolled     {number} valid certificates by this claim stay valid: --with-enrolled revokes them, too"
+        );
+    }
     name_all(&mut text, "already", &done.already, |entry| {
         let reason = entry.reason.as_deref().map(|reason| format!(" ({reason})"));
         format!("revoked {}{}", date(entry.at), reason.unwrap_or_default())
