@@ -1,7 +1,8 @@
 //! Names that go into certificates: device ids, host names, addresses.
 //!
 //! A device id becomes the common name and, percent-encoded, the URI `urn:mqtt:client:ID`. The characters
-//! that MQTT gives a meaning in topics are refused, so that an id can always stand as one topic level.
+//! that MQTT gives a meaning in topics are refused, so that an id can always stand as one topic level, and so is what allow-lists
+//! give one, and what people cannot see: two ids that look the same would be two devices.
 
 use crate::{CertsError, Kind};
 use rcgen::SanType;
@@ -22,10 +23,37 @@ pub(crate) fn check_device_id(id: &str) -> Result<(), CertsError> {
 
 /// Why `id` cannot name a device.
 pub(crate) fn device_id_problem(id: &str) -> Option<&'static str> {
+    let is_at_end = |chars: [char; 2]| id.starts_with(chars) || id.ends_with(chars);
     match common_name_problem(id) {
-        None if id.contains(['/', '+', '#']) => Some("contains `/`, `+` or `#`"),
+        None if id.contains(['/', '+', '#', '*']) => Some("contains `/`, `+`, `#` or `*`"),
+        None if id.contains(is_invisible) => Some("contains an invisible or unassigned character"),
+        None if is_at_end([' ', '.']) => Some("begins or ends with a space or dot"),
         problem => problem,
     }
+}
+
+/// Whether a reader would not see `character`, or see something else than what is there.
+///
+/// Rust says which characters cannot be printed: controls, formats (zero width, directions), separators of lines and paragraphs, spaces
+/// but the one, private and unassigned ones. The rest are those of Unicode's `Default_Ignorable_Code_Point` that it prints, and a blank.
+fn is_invisible(character: char) -> bool {
+    let is_printed = || {
+        // A mark that combines with what is before it is printed, unless it is the first.
+        let text = String::from_iter(['a', character]);
+        matches!(character, '"' | '\'' | '\\') || text.escape_debug().eq(text.chars())
+    };
+    matches!(
+        character,
+        '\u{34f}'
+            | '\u{115f}'..='\u{1160}'
+            | '\u{17b4}'..='\u{17b5}'
+            | '\u{180b}'..='\u{180f}'
+            | '\u{2800}'
+            | '\u{3164}'
+            | '\u{fe00}'..='\u{fe0f}'
+            | '\u{ffa0}'
+            | '\u{e0100}'..='\u{e01ef}'
+    ) || !is_printed()
 }
 
 /// Checks that `name` can name an authority.
@@ -127,6 +155,30 @@ mod tests {
         }
         for id in ["", "a/b", "a+", "#", "a\0b", "a\nb", &"x".repeat(65)] {
             assert!(check_device_id(id).is_err(), "{id}");
+        }
+    }
+
+    #[test]
+    fn device_ids_have_nothing_that_cannot_be_seen() {
+        for id in [
+            "a b",
+            "a.b",
+            "a'b\"c\\d",
+            "ä-ß",
+            "a\u{308}",
+            "कि",
+            "电表",
+            "😀",
+        ] {
+            assert_eq!(device_id_problem(id), None, "{id}");
+        }
+        let invisible = "\u{200b}\u{200d}\u{202e}\u{2066}\u{2028}\u{2029}\u{feff}\u{ad}\u{a0}\u{3000}\u{34f}\u{3164}\u{fe0f}\u{e0041}\u{e000}\u{378}\u{2800}";
+        for character in invisible.chars() {
+            let id = format!("a{character}b");
+            assert!(device_id_problem(&id).is_some(), "{character:?}");
+        }
+        for id in [" a", "a ", ".a", "a.", ".", "..", "*", "meter-*"] {
+            assert!(device_id_problem(id).is_some(), "{id:?}");
         }
     }
 

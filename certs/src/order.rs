@@ -129,7 +129,8 @@ impl Order {
     /// For the device `id`, valid for [`DEVICE_DAYS`]: the common name is the id, the alternative name `urn:mqtt:client:ID`.
     ///
     /// # Errors
-    /// [`CertsError::DeviceId`] when `id` is empty, longer than 64 characters, or contains a control character, `/`, `+` or `#`.
+    /// [`CertsError::DeviceId`] when `id` is empty, longer than 64 characters, contains a control, invisible
+    /// or unassigned character, `/`, `+`, `#` or `*`, or begins or ends with a space or dot.
     pub fn device(id: &str) -> Result<Self, CertsError> {
         Self::client(Kind::Device, id, DEVICE_DAYS)
     }

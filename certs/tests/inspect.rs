@@ -179,7 +179,7 @@ impl Tool {
         let tool = Self {
             directory: tempfile::tempdir().unwrap(),
         };
-        tool.done(&["init"]);
+        tool.done(&["init", "--name", "MoteMQ CA"]);
         tool.done(&["server", "localhost", "127.0.0.1"]);
         tool.done(&["device", "meter-1"]);
         let mut params = CertificateParams::default();

@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// Name of the authority, shown by certificate viewers.
-    #[arg(long, default_value = "MoteMQ CA")]
-    name: String,
+    /// Name of the authority, shown by certificate viewers [default: "MoteMQ CA" and six random digits: no two should have one name].
+    #[arg(long)]
+    name: Option<String>,
     /// Kind of key: p256, p384, ed25519 or rsa2048.
     #[arg(long, value_name = "TYPE", default_value_t)]
     key: KeyType,
@@ -44,7 +44,11 @@ pub(crate) fn run(dir: &Path, arguments: &Arguments) -> Result<String, CertsErro
     for network in &arguments.permit_ip {
         permitted = permitted.network(network)?;
     }
-    let mut root = Root::new(&arguments.name)?
+    let name = match &arguments.name {
+        Some(name) => name.clone(),
+        None => random_name()?,
+    };
+    let mut root = Root::new(&name)?
         .key_type(arguments.key)
         .valid(Validity::years(&arguments.root_years)?)
         .permitted(permitted);
@@ -58,10 +62,18 @@ pub(crate) fn run(dir: &Path, arguments: &Arguments) -> Result<String, CertsErro
     // The broker's configuration may name the list from the first day.
     authority.write_crl(&mut Inventory::open(dir)?, None)?;
     warn_about(arguments.key);
-    Ok(told(dir, arguments, &authority))
+    Ok(told(dir, arguments, &name, &authority))
 }
 
-fn told(dir: &Path, arguments: &Arguments, authority: &Authority) -> String {
+/// Verifiers look an issuer up by its name: of two that share one, a server that trusts both may try the wrong one.
+fn random_name() -> Result<String, CertsError> {
+    let mut digits = [0; 3];
+    aws_lc_rs::rand::fill(&mut digits).map_err(|_| CertsError::Random)?;
+    let [a, b, c] = digits;
+    Ok(format!("MoteMQ CA {a:02x}{b:02x}{c:02x}"))
+}
+
+fn told(dir: &Path, arguments: &Arguments, name: &str, authority: &Authority) -> String {
     let out = match dir.to_str() {
         Some("pki") => String::new(),
         _ => format!(" --out {}", dir.display()),
@@ -74,7 +86,7 @@ fn told(dir: &Path, arguments: &Arguments, authority: &Authority) -> String {
          private key  {}   keep it secret, back it up\n\
          valid until  {}\n\
          SHA-256      {}\n",
-        arguments.name,
+        name,
         authority.certificate_path().display(),
         dir.join("ca.key").display(),
         date(authority.not_after_unix_s()),
@@ -104,4 +116,17 @@ fn told(dir: &Path, arguments: &Arguments, authority: &Authority) -> String {
          \x20            motemq-certs{out} device meter-000001\n",
     );
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::random_name;
+
+    #[test]
+    fn no_two_authorities_have_one_name_unless_told_to() {
+        let (one, other) = (random_name().unwrap(), random_name().unwrap());
+        assert_ne!(one, other);
+        let digits = one.strip_prefix("MoteMQ CA ").unwrap();
+        assert!(digits.len() == 6 && digits.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    }
 }

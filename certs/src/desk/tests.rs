@@ -128,12 +128,12 @@ fn what_others_change_counts_at_the_next_request() {
     let reason =
         |client_id: &str, site: &mut Site| site.ask(&claim, client_id, csr.as_bytes()).reason;
     assert_eq!(reason("gauge-1", &mut site), Some("not-on-allow-list"));
-    fs::write(site.dir().join("allow"), "gauge-*").unwrap();
+    fs::write(site.dir().join("allow"), "gauge-*\n").unwrap();
     assert_eq!(reason("gauge-1", &mut site), None);
     assert_eq!(reason("meter-1", &mut site), Some("not-on-allow-list"));
     fs::remove_file(site.dir().join("allow")).unwrap();
     assert_eq!(reason("gauge-1", &mut site), Some("unavailable"));
-    fs::write(site.dir().join("allow"), "*").unwrap();
+    fs::write(site.dir().join("allow"), "*\n").unwrap();
     let mut inventory = Inventory::open(&site.dir()).unwrap();
     let serial = claim[1].1.clone();
     let mut entry = inventory.with_serial(&serial).unwrap().clone();
@@ -450,7 +450,7 @@ impl Site {
 
     fn with(rate_per_s: u32, per_id_interval_s: u32) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        fs::write(directory.path().join("allow"), "meter-*").unwrap();
+        fs::write(directory.path().join("allow"), "meter-*\n").unwrap();
         let authority = Authority::create(directory.path(), "test").unwrap();
         let settings = settings(directory.path(), rate_per_s, per_id_interval_s);
         Self {

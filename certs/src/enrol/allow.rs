@@ -1,6 +1,7 @@
 //! Which ids may be enrolled with a claim certificate: a text with an id per line.
 //!
-//! `*` stands for any run of characters, also none. Empty lines and lines that start with `#` say nothing; an id cannot contain `#`.
+//! `*` stands for any run of characters, also none. Empty lines and lines that start with `#` say nothing; an id cannot contain either.
+//! The last line counts only with its newline: of one that is still being written, `*-north` could be `*` so far.
 
 /// The ids that may be claimed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -15,7 +16,8 @@ impl AllowList {
     #[must_use]
     pub fn parse(text: &str) -> Self {
         let lines = text
-            .lines()
+            .split_inclusive('\n')
+            .filter_map(|line| line.strip_suffix('\n'))
             .map(str::trim)
             .filter(|line| !line.is_empty() && !line.starts_with('#'))
             .map(str::to_owned);
@@ -27,7 +29,7 @@ impl AllowList {
     /// The list that any id is on.
     #[must_use]
     pub fn any() -> Self {
-        Self::parse("*")
+        Self::parse("*\n")
     }
 
     /// How many ids and patterns are on it.
@@ -104,6 +106,14 @@ mod tests {
         for id in ["meter-3", "# north", "", "meter-*"] {
             assert!(!list.contains(id), "{id}");
         }
+    }
+
+    #[test]
+    fn half_a_line_says_nothing() {
+        let list = AllowList::parse("meter-1\n*");
+        assert!(list.contains("meter-1"));
+        assert!(!list.contains("gauge-1"));
+        assert!(AllowList::parse("meter-1\n*-north\n").contains("gauge-north"));
     }
 
     #[test]

@@ -245,7 +245,7 @@ impl Site {
         let folder = broker.folder().to_owned();
         certs(&folder, &["init"]);
         certs(&folder, &["server", "localhost", "127.0.0.1"]);
-        fs::write(folder.join("allow"), allowed).unwrap();
+        fs::write(folder.join("allow"), format!("{allowed}\n")).unwrap();
         let configuration = format!(
             "data_dir = \"data\"\n\
              [[listeners]]\nname = \"mqtts\"\nbind = \"127.0.0.1:{}\"\nenrolment = true\n\

@@ -44,7 +44,8 @@ pub(crate) struct Arguments {
     /// Ids that devices with a claim certificate may have: one per line, * for any characters. Read again when it changes.
     #[arg(long, value_name = "FILE", conflicts_with = "allow_any")]
     allow: Option<PathBuf>,
-    /// Let a claim certificate enrol any id that has no certificate.
+    /// Let a claim certificate enrol any id that never had a certificate. Every holder of a claim can then take any free name, also
+    /// one that access rules speak about.
     #[arg(long)]
     allow_any: bool,
     /// Validity of the certificates, in days, or `forever`.
@@ -114,6 +115,12 @@ fn serve(dir: &Path, arguments: &Arguments) -> Result<(), ServeError> {
     };
     if allowed == Allowed::Nothing {
         log("claim certificates enrol nobody: neither --allow nor --allow-any is given");
+    }
+    if allowed == Allowed::Anything {
+        log(
+            "warning: --allow-any lets every holder of a claim certificate take any free name, also names that access rules speak about: \
+             --allow names those that are meant",
+        );
     }
     let own_names = arguments.user.iter().chain([&arguments.name]);
     let settings = Settings {

@@ -278,8 +278,9 @@ fn by_claim(
         ));
     };
     if !allowed.contains(id) {
-        let message =
-            format!("{id:?} is not on the allow-list: have the operator add it (--allow)");
+        let message = format!(
+            "{id:?} is not on the allow-list: have the operator add it (--allow), on a line that ends with a newline"
+        );
         return Err(Refusal::new(Word::NotOnAllowList, message));
     }
     let grant = grant(id, format!("claim {}", claim.id));

@@ -420,7 +420,7 @@ impl Site {
     }
 
     fn allow(&mut self, list: &str) {
-        self.allowed = Some(AllowList::parse(list));
+        self.allowed = Some(AllowList::parse(&format!("{list}\n")));
     }
 
     fn claim(&mut self, name: &str) -> Login {

@@ -306,8 +306,18 @@ fn describe(error: &ConnectionError, name: &str) -> String {
         ConnectionError::ConnectionRefused(
             code @ (ConnectReturnCode::NotAuthorized | ConnectReturnCode::BadUserNamePassword),
         ) => format!(
-            "the broker does not accept {name:?} ({code:?}): it must trust the authority (client_ca), or know the user"
+            "the broker does not accept {name:?} ({code:?}). Likely causes: a client with another login holds the client id {name:?}, which \
+             the broker's log says, and its session must end first; the listener's client_ca is not this authority, or its crl or allow_list \
+             refuses the certificate; the broker does not know the user, or the password is another"
         ),
+        ConnectionError::ConnectionRefused(ConnectReturnCode::ClientIdentifierNotValid) => format!(
+            "the broker does not accept {name:?} as a client id: with client_id = \"user\" it must be the name of the login, so give --name and --user alike"
+        ),
+        ConnectionError::ConnectionRefused(ConnectReturnCode::Banned) => {
+            format!(
+                "the broker has banned {name:?} or this address for a while: see `motemq ban ls`"
+            )
+        }
         ConnectionError::MqttState(StateError::ServerDisconnect {
             reason_code: DisconnectReasonCode::SessionTakenOver,
             ..

@@ -129,6 +129,24 @@ fn a_broker_that_lets_nobody_answer_says_what_to_change() {
     assert!(why.contains("signer"), "{why}");
 }
 
+/// The attacker who takes the service's client id must not pass for a wrong configuration.
+#[test]
+fn a_broker_that_refuses_the_login_has_the_likely_causes_named() {
+    for (code, causes) in [
+        (
+            ConnectReturnCode::NotAuthorized,
+            &["holds the client id", "client_ca", "allow_list", "password"][..],
+        ),
+        (ConnectReturnCode::ClientIdentifierNotValid, &["--user"]),
+        (ConnectReturnCode::Banned, &["motemq ban"]),
+    ] {
+        let why = describe(&ConnectionError::ConnectionRefused(code), "enrolment");
+        for cause in causes {
+            assert!(why.contains(cause), "{why}");
+        }
+    }
+}
+
 /// Connects a service to a broker that accepts it and then follows the script.
 fn against(script: impl FnOnce(&mut ScriptedBroker) + Send + 'static) -> End {
     with_broker(|stream| {
