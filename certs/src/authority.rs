@@ -56,10 +56,10 @@ impl Authority {
     /// # Errors
     /// [`CertsError::NoAuthority`] or [`CertsError::Incomplete`] when files are missing;
     /// [`CertsError::KeyMismatch`], [`CertsError::NotAnAuthority`], [`CertsError::NotItsRoot`] or
-    /// [`CertsError::AuthorityExpired`] when they cannot issue.
+    /// [`CertsError::AuthorityExpired`] when they cannot issue; [`CertsError::OpenKey`] when others may read the key.
     pub fn open(dir: &Path) -> Result<Self, CertsError> {
         let certificate_pem = files::read(&certificate_path(dir))?;
-        let key_pem = files::read(&key_path(dir))?;
+        let key_pem = files::read_private(&key_path(dir))?;
         let (certificate_pem, key_pem) = match (certificate_pem, key_pem) {
             (Some(certificate_pem), Some(key_pem)) => (certificate_pem, key_pem),
             (None, None) => return Err(CertsError::NoAuthority(dir.to_owned())),

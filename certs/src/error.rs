@@ -177,6 +177,24 @@ pub enum CertsError {
         /// What the system said.
         source: io::Error,
     },
+    /// The authority's inventory is gone.
+    #[error(
+        "{} is gone: restore it from a backup; if it is lost for good, an empty file in its place lets you go on, but brokers with allow_list = that file \
+         then admit only what is issued from now on",
+        .0.display()
+    )]
+    InventoryLost(PathBuf),
+    /// A private key that others may read.
+    #[error("{} is open to others (mode {mode:04o}); run: chmod 600 {}", .path.display(), .path.display())]
+    OpenKey {
+        /// The key's file.
+        path: PathBuf,
+        /// Its permissions.
+        mode: u32,
+    },
+    /// A folder that is not made for the user: it may be a disk that is not mounted.
+    #[error("the folder {} does not exist: make or mount it first", .0.display())]
+    NoFolder(PathBuf),
     /// Another process keeps the inventory or the tokens to itself.
     #[error("{} has been locked by another process for 20 seconds: see which one with `fuser {}`, and end it if it hangs", .0.display(), .0.display())]
     Locked(PathBuf),

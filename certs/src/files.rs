@@ -41,6 +41,20 @@ pub(crate) fn read(path: &Path) -> Result<Option<String>, CertsError> {
     }
 }
 
+/// As [`read`], of a file that nobody else may read.
+pub(crate) fn read_private(path: &Path) -> Result<Option<String>, CertsError> {
+    #[cfg(unix)]
+    if let Ok(metadata) = fs::metadata(path) {
+        use std::os::unix::fs::PermissionsExt as _;
+        let mode = metadata.permissions().mode() & 0o777;
+        if mode & 0o077 != 0 {
+            let path = path.to_owned();
+            return Err(CertsError::OpenKey { path, mode });
+        }
+    }
+    read(path)
+}
+
 /// Puts a file with `contents` in the place of the one at `path`, or there if there is none: at any time a reader sees the old one
 /// or the new one, also after a power loss. Mode and owner of the old one stay; a link stays one, its target is replaced.
 pub(crate) fn replace(path: &Path, contents: &[u8], access: Access) -> Result<(), CertsError> {

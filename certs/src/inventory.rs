@@ -141,6 +141,19 @@ impl Inventory {
         Ok(inventory)
     }
 
+    /// As [`open`](Self::open), to issue: an inventory that `init` has made and that is gone is not begun anew, or a broker that lets in
+    /// only who is in it would throw out everybody.
+    ///
+    /// # Errors
+    /// [`CertsError::InventoryLost`], and those of [`open`](Self::open).
+    pub fn open_to_issue(dir: &Path) -> Result<Self, CertsError> {
+        let path = dir.join(FILE_NAME);
+        match !path.exists() && dir.join(CRL_FILE_NAME).exists() {
+            true => Err(CertsError::InventoryLost(path)),
+            false => Self::open(dir),
+        }
+    }
+
     /// Reads what was appended since, by whomever.
     ///
     /// # Errors
@@ -220,6 +233,8 @@ impl Inventory {
 }
 
 const FILE_NAME: &str = "inventory.jsonl";
+/// `init` leaves one behind, too.
+const CRL_FILE_NAME: &str = "ca.crl";
 
 #[cfg(test)]
 mod tests {
@@ -256,6 +271,19 @@ mod tests {
         done.unwrap();
         one.refresh().unwrap();
         assert!(one.with_serial("0b").is_some());
+    }
+
+    #[test]
+    fn an_inventory_that_was_lost_is_not_begun_anew() {
+        let directory = tempfile::tempdir().unwrap();
+        let dir = directory.path();
+        let mut inventory = Inventory::open_to_issue(dir).unwrap();
+        inventory.append(&[entry("meter-1", "0a")]).unwrap();
+        std::fs::write(dir.join(CRL_FILE_NAME), "").unwrap();
+        assert!(Inventory::open_to_issue(dir).is_ok());
+        std::fs::remove_file(dir.join(FILE_NAME)).unwrap();
+        let error = Inventory::open_to_issue(dir).unwrap_err();
+        assert!(matches!(error, CertsError::InventoryLost(_)), "{error}");
     }
 
     fn entry(id: &str, serial: &str) -> Entry {

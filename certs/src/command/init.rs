@@ -37,6 +37,12 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(dir: &Path, arguments: &Arguments) -> Result<String, CertsError> {
+    if let Some(folder) = arguments.root_key_out.as_deref().and_then(Path::parent)
+        && !folder.as_os_str().is_empty()
+        && !folder.is_dir()
+    {
+        return Err(CertsError::NoFolder(folder.to_owned()));
+    }
     let mut permitted = Permitted::default();
     for name in &arguments.permit_dns {
         permitted = permitted.dns(name)?;

@@ -45,7 +45,7 @@ pub(crate) fn issue(
     let private_key = with_suffix(stem, ".key");
     let issued = authority.issue(order, key_type)?;
     issued.check_new(&certificate, &private_key)?;
-    Inventory::open(authority.dir())?.append(&[Entry::issued(order, &issued)])?;
+    Inventory::open_to_issue(authority.dir())?.append(&[Entry::issued(order, &issued)])?;
     match contents {
         Contents::Leaf => issued.write(&certificate, &private_key)?,
         Contents::Chain => issued.write_chain(&certificate, &private_key)?,

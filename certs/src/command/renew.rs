@@ -38,7 +38,7 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(dir: &Path, arguments: &Arguments) -> Result<String, CertsError> {
     let authority = Authority::open(dir)?;
-    let mut inventory = Inventory::open(dir)?;
+    let mut inventory = Inventory::open_to_issue(dir)?;
     let mut text = String::new();
     let mut chosen = Vec::new();
     if arguments.server {
@@ -211,7 +211,8 @@ fn name_elsewhere(text: &mut String, dir: &Path, inventory: &Inventory, end_unix
     if count > 0 {
         let _ = writeln!(
             text,
-            "elsewhere    {count} more end by then that are not here; devices that enrolled renew by themselves"
+            "elsewhere    {count} more end by then that are not here as PEM: renew der, p12, c-header and nvs files, and those in other \
+             folders, with batch in a new folder; devices that enrolled renew by themselves"
         );
     }
 }

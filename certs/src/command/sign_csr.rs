@@ -183,7 +183,7 @@ fn keep(
         .iter()
         .map(|(job, granted)| Entry::issued(&job.order, &granted.signed))
         .collect();
-    Inventory::open(authority.dir())?.append(&entries)?;
+    Inventory::open_to_issue(authority.dir())?.append(&entries)?;
     let mut text = String::new();
     for (job, granted) in signed {
         match &job.held {

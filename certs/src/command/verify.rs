@@ -3,7 +3,7 @@
 use super::trust::{Finding, Purpose, Trust, certificates, read};
 use motemq_certs::{CertificateFacts, CertsError, Facts, facts};
 use std::fmt::Write as _;
-use std::io::{self, Write as _};
+use std::io::{self, ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 
 #[derive(Debug, clap::Args)]
@@ -20,18 +20,20 @@ pub(crate) struct Arguments {
     /// What the certificate is to be good for [default: what it says it is].
     #[arg(long)]
     purpose: Option<Purpose>,
-    /// A name that a server's certificate must be for.
+    /// A name that a server's certificate must be for; the purpose is `server` then.
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
 }
 
 pub(crate) fn run(dir: &Path, arguments: &Arguments) -> Result<String, CertsError> {
     let trust = Trust::open(dir, &arguments.ca, &arguments.crl)?;
+    let named = arguments.name.as_ref().map(|_| Purpose::Server);
+    let purpose = arguments.purpose.or(named);
     let mut text = String::new();
     let mut failed = 0;
     for path in &arguments.files {
         let chain = certificates(&read(path)?);
-        let mut findings = trust.check(&chain, arguments.purpose, arguments.name.as_deref())?;
+        let mut findings = trust.check(&chain, purpose, arguments.name.as_deref())?;
         if let Some(leaf) = chain.first() {
             findings.extend(key_beside(path, &CertificateFacts::of_der(leaf)?));
         }
@@ -64,6 +66,10 @@ fn key_beside(path: &Path, facts: &CertificateFacts) -> Vec<Finding> {
     }
     let name = key.display();
     let mut findings = vec![match public_key_of(&key) {
+        // Not for whoever looks.
+        Err(CertsError::File { source, .. }) if source.kind() == ErrorKind::PermissionDenied => {
+            return Vec::new();
+        }
         Err(error) => Finding::bad(error.to_string()),
         Ok(None) => Finding::bad(format!("{name} holds no private key that can be read")),
         Ok(Some(sha256)) if sha256 == facts.public_key_sha256 => {

@@ -90,7 +90,7 @@ impl Desk {
         };
         let rates = Rates::new(settings.rate_per_s, settings.per_id_interval_s);
         Ok(Self {
-            inventory: Inventory::open(authority.dir())?,
+            inventory: Inventory::open_to_issue(authority.dir())?,
             tokens: Tokens::open(authority.dir())?,
             allowed: List::open(settings.allowed)?,
             enroller: Enroller::new(rules, rates),

@@ -69,7 +69,7 @@ pub(crate) fn run(dir: &Path, arguments: &Arguments) -> Result<String, CertsErro
     let devices = devices(arguments)?;
     let authority = Authority::open(dir)?;
     let common = common(arguments, &authority)?;
-    let mut inventory = Inventory::open(dir)?;
+    let mut inventory = Inventory::open_to_issue(dir)?;
     let directory = arguments.files.clone();
     let directory = directory.unwrap_or_else(|| dir.join("devices"));
     if let Some(path) = &arguments.manifest {

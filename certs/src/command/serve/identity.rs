@@ -108,7 +108,7 @@ impl Identity {
         }
         let order = Order::service(&self.name)?.valid(Validity::Days(OWN_DAYS));
         let issued = authority.issue(&order, KeyType::P256)?;
-        Inventory::open(authority.dir())?.append(&[Entry::issued(&order, &issued)])?;
+        Inventory::open_to_issue(authority.dir())?.append(&[Entry::issued(&order, &issued)])?;
         let chain = certificates(issued.chain_pem.as_bytes());
         let key = PrivatePkcs8KeyDer::from(issued.private_key_der.clone());
         let config = self
