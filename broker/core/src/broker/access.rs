@@ -6,7 +6,6 @@
 
 use super::Broker;
 use crate::acl::{Acl, Rights};
-use crate::action::Action;
 use crate::counters::Tally;
 use crate::login::Attributes;
 use crate::session::{Session, SessionState};
@@ -111,19 +110,7 @@ impl Broker {
             .map(Box::from)
             .collect();
         forbidden.sort_unstable();
-        for filter in &forbidden {
-            state.remove_filter(filter);
-            self.leave(session, state, filter, tally);
-        }
-        if forbidden.is_empty() {
-            return;
-        }
-        self.generation.fetch_add(1, Ordering::Release);
-        if state.is_stored {
-            self.submit(Action::Unsubscribed {
-                queue: session.queue(),
-                filters: forbidden,
-            });
-        }
+        let forbidden = forbidden.iter().map(|filter| &**filter);
+        self.remove_subscriptions(session, state, forbidden, tally);
     }
 }

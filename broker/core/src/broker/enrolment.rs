@@ -1,7 +1,7 @@
 //! Who may subscribe to what of an enrolment, and to whom an answer goes.
 
 use super::Broker;
-use crate::action::Action;
+use crate::counters::Tally;
 use crate::enrolment::{Enrolment, REQUEST, SessionName, is_issued, session_key};
 use crate::mailbox::Mailbox;
 use crate::message::ClientId;
@@ -20,20 +20,14 @@ impl Broker {
     pub fn set_enrolment(&self, enrolment: Option<Enrolment>) {
         *write(&self.enrolment) = enrolment.map(Arc::new);
         let sessions: Vec<_> = lock(&self.registry).sessions.values().cloned().collect();
+        let mut tally = Tally::default();
         for session in sessions {
             let mut state = session.lock();
-            if self.may_enrol(&state, REQUEST) || !state.remove_filter(REQUEST) {
-                continue;
-            }
-            write(&self.router).unsubscribe(REQUEST, session.queue());
-            self.generation.fetch_add(1, Ordering::Release);
-            if state.is_stored {
-                self.submit(Action::Unsubscribed {
-                    queue: session.queue(),
-                    filters: vec![REQUEST.into()],
-                });
+            if !self.may_enrol(&state, REQUEST) {
+                self.remove_subscriptions(&session, &mut state, [REQUEST].into_iter(), &mut tally);
             }
         }
+        self.counters.add(&mut tally);
         // Requests that wait are for the signer as well.
         self.acl_generation.fetch_add(1, Ordering::Release);
         self.wake_all();

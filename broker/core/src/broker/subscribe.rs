@@ -222,12 +222,23 @@ impl Broker {
         if state.epoch != epoch {
             return Err(Fenced);
         }
+        Ok(self.remove_subscriptions(session, &mut state, filters, tally))
+    }
+
+    /// Ends subscriptions, whoever wishes it; under the session's lock.
+    pub(super) fn remove_subscriptions<'a>(
+        &self,
+        session: &Session,
+        state: &mut SessionState,
+        filters: impl Iterator<Item = &'a str>,
+        tally: &mut Tally,
+    ) -> Unsubscribed {
         let mut result = Unsubscribed::default();
         let mut removed: Vec<Box<str>> = Vec::new();
         for filter in filters {
             if state.remove_filter(filter) {
                 if is_shared(filter) {
-                    self.leave(session, &mut state, filter, tally);
+                    self.leave(session, state, filter, tally);
                 } else {
                     write(&self.router).unsubscribe(filter, session.queue());
                 }
@@ -248,7 +259,7 @@ impl Broker {
             result.awaited = Some(self.submit(action));
         }
         result.groups.clone_from(&state.groups);
-        Ok(result)
+        result
     }
 }
 

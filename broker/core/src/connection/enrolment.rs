@@ -12,7 +12,7 @@ use crate::enrolment::{
 };
 use crate::login::Scope;
 use crate::mailbox::Mailbox;
-use crate::message::{ClientId, Message, MessageId, Origin, TopicName, Urgency};
+use crate::message::{Message, TopicName};
 use crate::router::{Receiver, Receivers};
 use crate::time::Timestamp;
 use motemq_codec::{Publish, QoS, ReasonCode};
@@ -31,6 +31,14 @@ struct Refusal {
     code: ReasonCode,
     word: &'static str,
     message: &'static str,
+}
+
+/// What goes on, and to whom.
+#[derive(Debug)]
+struct Relayed {
+    receivers: Receivers,
+    payload: Box<[u8]>,
+    properties: Box<[u8]>,
 }
 
 impl Requests {
@@ -99,9 +107,12 @@ impl Connection {
         if let Some(refusal) = self.request_refusal(publish, bytes, enrolment, &receivers, now) {
             return self.refuse_request(publish, refusal, broker, now);
         }
-        let payload = publish.payload.into();
-        let message = self.message(publish, &receivers.topic, payload, properties, now);
-        let receipt = broker.publish(&message, &receivers, source, &mut self.tally);
+        let relayed = Relayed {
+            receivers,
+            payload: publish.payload.into(),
+            properties,
+        };
+        let receipt = self.hand_on(publish, relayed, source, broker, now);
         if let Receipt::Refused(_) = receipt {
             return self.refuse_request(publish, BUSY, broker, now);
         }
@@ -158,18 +169,14 @@ impl Connection {
         };
         let forwarded = &publish.properties.forwarded;
         let topic = forwarded.response_topic().filter(|topic| is_issued(topic));
-        let receivers = only(active.session.mailbox().clone(), topic.unwrap_or(ISSUED));
-        let properties = refusal_properties(forwarded, refusal.word);
         let Refusal { word, message, .. } = refusal;
         let payload = format!(r#"{{"error":"{word}","message":"{message}"}}"#);
-        let payload = payload.into_bytes().into();
-        let message = self.message(publish, &receivers.topic, payload, properties, now);
-        let told = broker.publish(
-            &message,
-            &receivers,
-            PublishSource::default(),
-            &mut self.tally,
-        );
+        let relayed = Relayed {
+            receivers: only(active.session.mailbox().clone(), topic.unwrap_or(ISSUED)),
+            payload: payload.into_bytes().into(),
+            properties: refusal_properties(forwarded, word),
+        };
+        let told = self.hand_on(publish, relayed, PublishSource::default(), broker, now);
         match (told, self.can_refuse_publishes()) {
             (Receipt::Unavailable, _) => Receipt::Unavailable,
             (_, true) => Receipt::Refused(refusal.code),
@@ -197,49 +204,40 @@ impl Connection {
                 awaited: None,
             };
         };
-        let receivers = only(mailbox, answer.topic);
-        let payload = publish.payload.into();
-        let message = self.message(publish, &receivers.topic, payload, answer.properties, now);
         self.tally.note(Occasion::EnrolmentAnswered);
-        broker.publish(&message, &receivers, source, &mut self.tally)
+        let relayed = Relayed {
+            receivers: only(mailbox, answer.topic),
+            payload: publish.payload.into(),
+            properties: answer.properties,
+        };
+        self.hand_on(publish, relayed, source, broker, now)
     }
 
-    /// What `publish` says, on another topic and with other properties.
-    fn message(
+    /// Sends on what `publish` is about.
+    fn hand_on(
         &mut self,
         publish: &Publish<'_>,
-        topic: &TopicName,
-        payload: Box<[u8]>,
-        properties: Box<[u8]>,
+        relayed: Relayed,
+        source: PublishSource,
+        broker: &Broker,
         now: Timestamp,
-    ) -> Arc<Message> {
+    ) -> Receipt {
         let connection = self.number;
-        let (publisher, sequence) = match &mut self.phase {
-            Phase::Active(active) => {
-                active.messages += 1;
-                (active.client_id.clone(), active.messages)
-            }
-            _ => (ClientId::new(""), 0),
+        let Phase::Active(active) = &mut self.phase else {
+            return Receipt::Unavailable;
         };
-        let expiry_s = publish.properties.message_expiry_s;
-        Arc::new(Message {
-            topic: topic.clone(),
+        let Relayed {
+            receivers,
             payload,
-            forwarded: properties,
+            properties,
+        } = relayed;
+        let topic = receivers.topic.clone();
+        let message = Arc::new(Message {
             qos: publish.qos.min(QoS::AtLeastOnce),
             retain: false,
-            publisher,
-            origin: Origin::Client,
-            hops: 0,
-            received_at: now,
-            expires_at: expiry_s.map(|seconds| now.plus_s(seconds)),
-            urgency: Urgency::default(),
-            id: MessageId {
-                connection,
-                sequence,
-            },
-            attempts: 0,
-        })
+            ..active.message(connection, publish, topic, payload, properties, now)
+        });
+        broker.publish(&message, &receivers, source, &mut self.tally)
     }
 }
 

@@ -15,7 +15,7 @@ use crate::counters::{DropReason, Limit, Occasion};
 use crate::enrolment::is_of_enrolment;
 use crate::login::Scope;
 use crate::mailbox::{Fenced, Handled, Settlement};
-use crate::message::{Message, MessageId, Origin, Urgency};
+use crate::message::{Message, MessageId, Origin, TopicName, Urgency};
 use crate::record::Record;
 use crate::session::Inbound;
 use crate::share_group::ShareGroup;
@@ -253,31 +253,16 @@ impl Connection {
         if !rights.allows(publish.qos, publish.retain) {
             return self.deny_publish(publish, topic);
         }
-        active.messages += 1;
         let mut forwarded = Vec::new();
         if !publish.properties.forwarded.is_empty() {
             forwarded.reserve_exact(publish.properties.forwarded.len());
             publish.properties.forwarded.write_to(&mut forwarded);
         }
-        let expiry_s = publish.properties.message_expiry_s;
-        let message = Arc::new(Message {
-            topic: receivers.topic.clone(),
-            payload: publish.payload.into(),
-            forwarded: forwarded.into_boxed_slice(),
-            qos: publish.qos,
-            retain: publish.retain,
-            publisher: active.client_id.clone(),
-            origin: Origin::Client,
-            hops: 0,
-            received_at: now,
-            expires_at: expiry_s.map(|seconds| now.plus_s(seconds)),
-            urgency: Urgency::default(),
-            id: MessageId {
-                connection,
-                sequence: active.messages,
-            },
-            attempts: 0,
-        });
+        let topic = receivers.topic.clone();
+        let forwarded = forwarded.into_boxed_slice();
+        let payload = publish.payload.into();
+        let message = active.message(connection, publish, topic, payload, forwarded, now);
+        let message = Arc::new(message);
         broker.publish(&message, &receivers, source, &mut self.tally)
     }
 
@@ -588,6 +573,41 @@ impl Connection {
         match &mut self.phase {
             Phase::Active(active) => Some(active),
             _ => None,
+        }
+    }
+}
+
+impl Active {
+    /// The next message of the connection with this number: what `publish` says, with this topic, payload and properties.
+    #[inline]
+    pub(super) fn message(
+        &mut self,
+        connection: u64,
+        publish: &Publish<'_>,
+        topic: TopicName,
+        payload: Box<[u8]>,
+        forwarded: Box<[u8]>,
+        now: Timestamp,
+    ) -> Message {
+        self.messages += 1;
+        let expiry_s = publish.properties.message_expiry_s;
+        Message {
+            topic,
+            payload,
+            forwarded,
+            qos: publish.qos,
+            retain: publish.retain,
+            publisher: self.client_id.clone(),
+            origin: Origin::Client,
+            hops: 0,
+            received_at: now,
+            expires_at: expiry_s.map(|seconds| now.plus_s(seconds)),
+            urgency: Urgency::default(),
+            id: MessageId {
+                connection,
+                sequence: self.messages,
+            },
+            attempts: 0,
         }
     }
 }
