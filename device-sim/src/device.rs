@@ -115,7 +115,7 @@ impl Device {
             meter: PowerMeter::new(plan.seed, index),
             next_sequence: 0,
             publisher: Publisher::new(plan.qos),
-            link: Link::new(plan.preset, plan.seed, index),
+            link: Link::new(plan.preset.clone(), plan.seed, index),
             stage: Stage::Down(connects_at),
             failures: 0,
             backoff: rng(plan.seed, index, Purpose::Reconnect),

@@ -13,7 +13,9 @@
 use crate::seed::{Purpose, rng};
 use rand::RngExt;
 use rand_pcg::Pcg32;
+use std::borrow::Cow;
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// TCP and IPv4 headers of a segment.
@@ -53,10 +55,10 @@ pub struct WakeUp {
 }
 
 /// A kind of link.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Preset {
     /// Its name on the command line.
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     /// Rate towards the device, bits per second; `None` is unlimited.
     pub down_bits_per_s: Option<u32>,
     /// Rate towards the network, bits per second; `None` is unlimited.
@@ -74,14 +76,15 @@ pub struct Preset {
     /// What an idle radio costs.
     pub wake_up: Option<WakeUp>,
     /// Where the figures come from.
-    pub sources: &'static str,
+    pub sources: Cow<'static, str>,
 }
 
 impl Preset {
     /// The preset called `name`.
     #[must_use]
-    pub fn named(name: &str) -> Option<&'static Self> {
-        PRESETS.iter().find(|preset| preset.name == name)
+    pub fn named(name: &str) -> Option<Arc<Self>> {
+        let preset = PRESETS.iter().find(|preset| preset.name == name)?;
+        Some(Arc::new(preset.clone()))
     }
 
     /// Time that a device needs at most, losses aside, to wake up and exchange this much with the broker.
@@ -109,9 +112,9 @@ impl Preset {
 }
 
 /// All presets, the ideal link last.
-pub const PRESETS: [Preset; 3] = [
+pub static PRESETS: [Preset; 3] = [
     Preset {
-        name: "nb-iot",
+        name: Cow::Borrowed("nb-iot"),
         down_bits_per_s: Some(20_000),
         up_bits_per_s: Some(25_000),
         round_trip: Duration::from_millis(840),
@@ -123,12 +126,14 @@ pub const PRESETS: [Preset; 3] = [
             idle_after: (Duration::from_secs(10), Duration::from_secs(20)),
             delay: (Duration::from_millis(1_500), Duration::from_secs(3)),
         }),
-        sources: "good coverage; sustained rates a tenth of the 170-250 kbit/s peaks (Anritsu); \
+        sources: Cow::Borrowed(
+            "good coverage; sustained rates a tenth of the 170-250 kbit/s peaks (Anritsu); \
                   837 ms measured (Ugwuanyi et al., Electronics 2021, 10(18) 2224); \
                   IP MTU at most 1600 (3GPP TS 36.323, 4.3.1)",
+        ),
     },
     Preset {
-        name: "lte-m",
+        name: Cow::Borrowed("lte-m"),
         down_bits_per_s: Some(300_000),
         up_bits_per_s: Some(375_000),
         round_trip: Duration::from_millis(100),
@@ -137,11 +142,13 @@ pub const PRESETS: [Preset; 3] = [
         duplex: Duplex::Full,
         mtu_bytes: 1_428,
         wake_up: None,
-        sources: "about 375 kbit/s (Pycom documentation); latency 50-100 ms, at most 1 Mbit/s \
+        sources: Cow::Borrowed(
+            "about 375 kbit/s (Pycom documentation); latency 50-100 ms, at most 1 Mbit/s \
                   (Arduino documentation; AWS LPWAN whitepaper)",
+        ),
     },
     Preset {
-        name: "none",
+        name: Cow::Borrowed("none"),
         down_bits_per_s: None,
         up_bits_per_s: None,
         round_trip: Duration::ZERO,
@@ -150,14 +157,14 @@ pub const PRESETS: [Preset; 3] = [
         duplex: Duplex::Full,
         mtu_bytes: 1_500,
         wake_up: None,
-        sources: "no link: bytes go straight to the socket",
+        sources: Cow::Borrowed("no link: bytes go straight to the socket"),
     },
 ];
 
 /// One device's link, with what is on its way.
 #[derive(Debug)]
 pub struct Link {
-    preset: &'static Preset,
+    preset: Arc<Preset>,
     /// Up and down.
     pipes: [Pipe; 2],
     /// Inactivity after which this device's radio sleeps.
@@ -187,7 +194,7 @@ struct Segment {
 impl Link {
     /// The link of device `index` in the run with `seed`.
     #[must_use]
-    pub fn new(preset: &'static Preset, seed: u64, index: u32) -> Self {
+    pub fn new(preset: Arc<Preset>, seed: u64, index: u32) -> Self {
         let mut up = Pipe::new(rng(seed, index, Purpose::Uplink));
         let idle_after = preset.wake_up.map_or(Duration::MAX, |wake_up| {
             between(&mut up.rng, wake_up.idle_after)
@@ -278,7 +285,7 @@ impl Link {
         let waited = (0..losses)
             .map(|retry| (timeout * 2_u32.pow(retry)).min(RETRANSMISSION_MAX))
             .sum::<Duration>();
-        let preset = self.preset;
+        let preset = &self.preset;
         let pipe = &mut self.pipes[direction as usize];
         pipe.wire_bytes += wire_bytes as u64 * u64::from(transmissions);
         let arrives_at = sent_at + waited + one_way(preset, &mut pipe.rng);
@@ -360,9 +367,9 @@ mod tests {
         let lossless = Preset {
             loss: 0.0,
             wake_up: None,
-            ..*nb_iot()
+            ..(*nb_iot()).clone()
         };
-        let mut link = Link::new(Box::leak(Box::new(lossless)), 1, 0);
+        let mut link = Link::new(Arc::new(lossless.clone()), 1, 0);
         let payload_bytes = 100_000;
         link.push(Direction::Up, Duration::ZERO, &vec![0; payload_bytes]);
         let arrived_at = drain(&mut link, Direction::Up, payload_bytes);
@@ -379,9 +386,9 @@ mod tests {
             let lossless = Preset {
                 loss: 0.0,
                 wake_up: None,
-                ..*preset
+                ..preset.clone()
             };
-            let mut link = Link::new(Box::leak(Box::new(lossless)), 1, 0);
+            let mut link = Link::new(Arc::new(lossless.clone()), 1, 0);
             let mut now = Duration::ZERO;
             let mut sum = Duration::ZERO;
             for _ in 0..2_000 {
@@ -402,13 +409,13 @@ mod tests {
         let lossy = Preset {
             loss: 1.0,
             wake_up: None,
-            ..*nb_iot()
+            ..(*nb_iot()).clone()
         };
-        let mut link = Link::new(Box::leak(Box::new(lossy)), 1, 0);
+        let mut link = Link::new(Arc::new(lossy.clone()), 1, 0);
         let first = link.carry(Direction::Up, Duration::ZERO, 0);
         let timeout = lossy.retransmission_timeout();
         assert!(first > timeout * 7, "{first:?}");
-        link.preset = Box::leak(Box::new(Preset { loss: 0.0, ..lossy }));
+        link.preset = Arc::new(Preset { loss: 0.0, ..lossy });
         assert_eq!(link.carry(Direction::Up, Duration::ZERO, 0), first);
     }
 
@@ -426,10 +433,10 @@ mod tests {
     #[test]
     fn an_idle_radio_wakes_up_first() {
         let mut link = Link::new(
-            &Preset {
+            Arc::new(Preset {
                 loss: 0.0,
-                ..PRESETS[0]
-            },
+                ..PRESETS[0].clone()
+            }),
             1,
             0,
         );
@@ -449,15 +456,14 @@ mod tests {
             loss: 0.0,
             wake_up: None,
             round_trip_jitter: Duration::ZERO,
-            ..*nb_iot()
+            ..(*nb_iot()).clone()
         };
-        let still: &'static Preset = Box::leak(Box::new(still));
-        let full: &'static Preset = Box::leak(Box::new(Preset {
+        let full = Preset {
             duplex: Duplex::Full,
-            ..*still
-        }));
+            ..still.clone()
+        };
         let down_after_up = |preset| {
-            let mut link = Link::new(preset, 1, 0);
+            let mut link = Link::new(Arc::new(preset), 1, 0);
             link.carry(Direction::Up, Duration::ZERO, 1_000);
             link.carry(Direction::Down, Duration::ZERO, 0)
         };
@@ -512,8 +518,8 @@ mod tests {
         assert_eq!(drain(&mut link, Direction::Up, 5_000), now);
     }
 
-    fn nb_iot() -> &'static Preset {
-        &PRESETS[0]
+    fn nb_iot() -> Arc<Preset> {
+        Preset::named("nb-iot").unwrap()
     }
 
     /// Takes everything out and returns when the last byte arrived.

@@ -10,6 +10,7 @@ use motemq_sim::{ClientKind, Endpoint, Plan, Report, SimError, TlsFiles};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 const EXIT_VIOLATION: u8 = 99;
@@ -55,7 +56,7 @@ struct RunArguments {
     devices: u32,
     /// What lies between the devices and the network; see `motemq-sim links`.
     #[arg(long, default_value = "none", value_name = "PRESET", value_parser = preset)]
-    link: &'static Preset,
+    link: Arc<Preset>,
     /// What the devices measure.
     #[arg(long, default_value = "power-meter")]
     profile: Profile,
@@ -218,8 +219,8 @@ fn rate_text(bits_per_s: Option<u32>) -> String {
     }
 }
 
-fn preset(name: &str) -> Result<&'static Preset, String> {
-    let names = || PRESETS.map(|preset| preset.name).join(", ");
+fn preset(name: &str) -> Result<Arc<Preset>, String> {
+    let names = || PRESETS.each_ref().map(|preset| &*preset.name).join(", ");
     Preset::named(name).ok_or_else(|| format!("known links are {}", names()))
 }
 

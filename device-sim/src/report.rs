@@ -27,7 +27,7 @@ pub struct Report {
     /// The broker's address.
     pub broker: String,
     /// The link's preset.
-    pub link: &'static str,
+    pub link: String,
     /// What devices measure.
     pub profile: &'static str,
     /// The devices' client stack.
@@ -132,7 +132,7 @@ impl Report {
             run: plan.run.clone(),
             seed: plan.seed,
             broker: plan.endpoint.to_string(),
-            link: plan.preset.name,
+            link: plan.preset.name.to_string(),
             profile: "power-meter",
             client: match plan.client {
                 ClientKind::Simulated => "simulated",

@@ -54,7 +54,7 @@ pub struct Plan {
     /// How many devices.
     pub devices: u32,
     /// What is between them and the network.
-    pub preset: &'static Preset,
+    pub preset: Arc<Preset>,
     /// Mean time between two readings of a device.
     pub every: Duration,
     /// How long all devices publish, after the last one has connected.
