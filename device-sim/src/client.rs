@@ -1,7 +1,7 @@
 //! A plain MQTT connection without a link, for the verifier and for tidying up.
 
-use crate::run::World;
 use crate::wire::{self, Packet, Reader, Session, WireError};
+use crate::world::World;
 use std::io;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -25,8 +25,8 @@ pub enum ClientError {
     #[error("the broker refused the connection: {}", refusal(*.0))]
     Refused(u8),
     /// The subscription was refused.
-    #[error("the broker refused the verifier's subscription: allow it to subscribe to sim/#")]
-    Unsubscribed,
+    #[error("the broker refused the verifier's subscription: allow it to subscribe to {0}")]
+    Unsubscribed(String),
     /// The stream is not MQTT.
     #[error("the broker sent bytes that are not MQTT 3.1.1: {0}")]
     Wire(#[from] WireError),

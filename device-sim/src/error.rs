@@ -30,6 +30,9 @@ pub enum SimError {
     /// Options that do not go together.
     #[error("{0}")]
     Options(&'static str),
+    /// Parts of a plan that do not go together.
+    #[error("{0}")]
+    Plan(String),
     /// The process may not open as many sockets as there are devices.
     #[error(
         "{devices} devices need {needed} open files, the limit is {limit}: run `ulimit -n {needed}` first"

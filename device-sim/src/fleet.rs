@@ -4,7 +4,7 @@
 //! which polls just the devices that are on the list or due. A device thus costs no task and no timer.
 
 use crate::device::Device;
-use crate::run::{Phase, World};
+use crate::world::{Stage, World};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::future::Future;
@@ -53,15 +53,16 @@ impl Worker {
     /// The devices with these indexes.
     pub(crate) fn new(world: Arc<World>, indexes: impl Iterator<Item = u32>) -> Self {
         let ready = Arc::new(Ready::default());
-        let slot = |(position, index)| {
+        let slot = |(position, device)| {
             let ready = ready.clone();
             Slot {
-                device: Device::new(&world, index),
+                device,
                 deadline: None,
                 waker: Waker::from(Arc::new(DeviceWaker { position, ready })),
             }
         };
-        let slots: Vec<Slot> = indexes.enumerate().map(slot).collect();
+        let devices = indexes.filter_map(|index| Device::new(&world, index));
+        let slots: Vec<Slot> = devices.enumerate().map(slot).collect();
         ready.lock().positions.extend(0..slots.len());
         Self {
             slots,
@@ -139,7 +140,7 @@ impl Future for Worker {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         let worker = &mut *self;
         let positions = worker.ready.take(context.waker());
-        if worker.world.phase() == Phase::Finished {
+        if worker.world.stage() == Stage::Finished {
             worker.finish();
             return Poll::Ready(());
         }

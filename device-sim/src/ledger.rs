@@ -5,17 +5,18 @@
 //!
 //! Does not know: connections, packets, the clock.
 
-use crate::wire::Label;
+use crate::label::Label;
 use hdrhistogram::Histogram;
 use std::time::Duration;
 
 /// Readings taken this much later than intended count as late.
 const LATE: Duration = Duration::from_millis(50);
 
-/// The books of one run.
+/// The books of one cohort.
 #[derive(Debug)]
 pub struct Ledger {
     qos: u8,
+    first: u32,
     devices: Vec<Record>,
     counts: Counts,
     first_violation: Option<String>,
@@ -44,10 +45,24 @@ pub struct Counts {
     pub duplicated: u64,
     /// First deliveries after that of a later message of the same device.
     pub reordered: u64,
-    /// Deliveries that are not this run's messages.
+    /// Deliveries that are not this cohort's messages.
     pub foreign: u64,
     /// Readings that the simulator took late.
     pub late: u64,
+}
+
+impl std::ops::AddAssign for Counts {
+    fn add_assign(&mut self, other: Self) {
+        self.published += other.published;
+        self.overflowed += other.overflowed;
+        self.acknowledged += other.acknowledged;
+        self.delivered += other.delivered;
+        self.lost += other.lost;
+        self.duplicated += other.duplicated;
+        self.reordered += other.reordered;
+        self.foreign += other.foreign;
+        self.late += other.late;
+    }
 }
 
 #[derive(Debug, Default)]
@@ -64,11 +79,12 @@ struct SequenceSet {
 }
 
 impl Ledger {
-    /// Empty books for a fleet that sends at this QoS.
+    /// Empty books for `devices` devices from number `first` on that send at this QoS.
     #[must_use]
-    pub fn new(qos: u8, devices: u32) -> Self {
+    pub fn new(qos: u8, first: u32, devices: u32) -> Self {
         Self {
             qos,
+            first,
             devices: (0..devices).map(|_| Record::default()).collect(),
             counts: Counts::default(),
             first_violation: None,
@@ -92,23 +108,28 @@ impl Ledger {
 
     /// The broker acknowledged a message.
     pub fn record_acknowledged(&mut self, label: &Label, now: Duration) {
-        let Some(record) = self.devices.get_mut(label.device as usize) else {
+        let Some(record) = self.record_mut(label) else {
             return;
         };
         if !record.acknowledged.insert(label.sequence) {
             return;
         }
+        let is_lost = !record.delivered.contains(label.sequence);
         self.counts.acknowledged += 1;
-        self.counts.lost += u64::from(!record.delivered.contains(label.sequence));
+        self.counts.lost += u64::from(is_lost);
         let latency = now.saturating_sub(label.intended_at);
         self.ack_latency.saturating_record(micros(latency));
     }
 
     /// A message reached the verifier; `None` when it carries no label.
     pub fn record_delivered(&mut self, label: Option<&Label>, now: Duration) {
-        let known =
-            label.and_then(|label| Some((label, self.devices.get_mut(label.device as usize)?)));
-        let Some((label, record)) = known else {
+        let place = |label: &Label| label.device.checked_sub(self.first);
+        let known = label.and_then(|label| Some((label, place(label)?)));
+        let record = known.and_then(|(label, place)| {
+            let record = self.devices.get_mut(place as usize)?;
+            Some((label, record))
+        });
+        let Some((label, record)) = record else {
             self.counts.foreign += 1;
             return;
         };
@@ -129,6 +150,11 @@ impl Ledger {
         } else {
             record.newest_delivered = Some(label.sequence);
         }
+    }
+
+    fn record_mut(&mut self, label: &Label) -> Option<&mut Record> {
+        let place = label.device.checked_sub(self.first)?;
+        self.devices.get_mut(place as usize)
     }
 
     /// The counts so far.
@@ -177,7 +203,7 @@ impl Ledger {
     }
 
     fn first_lost(&self) -> String {
-        for (device, record) in self.devices.iter().enumerate() {
+        for (device, record) in (self.first..).zip(&self.devices) {
             let lost = record.acknowledged.first_not_in(&record.delivered);
             if let Some(sequence) = lost {
                 return format!(", the first device {device:06} message {sequence}");
@@ -225,12 +251,12 @@ fn micros(duration: Duration) -> u64 {
     duration.as_micros().try_into().unwrap_or(u64::MAX)
 }
 
-/// Microseconds up to an hour, to three digits.
+/// Microseconds up to an hour, to three digits; grows with what it holds.
 #[expect(
     clippy::expect_used,
     reason = "1 < 2 * 1 <= an hour, and 3 digits of at most 5"
 )]
-fn histogram() -> Histogram<u64> {
+pub(crate) fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, 3_600_000_000, 3).expect("the bounds are constants")
 }
 
@@ -336,7 +362,7 @@ mod tests {
     }
 
     fn ledger(qos: u8, published: u64) -> Ledger {
-        let mut ledger = Ledger::new(qos, 2);
+        let mut ledger = Ledger::new(qos, 0, 2);
         for _ in 0..published {
             ledger.record_published(Duration::ZERO);
         }

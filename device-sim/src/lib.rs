@@ -11,25 +11,36 @@
 
 mod client;
 mod clock;
+pub mod command;
+mod connection;
 mod device;
 mod endpoint;
 mod error;
 mod fleet;
+mod label;
 mod ledger;
 pub mod link;
+pub mod plan;
 pub mod profile;
 mod publisher;
 mod real_client;
 mod report;
 mod run;
 mod seed;
+pub mod text;
+pub mod threshold;
 mod tls;
+pub mod topic;
 mod verify;
 pub mod wire;
+mod world;
 
-pub use endpoint::{Endpoint, EndpointError};
+pub use client::ClientError;
+pub use endpoint::{Endpoint, EndpointError, Transport};
 pub use error::SimError;
+pub use label::Label;
 pub use ledger::{Counts, Ledger};
+pub use plan::Plan;
 pub use report::{Latency, Report, SCHEMA_VERSION};
-pub use run::{ClientKind, Plan, run};
+pub use run::run;
 pub use tls::TlsFiles;

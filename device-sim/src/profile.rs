@@ -5,9 +5,13 @@
 //!
 //! The same seed gives the same readings at the same times; real time plays no part.
 
+use crate::label::Label;
 use crate::seed::{Purpose, rng};
 use rand::RngExt;
 use rand_pcg::Pcg32;
+use std::borrow::Cow;
+use std::io::Write;
+use std::sync::Arc;
 use std::time::Duration;
 
 const DAY_START_H: f64 = 6.0;
@@ -15,6 +19,80 @@ const DAY_START_H: f64 = 6.0;
 const NOISE_MEMORY: f32 = 0.9;
 /// How far a reading deviates anew, in parts of the load.
 const NOISE_STEP: f32 = 0.12;
+
+/// What devices of one kind have in common.
+#[derive(Clone, Debug)]
+pub struct Profile {
+    /// Its name on the command line.
+    pub name: Cow<'static, str>,
+    /// The last level of the topic.
+    pub measure: Cow<'static, str>,
+    /// Mean time between two readings, unless said otherwise.
+    pub every: Duration,
+    /// QoS of the readings, unless said otherwise.
+    pub qos: u8,
+}
+
+impl Profile {
+    /// The profile called `name`.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Arc<Self>> {
+        (name == "power-meter").then(|| {
+            Arc::new(Self {
+                name: "power-meter".into(),
+                measure: "power".into(),
+                every: Duration::from_secs(10),
+                qos: 1,
+            })
+        })
+    }
+
+    /// Appends the payload of a message.
+    pub fn encode(&self, label: &Label, reading: &Reading, payload: &mut Vec<u8>) {
+        let micros: u64 = label.intended_at.as_micros().try_into().unwrap_or(u64::MAX);
+        let (volts, tenths) = (reading.voltage_dv / 10, reading.voltage_dv % 10);
+        // Writing into a Vec cannot fail.
+        let _ = write!(
+            payload,
+            r#"{{"d":{},"n":{},"t":{micros},"w":{},"v":{volts}.{tenths},"e":{}}}"#,
+            label.device, label.sequence, reading.power_w, reading.energy_wh
+        );
+    }
+}
+
+/// Who sent a payload, and which of its messages it is; `None` when it is not one of ours.
+#[must_use]
+pub fn label(payload: &[u8]) -> Option<Label> {
+    #[derive(serde::Deserialize)]
+    struct Fields {
+        d: u32,
+        n: u32,
+        t: u64,
+    }
+    let fields: Fields = serde_json::from_slice(payload).ok()?;
+    Some(Label {
+        device: fields.d,
+        sequence: fields.n,
+        intended_at: Duration::from_micros(fields.t),
+    })
+}
+
+/// A device's part of its profile.
+#[derive(Debug)]
+pub struct Sensor(PowerMeter);
+
+impl Sensor {
+    /// That of device `index` in the run with `seed`.
+    #[must_use]
+    pub fn new(_profile: &Profile, seed: u64, index: u32) -> Self {
+        Self(PowerMeter::new(seed, index))
+    }
+
+    /// Measures at `at`, which never goes back.
+    pub fn read(&mut self, _profile: &Profile, at: Duration) -> Reading {
+        self.0.read(at)
+    }
+}
 
 /// What one message says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,23 +159,25 @@ fn daily_load_w(at: Duration) -> f64 {
     180.0 + peak(7.5, 1.5, 420.0) + peak(12.5, 2.0, 160.0) + peak(19.0, 2.5, 650.0)
 }
 
-/// When a device takes its readings: at `every`, give or take 30 %, from a random moment on.
+/// When a device takes its readings: at `every`, give or take `jitter` of it, from a random moment on.
 #[derive(Debug)]
 pub struct Schedule {
     rng: Pcg32,
     every: Duration,
+    jitter: f64,
     next_at: Duration,
 }
 
 impl Schedule {
     /// The schedule of device `index`, with its first reading within `every` after `ready_at`.
     #[must_use]
-    pub fn new(seed: u64, index: u32, every: Duration, ready_at: Duration) -> Self {
+    pub fn new(seed: u64, index: u32, every: Duration, jitter: f64, ready_at: Duration) -> Self {
         let mut rng = rng(seed, index, Purpose::Schedule);
         let next_at = ready_at + every.mul_f64(rng.random());
         Self {
             rng,
             every,
+            jitter,
             next_at,
         }
     }
@@ -110,7 +190,8 @@ impl Schedule {
 
     /// Goes on to the reading after that one.
     pub fn advance(&mut self) {
-        self.next_at += self.every.mul_f64(self.rng.random_range(0.7..1.3));
+        let deviation = self.jitter * (2.0 * self.rng.random::<f64>() - 1.0);
+        self.next_at += self.every.mul_f64(1.0 + deviation);
     }
 }
 
@@ -122,7 +203,8 @@ mod tests {
     fn one_seed_gives_one_series() {
         let series = |seed, index| {
             let mut meter = PowerMeter::new(seed, index);
-            let mut schedule = Schedule::new(seed, index, Duration::from_secs(10), Duration::ZERO);
+            let mut schedule =
+                Schedule::new(seed, index, Duration::from_secs(10), 0.3, Duration::ZERO);
             let mut step = || {
                 let at = schedule.next_at();
                 schedule.advance();
@@ -157,11 +239,11 @@ mod tests {
     fn devices_start_unsynchronised_and_keep_their_mean_period() {
         let every = Duration::from_secs(10);
         let mut firsts: Vec<Duration> = (0..1_000)
-            .map(|index| Schedule::new(42, index, every, Duration::ZERO).next_at())
+            .map(|index| Schedule::new(42, index, every, 0.3, Duration::ZERO).next_at())
             .collect();
         firsts.sort();
         assert!(firsts[100] < Duration::from_secs(2) && firsts[900] > Duration::from_secs(8));
-        let mut schedule = Schedule::new(42, 0, every, Duration::ZERO);
+        let mut schedule = Schedule::new(42, 0, every, 0.3, Duration::ZERO);
         for _ in 0..1_000 {
             let before = schedule.next_at();
             schedule.advance();

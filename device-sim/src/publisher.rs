@@ -7,7 +7,8 @@
 //!
 //! Does not know: sockets, links, the clock.
 
-use crate::wire::{self, Label, Packet, Template, WireError};
+use crate::label::Label;
+use crate::wire::{self, Packet, Template, WireError};
 use std::collections::VecDeque;
 
 /// A constrained device's send window.
@@ -160,7 +161,6 @@ impl Publisher {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::profile::Reading;
     use std::time::Duration;
 
     #[test]
@@ -222,7 +222,7 @@ mod tests {
     }
 
     fn publisher_with(qos: u8, messages: usize) -> (Publisher, Template) {
-        let template = Template::new("0123abcd", qos).unwrap();
+        let template = Template::new("0123abcd", "c", "sim/{run}/{index}".parse().unwrap(), qos);
         let mut publisher = Publisher::new(qos);
         for sequence in 0..messages {
             let sequence = u32::try_from(sequence).unwrap();
@@ -237,12 +237,7 @@ mod tests {
             sequence,
             intended_at: Duration::ZERO,
         };
-        let reading = Reading {
-            power_w: 1,
-            voltage_dv: 2_300,
-            energy_wh: 1,
-        };
-        publisher.offer(label, template.fill(&label, &reading))
+        publisher.offer(label, template.fill(0, "id", b"{}").unwrap())
     }
 
     fn transmit(publisher: &mut Publisher, template: &Template) -> Vec<u8> {

@@ -3,9 +3,10 @@
 //! rumqttc numbers messages itself. Its event for an outgoing publish names the packet id, in the order in
 //! which messages were handed over; a repetition names an id that is taken already.
 
-use crate::profile::{PowerMeter, Schedule};
-use crate::run::{Phase, World};
-use crate::wire::{self, Label};
+use crate::label::Label;
+use crate::profile::{Schedule, Sensor};
+use crate::wire;
+use crate::world::{Stage, Troop, World};
 use rumqttc::{AsyncClient, Event, EventLoop, MqttOptions, Outgoing, Packet, QoS};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -27,12 +28,16 @@ struct Pending {
 
 /// Runs one device to the end of the run.
 pub(crate) async fn run(world: Arc<World>, index: u32) {
-    let plan = &world.plan;
-    let connects_at = plan.connects_at(index);
+    let Some(troop) = world.troop(index) else {
+        return;
+    };
+    let cohort = &troop.cohort;
+    let connects_at = cohort.connects_at(index);
     tokio::time::sleep_until(world.clock.instant(connects_at)).await;
-    let (client, mut events) = AsyncClient::new(options(&world, index), REQUESTS_MAX);
-    let mut schedule = Schedule::new(plan.seed, index, plan.every, connects_at);
-    let mut meter = PowerMeter::new(plan.seed, index);
+    let (client, mut events) = AsyncClient::new(options(&world, troop, index), REQUESTS_MAX);
+    let seed = world.plan.seed;
+    let mut schedule = Schedule::new(seed, index, cohort.every, cohort.jitter, connects_at);
+    let mut sensor = Sensor::new(&cohort.profile, seed, index);
     let mut pending = Pending::default();
     let mut sequence = 0;
     let mut is_up = false;
@@ -49,18 +54,18 @@ pub(crate) async fn run(world: Arc<World>, index: u32) {
                     schedule.advance();
                     let label = Label { device: index, sequence, intended_at };
                     sequence += 1;
-                    publish(&world, &client, &mut pending, &mut meter, label);
+                    publish(&world, troop, &client, &mut pending, &mut sensor, label);
                 }
-                () = sleep(GLANCE) => if world.phase() == Phase::Finished {
+                () = sleep(GLANCE) => if world.stage() == Stage::Finished {
                     break 'run;
                 }
             }
         };
         match polled {
-            Ok(event) => handle(&world, &mut pending, &mut is_up, &event),
+            Ok(event) => handle(&world, troop, &mut pending, &mut is_up, &event),
             Err(_) => {
-                world.tally.record_failure(None);
-                set_up(&world, &mut is_up, false);
+                troop.tally.record_failure(None);
+                set_up(troop, &mut is_up, false);
                 sleep(RETRY).await;
             }
         }
@@ -68,15 +73,15 @@ pub(crate) async fn run(world: Arc<World>, index: u32) {
     leave(&client, &mut events).await;
 }
 
-fn options(world: &World, index: u32) -> MqttOptions {
-    let plan = &world.plan;
+fn options(world: &World, troop: &Troop, index: u32) -> MqttOptions {
+    let (plan, cohort) = (&world.plan, &troop.cohort);
     let mut options = MqttOptions::new(
         plan.client_id(index),
         world.address.ip().to_string(),
         world.address.port(),
     );
-    options.set_keep_alive(Duration::from_secs(plan.keep_alive_s().into()));
-    options.set_clean_session(plan.session() == wire::Session::Clean);
+    options.set_keep_alive(Duration::from_secs(cohort.keep_alive_s.into()));
+    options.set_clean_session(cohort.session == wire::Session::Clean);
     if let Some(login) = &plan.login {
         options.set_credentials(&login.username, &login.password);
     }
@@ -85,31 +90,34 @@ fn options(world: &World, index: u32) -> MqttOptions {
 
 fn publish(
     world: &World,
+    troop: &Troop,
     client: &AsyncClient,
     pending: &mut Pending,
-    meter: &mut PowerMeter,
+    sensor: &mut Sensor,
     label: Label,
 ) {
-    let qos = match world.plan.qos {
+    let cohort = &troop.cohort;
+    let qos = match cohort.qos {
         0 => QoS::AtMostOnce,
         1 => QoS::AtLeastOnce,
         _ => QoS::ExactlyOnce,
     };
-    let payload = world
-        .template
-        .payload(&label, &meter.read(label.intended_at));
-    let topic = wire::topic(&world.plan.run, label.device);
+    let mut payload = Vec::new();
+    let reading = sensor.read(&cohort.profile, label.intended_at);
+    cohort.profile.encode(&label, &reading, &mut payload);
+    let client_id = world.plan.client_id(label.device);
+    let topic = troop.template.topic(label.device, &client_id);
     let accepted = client.try_publish(topic, qos, false, payload).is_ok();
-    let mut ledger = world.ledger();
+    let mut ledger = troop.ledger();
     ledger.record_published(world.clock.now().saturating_sub(label.intended_at));
     if !accepted {
         ledger.record_overflowed();
-    } else if world.plan.qos > 0 {
+    } else if cohort.qos > 0 {
         pending.handed_over.push_back(label);
     }
 }
 
-fn handle(world: &World, pending: &mut Pending, is_up: &mut bool, event: &Event) {
+fn handle(world: &World, troop: &Troop, pending: &mut Pending, is_up: &mut bool, event: &Event) {
     match event {
         Event::Outgoing(Outgoing::Publish(id))
             if *id > 0 && !pending.in_flight.contains_key(id) =>
@@ -119,26 +127,28 @@ fn handle(world: &World, pending: &mut Pending, is_up: &mut bool, event: &Event)
             }
         }
         Event::Incoming(Packet::ConnAck(_)) => {
-            world.tally.connects.fetch_add(1, Ordering::Relaxed);
-            set_up(world, is_up, true);
+            troop.tally.connects.fetch_add(1, Ordering::Relaxed);
+            set_up(troop, is_up, true);
         }
-        Event::Incoming(Packet::PubAck(ack)) => acknowledge(world, pending, ack.pkid),
-        Event::Incoming(Packet::PubComp(complete)) => acknowledge(world, pending, complete.pkid),
+        Event::Incoming(Packet::PubAck(ack)) => acknowledge(world, troop, pending, ack.pkid),
+        Event::Incoming(Packet::PubComp(complete)) => {
+            acknowledge(world, troop, pending, complete.pkid)
+        }
         _ => {}
     }
 }
 
-fn acknowledge(world: &World, pending: &mut Pending, id: u16) {
+fn acknowledge(world: &World, troop: &Troop, pending: &mut Pending, id: u16) {
     if let Some(label) = pending.in_flight.remove(&id) {
         let now = world.clock.now();
-        world.ledger().record_acknowledged(&label, now);
+        troop.ledger().record_acknowledged(&label, now);
     }
 }
 
-fn set_up(world: &World, is_up: &mut bool, up: bool) {
+fn set_up(troop: &Troop, is_up: &mut bool, up: bool) {
     match (*is_up, up) {
-        (false, true) => world.tally.up.fetch_add(1, Ordering::Relaxed),
-        (true, false) => world.tally.up.fetch_sub(1, Ordering::Relaxed),
+        (false, true) => troop.tally.up.fetch_add(1, Ordering::Relaxed),
+        (true, false) => troop.tally.up.fetch_sub(1, Ordering::Relaxed),
         _ => 0,
     };
     *is_up = up;

@@ -2,12 +2,13 @@
 //!
 //! The JSON's fields are stable: they may be added to, and [`SCHEMA_VERSION`] grows when one changes.
 
-use crate::ledger::Counts;
-use crate::run::{ClientKind, World};
+use crate::ledger::{Counts, histogram};
+use crate::plan::{ClientKind, Cohort};
+use crate::world::{Tally, World};
 use hdrhistogram::Histogram;
 use serde::Serialize;
 use std::fmt;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// The version of the JSON report.
@@ -29,9 +30,9 @@ pub struct Report {
     /// The link's preset.
     pub link: String,
     /// What devices measure.
-    pub profile: &'static str,
+    pub profile: String,
     /// The devices' client stack.
-    pub client: &'static str,
+    pub client: String,
     /// 0, 1 or 2.
     pub qos: u8,
     /// How many devices there were.
@@ -43,7 +44,7 @@ pub struct Report {
     /// How long the run took, from the first connection to the last delivery.
     pub took_s: f64,
     /// Devices connected at the end.
-    pub connected: u32,
+    pub connected: u64,
     /// Connections after a device's first.
     pub reconnects: u64,
     /// Connections that failed or broke.
@@ -123,51 +124,81 @@ impl Latency {
 
 impl Report {
     pub(crate) fn new(world: &World, took: Duration) -> Self {
-        let ledger = world.ledger();
-        let (plan, tally, counts) = (&world.plan, &world.tally, ledger.counts());
-        let connects = tally.connects.load(Ordering::Relaxed);
+        let (plan, counts) = (&world.plan, world.counts());
+        let [mut ack, mut delivery, mut lag] = [(); 3].map(|()| histogram());
+        let mut violations = Vec::new();
+        for troop in &world.troops {
+            let ledger = troop.ledger();
+            for (sum, part) in [
+                (&mut ack, &ledger.ack_latency),
+                (&mut delivery, &ledger.delivery_latency),
+                (&mut lag, &ledger.generator_lag),
+            ] {
+                // The same bounds everywhere: nothing is left out.
+                let _ = sum.add(part);
+            }
+            violations.extend(ledger.violations());
+        }
+        let cohorts = plan.cohorts.iter();
+        let qos = cohorts.clone().map(|cohort| cohort.qos).max().unwrap_or(0);
+        let every = cohorts
+            .clone()
+            .map(|cohort| cohort.every)
+            .min()
+            .unwrap_or_default();
+        let names = |name: fn(&Cohort) -> &str| {
+            let mut names: Vec<&str> = cohorts.clone().map(name).collect();
+            names.dedup();
+            names.join(", ")
+        };
+        let sum = |figure: fn(&Tally) -> &AtomicU64| {
+            world.sum(|tally| figure(tally).load(Ordering::Relaxed))
+        };
+        let connects = sum(|tally| &tally.connects);
+        let refusals = world.troops.iter();
+        let refusals = refusals.map(|troop| troop.tally.refusal.load(Ordering::Relaxed));
         Self {
             schema: SCHEMA_VERSION,
             version: env!("CARGO_PKG_VERSION"),
             run: plan.run.clone(),
             seed: plan.seed,
             broker: plan.endpoint.to_string(),
-            link: plan.preset.name.to_string(),
-            profile: "power-meter",
-            client: match plan.client {
+            link: names(|cohort| &cohort.preset.name),
+            profile: names(|cohort| &cohort.profile.name),
+            client: names(|cohort| match cohort.client {
                 ClientKind::Simulated => "simulated",
                 ClientKind::Rumqttc => "rumqttc",
-            },
-            qos: plan.qos,
-            devices: plan.devices,
-            every_s: plan.every.as_secs_f64(),
+            }),
+            qos,
+            devices: plan.devices(),
+            every_s: every.as_secs_f64(),
             duration_s: plan.duration.as_secs_f64(),
             took_s: took.as_secs_f64(),
-            connected: tally.up.load(Ordering::Relaxed),
-            reconnects: connects.saturating_sub(plan.devices.into()),
-            connection_failures: tally.failures.load(Ordering::Relaxed),
-            connack_refusal: tally.refusal.load(Ordering::Relaxed),
+            connected: world.sum(|tally| tally.up.load(Ordering::Relaxed).into()),
+            reconnects: connects.saturating_sub(plan.devices().into()),
+            connection_failures: sum(|tally| &tally.failures),
+            connack_refusal: refusals.max().unwrap_or(0),
             published: counts.published,
             overflowed: counts.overflowed,
             acknowledged: counts.acknowledged,
             delivered: counts.delivered,
             lost: counts.lost,
-            unfinished: unfinished(&counts, plan.qos),
+            unfinished: unfinished(&counts, qos),
             duplicated: counts.duplicated,
             reordered: counts.reordered,
             foreign: counts.foreign,
-            ack_latency: Latency::of(&ledger.ack_latency),
-            delivery_latency: Latency::of(&ledger.delivery_latency),
-            generator_lag: Latency::of(&ledger.generator_lag),
+            ack_latency: Latency::of(&ack),
+            delivery_latency: Latency::of(&delivery),
+            generator_lag: Latency::of(&lag),
             valid: counts.late * 20 <= counts.published,
-            up_bytes: tally.up_bytes.load(Ordering::Relaxed),
-            down_bytes: tally.down_bytes.load(Ordering::Relaxed),
-            tls_full: tally.tls_full.load(Ordering::Relaxed),
-            tls_resumed: tally.tls_resumed.load(Ordering::Relaxed),
-            verifier_reconnects: tally.verifier_reconnects.load(Ordering::Relaxed),
-            verifier_sessions_lost: tally.verifier_sessions_lost.load(Ordering::Relaxed),
-            uncleaned: tally.uncleaned.load(Ordering::Relaxed),
-            violations: ledger.violations(),
+            up_bytes: sum(|tally| &tally.up_bytes),
+            down_bytes: sum(|tally| &tally.down_bytes),
+            tls_full: sum(|tally| &tally.tls_full),
+            tls_resumed: sum(|tally| &tally.tls_resumed),
+            verifier_reconnects: world.verifier.reconnects.load(Ordering::Relaxed),
+            verifier_sessions_lost: world.verifier.sessions_lost.load(Ordering::Relaxed),
+            uncleaned: world.verifier.uncleaned.load(Ordering::Relaxed),
+            violations,
         }
     }
 

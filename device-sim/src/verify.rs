@@ -4,9 +4,10 @@
 //! keeps runs apart, and the session is removed at the end. Acknowledgements follow what has been recorded.
 
 use crate::client::{Client, ClientError, forget_session};
-use crate::run::World;
+use crate::profile;
 use crate::wire::{self, Packet, Session, WireError};
-use std::collections::HashSet;
+use crate::world::{Troop, World};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -44,7 +45,7 @@ impl Verifier {
         }
         // The broker drops the old connection when the same client comes back.
         if forget_session(&world, &client_id(&world)).await.is_err() {
-            world.tally.uncleaned.fetch_add(1, Ordering::Relaxed);
+            world.verifier.uncleaned.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -52,8 +53,8 @@ impl Verifier {
         loop {
             if self.record_connection().await.is_err() {
                 self.world
-                    .tally
-                    .verifier_reconnects
+                    .verifier
+                    .reconnects
                     .fetch_add(1, Ordering::Relaxed);
             }
             self.reconnect().await;
@@ -78,9 +79,9 @@ impl Verifier {
             Packet::Publish(delivery) => {
                 let is_new = delivery.qos < 2 || self.unreleased.insert(delivery.id);
                 if is_new {
-                    let label = wire::label(&delivery.payload);
+                    let label = profile::label(&delivery.payload);
                     let now = self.world.clock.now();
-                    self.world.ledger().record_delivered(label.as_ref(), now);
+                    self.world.record_delivered(label.as_ref(), now);
                 }
                 match delivery.qos {
                     0 => {}
@@ -107,8 +108,8 @@ impl Verifier {
             };
             if !session_present {
                 self.world
-                    .tally
-                    .verifier_sessions_lost
+                    .verifier
+                    .sessions_lost
                     .fetch_add(1, Ordering::Relaxed);
                 self.unreleased.clear();
                 if subscribe(&self.world, &mut client).await.is_err() {
@@ -122,13 +123,25 @@ impl Verifier {
 }
 
 async fn subscribe(world: &World, client: &mut Client) -> Result<(), ClientError> {
-    let filter = format!("sim/{}/#", world.plan.run);
-    let qos = world.plan.qos;
-    client.send(&wire::subscribe(&filter, qos)?).await?;
-    match client.receive().await? {
-        Packet::SubAck { code, .. } if code == qos => Ok(()),
-        _ => Err(ClientError::Unsubscribed),
+    for (filter, qos) in filters(world) {
+        client.send(&wire::subscribe(&filter, qos)?).await?;
+        match client.receive().await? {
+            Packet::SubAck { code, .. } if code == qos => {}
+            _ => return Err(ClientError::Unsubscribed(filter)),
+        }
     }
+    Ok(())
+}
+
+/// The filters that match everything the fleet publishes, each once.
+fn filters(world: &World) -> BTreeMap<String, u8> {
+    let mut filters = BTreeMap::new();
+    for Troop { cohort, .. } in &world.troops {
+        let filter = cohort.topic.filter(&world.plan.run, &cohort.name);
+        let qos = filters.entry(filter).or_insert(cohort.qos);
+        *qos = cohort.qos.max(*qos);
+    }
+    filters
 }
 
 fn client_id(world: &World) -> String {

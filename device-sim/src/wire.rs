@@ -1,26 +1,21 @@
 //! MQTT 3.1.1 packets to and from bytes, without the broker's codec.
 //!
-//! Out: packets are made with `mqttbytes`; a publish is made once as a template and patched in place for each
-//! message. In: a reader of our own that takes bytes in any pieces and understands what a publisher and a
+//! Out: packets are made with `mqttbytes`; packet ids are
+//! patched in when a message is sent. In: a reader of our own that takes bytes in any pieces and understands what a publisher and a
 //! subscriber can receive. A mistake in the broker's codec cannot hide behind the same mistake here.
 //!
 //! Of the defects of `mqttbytes`, these are avoided here: packet id 0 (templates carry 1 until patched),
 //! strings over 65,535 bytes and a password without a user name (refused when the plan is made), lengths that
 //! its writers return wrongly (not used).
 
-use crate::profile::Reading;
+use crate::topic::{Names, TopicPattern};
 use bytes::BytesMut;
 use mqttbytes::QoS;
 use mqttbytes::v4;
-use std::time::Duration;
 
 /// Larger packets end the connection: nothing in a run is nearly as long.
 const PACKET_BYTES_MAX: usize = 256 * 1024;
 const DUP: u8 = 0x08;
-/// The payload before its numbers are filled in: each field is as wide as its largest value.
-const PAYLOAD: &str =
-    r#"{"d":      ,"n":         ,"t":            ,"w":     ,"v":     ,"e":         }"#;
-
 /// What cannot be understood or made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum WireError {
@@ -187,91 +182,72 @@ fn publish(first: u8, body: &[u8]) -> Option<Packet> {
     Some(Packet::Publish(Delivery { qos, id, payload }))
 }
 
-/// Everything that names one message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Label {
-    /// Which device sent it.
-    pub device: u32,
-    /// Which of its messages it is, from 0.
-    pub sequence: u32,
-    /// When it should have been sent, since the start of the run.
-    pub intended_at: Duration,
-}
-
-/// The publish packet of a run, ready but for its numbers.
+/// The publish packets of a cohort.
 #[derive(Debug, Clone)]
 pub struct Template {
-    frame: Vec<u8>,
-    /// Where the six digits in the topic are.
-    device_at: usize,
-    /// Where the packet id is; `None` at QoS 0.
-    id_at: Option<usize>,
-    payload_at: usize,
+    topic: TopicPattern,
+    run: String,
+    cohort: String,
+    qos: u8,
 }
 
 impl Template {
-    /// Messages of the run `run` at this QoS.
-    ///
-    /// # Errors
-    /// The packet cannot be encoded.
-    pub fn new(run: &str, qos: u8) -> Result<Self, WireError> {
-        let topic = topic(run, 0);
-        let mut publish = v4::Publish::new(topic.clone(), quality(qos), PAYLOAD);
-        publish.pkid = 1;
-        let mut buffer = BytesMut::new();
-        if qos == 0 {
-            publish.pkid = 0;
+    /// Messages of this cohort of the run `run`.
+    #[must_use]
+    pub fn new(run: &str, cohort: &str, topic: TopicPattern, qos: u8) -> Self {
+        let (run, cohort) = (run.to_owned(), cohort.to_owned());
+        Self {
+            topic,
+            run,
+            cohort,
+            qos,
         }
-        publish.write(&mut buffer).map_err(WireError::Encode)?;
-        let payload_at = buffer.len() - PAYLOAD.len();
-        let id_at = (qos > 0).then(|| payload_at - 2);
-        let topic_at = id_at.unwrap_or(payload_at) - topic.len();
-        Ok(Self {
-            frame: buffer.to_vec(),
-            device_at: topic_at + topic.find("000000").unwrap_or(0),
-            id_at,
-            payload_at,
+    }
+
+    /// The topic of a device.
+    #[must_use]
+    pub fn topic(&self, device: u32, client_id: &str) -> String {
+        self.topic.topic(&Names {
+            run: &self.run,
+            cohort: &self.cohort,
+            device,
+            client_id,
         })
     }
 
-    /// A copy that carries this message; its packet id is still 1.
-    #[must_use]
-    pub fn fill(&self, label: &Label, reading: &Reading) -> Box<[u8]> {
-        let mut frame: Box<[u8]> = self.frame.as_slice().into();
-        write_digits(&mut frame, self.device_at, 6, label.device.into(), b'0');
-        let micros = label.intended_at.as_micros().try_into().unwrap_or(u64::MAX);
-        let fields: [(usize, usize, u64); 5] = [
-            (5, 6, label.device.into()),
-            (16, 9, label.sequence.into()),
-            (30, 12, micros),
-            (47, 5, reading.power_w.into()),
-            (67, 9, reading.energy_wh.into()),
-        ];
-        for (at, width, number) in fields {
-            write_digits(&mut frame, self.payload_at + at, width, number, b' ');
-        }
-        let voltage_at = self.payload_at + 57;
-        let (volts, tenths) = (reading.voltage_dv / 10, reading.voltage_dv % 10);
-        write_digits(&mut frame, voltage_at, 3, volts.into(), b' ');
-        write_digits(&mut frame, voltage_at + 4, 1, tenths.into(), b'0');
-        if let Some(point) = frame.get_mut(voltage_at + 3) {
-            *point = b'.';
-        }
-        frame
+    /// The PUBLISH with this payload; its packet id, if it has one, is 1 until [`Template::set_id`].
+    ///
+    /// # Errors
+    /// The packet cannot be encoded.
+    pub fn fill(
+        &self,
+        device: u32,
+        client_id: &str,
+        payload: &[u8],
+    ) -> Result<Box<[u8]>, WireError> {
+        let topic = self.topic(device, client_id);
+        let mut publish = v4::Publish::new(topic, quality(self.qos), payload);
+        publish.pkid = u16::from(self.qos > 0);
+        let frame = encode(|buffer| publish.write(buffer))?;
+        Ok(frame.into_boxed_slice())
     }
 
-    /// The payload alone, for clients that make their own packets.
-    #[must_use]
-    pub fn payload(&self, label: &Label, reading: &Reading) -> Vec<u8> {
-        let frame = self.fill(label, reading);
-        frame.get(self.payload_at..).unwrap_or_default().to_vec()
-    }
-
-    /// Puts the packet id into a filled copy.
+    /// Puts the packet id into a filled frame.
     pub fn set_id(&self, frame: &mut [u8], id: u16) {
-        let Some(id_at) = self.id_at else {
+        if self.qos == 0 {
+            return;
+        }
+        let length_bytes = frame
+            .iter()
+            .skip(1)
+            .take_while(|byte| **byte >= 0x80)
+            .count()
+            + 1;
+        let topic_at = 1 + length_bytes;
+        let Some(topic_bytes) = frame.get(topic_at..).and_then(<[u8]>::first_chunk::<2>) else {
             return;
         };
+        let id_at = topic_at + 2 + usize::from(u16::from_be_bytes(*topic_bytes));
         if let Some(bytes) = frame.get_mut(id_at..id_at + 2) {
             bytes.copy_from_slice(&id.to_be_bytes());
         }
@@ -285,29 +261,6 @@ pub fn set_duplicate(frame: &mut [u8]) {
     }
 }
 
-/// The device's topic: the run, six digits, what is measured.
-#[must_use]
-pub fn topic(run: &str, device: u32) -> String {
-    format!("sim/{run}/{device:06}/power")
-}
-
-/// Who sent a payload, and which of its messages it is; `None` when it is not one of ours.
-#[must_use]
-pub fn label(payload: &[u8]) -> Option<Label> {
-    #[derive(serde::Deserialize)]
-    struct Fields {
-        d: u32,
-        n: u32,
-        t: u64,
-    }
-    let fields: Fields = serde_json::from_slice(payload).ok()?;
-    Some(Label {
-        device: fields.d,
-        sequence: fields.n,
-        intended_at: Duration::from_micros(fields.t),
-    })
-}
-
 /// Whether the broker is asked to keep the session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Session {
@@ -315,6 +268,14 @@ pub enum Session {
     Clean,
     /// It is kept, and resumed if there is one.
     Kept,
+}
+
+impl Session {
+    /// QoS 2 needs the broker's memory of packet ids to survive a reconnect; nothing else does.
+    #[must_use]
+    pub fn needed_for(qos: u8) -> Self {
+        if qos == 2 { Self::Kept } else { Self::Clean }
+    }
 }
 
 /// A user name with its password, which may be empty.
@@ -412,72 +373,38 @@ fn quality(qos: u8) -> QoS {
     }
 }
 
-/// Writes `number` right-aligned into `width` bytes; digits that do not fit are cut off on the left.
-fn write_digits(frame: &mut [u8], at: usize, width: usize, mut number: u64, padding: u8) {
-    let Some(field) = frame.get_mut(at..at + width) else {
-        return;
-    };
-    for (position, byte) in field.iter_mut().rev().enumerate() {
-        let is_digit = number > 0 || position == 0;
-        *byte = if is_digit {
-            b'0' + (number % 10) as u8
-        } else {
-            padding
-        };
-        number /= 10;
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_filled_template_is_a_publish_with_its_label() {
+    fn a_filled_template_is_a_publish_with_its_id() {
         for qos in 0..=2 {
-            let template = Template::new("0123abcd", qos).unwrap();
-            let label = Label {
-                device: 123_456,
-                sequence: 999_999_999,
-                intended_at: Duration::from_micros(999_999_999_999),
-            };
-            let mut frame = template.fill(&label, &reading(99_999, 2_345, 999_999_999));
-            template.set_id(&mut frame, 0xABCD);
-            let mut buffer = BytesMut::from(&*frame);
-            let v4::Packet::Publish(publish) = v4::read(&mut buffer, 1_000).unwrap() else {
-                panic!("no publish");
-            };
-            assert!(buffer.is_empty());
-            assert_eq!(publish.topic, topic("0123abcd", 123_456));
-            assert_eq!(publish.pkid, if qos == 0 { 0 } else { 0xABCD });
-            assert_eq!(super::label(&publish.payload), Some(label));
-            let json: serde_json::Value = serde_json::from_slice(&publish.payload).unwrap();
-            assert_eq!(json["v"], 234.5);
-            assert_eq!(json["w"], 99_999);
-            assert_eq!(json["e"], 999_999_999);
+            for payload in [&b""[..], b"{}", &[7; 130], &[7; 20_000]] {
+                let mut frame = template(qos).fill(123_456, "id", payload).unwrap();
+                template(qos).set_id(&mut frame, 0xABCD);
+                let mut buffer = BytesMut::from(&*frame);
+                let v4::Packet::Publish(publish) = v4::read(&mut buffer, 30_000).unwrap() else {
+                    panic!("no publish");
+                };
+                assert!(buffer.is_empty());
+                assert_eq!(publish.topic, "sim/0123abcd/123456/power");
+                assert_eq!(publish.pkid, if qos == 0 { 0 } else { 0xABCD });
+                assert_eq!(publish.payload, payload);
+            }
         }
     }
 
     #[test]
-    fn small_numbers_are_padded_to_valid_json() {
-        let template = Template::new("0123abcd", 1).unwrap();
-        let label = Label {
-            device: 0,
-            sequence: 7,
-            intended_at: Duration::ZERO,
-        };
-        let frame = template.fill(&label, &reading(0, 5, 0));
-        let payload = &frame[template.payload_at..];
-        assert_eq!(super::label(payload), Some(label));
-        assert_eq!(super::label(b"hello"), None);
-    }
-
-    #[test]
     fn a_repetition_differs_in_one_bit() {
-        let template = Template::new("0123abcd", 2).unwrap();
-        let mut frame = template.frame;
+        let mut frame = template(2).fill(0, "id", b"").unwrap();
         set_duplicate(&mut frame);
         assert_eq!(frame[0], 0x3C);
+    }
+
+    fn template(qos: u8) -> Template {
+        let pattern = "sim/{run}/{index}/power".parse().unwrap();
+        Template::new("0123abcd", "meters", pattern, qos)
     }
 
     #[test]
@@ -553,13 +480,5 @@ mod tests {
             (vec![0x70, 2, 0, 4], Packet::PubComp(4)),
             (vec![0xD0, 0], Packet::PingResp),
         ]
-    }
-
-    fn reading(power_w: u32, voltage_dv: u32, energy_wh: u32) -> Reading {
-        Reading {
-            power_w,
-            voltage_dv,
-            energy_wh,
-        }
     }
 }

@@ -8,7 +8,10 @@
 
 use bytes::BytesMut;
 use motemq_sim::link::Preset;
-use motemq_sim::{ClientKind, Plan, Report, SimError, TlsFiles};
+use motemq_sim::plan::{ClientKind, Cohort, Plan, Ramp, RampShape, Reconnect};
+use motemq_sim::profile::Profile;
+use motemq_sim::wire::Session;
+use motemq_sim::{Report, SimError, TlsFiles};
 use mqttbytes::v4::{self, Packet};
 use mqttbytes::{QoS, v4::SubscribeReasonCode};
 use std::net::SocketAddr;
@@ -103,20 +106,39 @@ async fn run(qos: u8, client: ClientKind, fault: Fault) -> Report {
 }
 
 fn plan(address: SocketAddr, qos: u8, client: ClientKind) -> Plan {
+    let cohort = Cohort {
+        name: "meters".to_owned(),
+        first: 0,
+        devices: 1,
+        profile: Profile::named("power-meter").unwrap(),
+        preset: Preset::named("none").unwrap(),
+        client,
+        topic: "sim/{run}/{index}/power".parse().unwrap(),
+        every: Duration::from_millis(10),
+        jitter: 0.3,
+        qos,
+        ramp: Ramp {
+            connects_per_s: 1_000.0,
+            shape: RampShape::Linear,
+        },
+        reconnect: Reconnect::Fixed(Duration::from_millis(50)),
+        session: Session::needed_for(qos),
+        keep_alive_s: 60,
+    };
     Plan {
         run: Plan::new_run_name(),
+        name: "audit".to_owned(),
+        digest: String::new(),
         endpoint: format!("mqtt://{address}").parse().unwrap(),
         tls_files: TlsFiles::default(),
         login: None,
-        client,
-        devices: 1,
-        preset: Preset::named("none").unwrap(),
-        every: Duration::from_millis(10),
+        source_addresses: Vec::new(),
+        cohorts: vec![cohort],
+        phases: Vec::new(),
+        thresholds: Vec::new(),
         duration: Duration::from_millis(400),
         drain_max: Duration::from_millis(700),
-        qos,
         seed: 42,
-        connects_per_s: 1_000.0,
     }
 }
 

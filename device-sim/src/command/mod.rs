@@ -1,0 +1,58 @@
+//! The command line.
+//!
+//! Exit codes: 0 the broker kept its promises; 1 the run could not take place, or nothing arrived; 2 wrong
+//! usage; 99 acknowledged messages were lost, QoS 2 was delivered twice, the order was broken, or a threshold missed.
+
+mod links;
+mod run;
+
+use clap::{Parser, Subcommand};
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+/// Simulates fleets of constrained MQTT devices behind narrow links and audits delivery.
+#[derive(Debug, Parser)]
+#[command(name = "motemq-sim", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a fleet against a broker and report what arrived.
+    Run(Box<run::RunArguments>),
+    /// Show the link presets and where their figures come from.
+    Links,
+}
+
+/// What the binary does.
+#[must_use]
+pub fn main() -> ExitCode {
+    let outcome = match Arguments::parse().command {
+        Command::Links => Ok((links::links(), ExitCode::SUCCESS)),
+        Command::Run(arguments) => run::run(*arguments),
+    };
+    match outcome {
+        Ok((text, code)) => {
+            // A reader that went away does not change the outcome.
+            let _ = io::stdout().write_all(text.as_bytes());
+            code
+        }
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "motemq-sim: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        use clap::CommandFactory;
+        Arguments::command().debug_assert();
+    }
+}

@@ -1,0 +1,283 @@
+//! Everything that determines a run: what a scenario file or the command line says, checked.
+//!
+//! Devices are numbered from 0 through all cohorts; a cohort is a contiguous range. Times of phases count from
+//! the moment when all devices should have connected, so that a longer ramp shifts nothing.
+
+use crate::SimError;
+use crate::clock::run_number;
+use crate::endpoint::{Endpoint, Transport};
+use crate::link::Preset;
+use crate::profile::Profile;
+use crate::threshold::Threshold;
+use crate::tls::TlsFiles;
+use crate::topic::TopicPattern;
+use crate::wire::{Login, Session};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A generous full handshake with client certificate, both ways.
+const TLS_HANDSHAKE_BYTES: u32 = 4_000;
+/// Six digits name a device.
+const DEVICES_MAX: u32 = 999_999;
+const RUMQTTC_DEVICES_MAX: u32 = 200;
+
+/// Everything that determines a run.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Names the run in topics and client ids: eight hexadecimal digits.
+    pub run: String,
+    /// What people call it: the scenario's name, or the cohort's.
+    pub name: String,
+    /// The first 16 hexadecimal digits of the SHA-256 of what determines the run, the seed aside.
+    pub digest: String,
+    /// Where the broker is.
+    pub endpoint: Endpoint,
+    /// Authority of the broker; certificate and key of the verifier and of cohorts without their own.
+    pub tls_files: TlsFiles,
+    /// User name and password of the verifier and of all devices.
+    pub login: Option<Login>,
+    /// Local addresses to connect from, in turn; empty leaves it to the system.
+    pub source_addresses: Vec<IpAddr>,
+    /// The devices.
+    pub cohorts: Vec<Cohort>,
+    /// What happens to them, in the order of time.
+    pub phases: Vec<Phase>,
+    /// What the results must be.
+    pub thresholds: Vec<Threshold>,
+    /// How long all devices publish, after the last one has connected.
+    pub duration: Duration,
+    /// How long to wait at most for what is on its way when publishing ends.
+    pub drain_max: Duration,
+    /// Determines schedule, readings and losses.
+    pub seed: u64,
+}
+
+/// Devices of one kind.
+#[derive(Clone, Debug)]
+pub struct Cohort {
+    /// Its name in reports and topics.
+    pub name: String,
+    /// The number of its first device.
+    pub first: u32,
+    /// How many devices.
+    pub devices: u32,
+    /// What they measure.
+    pub profile: Arc<Profile>,
+    /// What is between them and the network.
+    pub preset: Arc<Preset>,
+    /// Which client stack they use.
+    pub client: ClientKind,
+    /// Where they publish.
+    pub topic: TopicPattern,
+    /// Mean time between two readings of a device.
+    pub every: Duration,
+    /// How much the time between two readings varies, in parts of it.
+    pub jitter: f64,
+    /// 0, 1 or 2.
+    pub qos: u8,
+    /// How devices come up.
+    pub ramp: Ramp,
+    /// What a device does when its connection is gone.
+    pub reconnect: Reconnect,
+    /// Whether the broker is asked to keep the session.
+    pub session: Session,
+    /// Seconds; a device that has nothing to send pings in time.
+    pub keep_alive_s: u16,
+}
+
+/// Which client stack devices use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientKind {
+    /// Our own, behind the link.
+    Simulated,
+    /// The crate rumqttc, a task per device, without a link.
+    Rumqttc,
+}
+
+/// How devices come up.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Ramp {
+    /// Devices that begin to connect per second, on average.
+    pub connects_per_s: f64,
+    /// In what rhythm.
+    pub shape: RampShape,
+}
+
+/// In what rhythm devices come up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RampShape {
+    /// One after another, evenly.
+    Linear,
+    /// All that fall into a second at its beginning.
+    Step,
+    /// At random, independently of each other.
+    Poisson,
+}
+
+/// What a device does when its connection is gone.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Reconnect {
+    /// It stays away.
+    Never,
+    /// It comes back after this time.
+    Fixed(Duration),
+    /// It doubles its pause from `base` to `cap` with each failure.
+    Exponential {
+        /// The first pause.
+        base: Duration,
+        /// The longest one.
+        cap: Duration,
+        /// Whether the pause is drawn.
+        jitter: Jitter,
+    },
+}
+
+/// How a pause is drawn from its ceiling.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Jitter {
+    /// It is the ceiling.
+    None,
+    /// Between half of it and it.
+    Half,
+    /// Between zero and it.
+    Full,
+}
+
+/// Something that happens to the fleet.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Phase {
+    /// Since all devices should have connected.
+    pub at: Duration,
+    /// The cohort it happens to; `None` is all.
+    pub cohort: Option<String>,
+    /// The part of the devices it happens to, 0 to 1.
+    pub share: f64,
+    /// What happens.
+    pub event: Event,
+}
+
+/// What happens in a phase.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// Connections break without a word; from then on devices come back like this, if it is given.
+    Kill(Option<Reconnect>),
+    /// Links carry nothing for this time.
+    Partition(Duration),
+}
+
+impl Plan {
+    /// A name that no other run on this machine has.
+    #[must_use]
+    pub fn new_run_name() -> String {
+        format!("{:08x}", run_number())
+    }
+
+    /// How many devices there are.
+    #[must_use]
+    pub fn devices(&self) -> u32 {
+        self.cohorts.iter().map(|cohort| cohort.devices).sum()
+    }
+
+    /// The MQTT client id of a device.
+    #[must_use]
+    pub fn client_id(&self, device: u32) -> String {
+        format!("sim-{}-{device:06}", self.run)
+    }
+
+    /// When all devices should have connected.
+    #[must_use]
+    pub fn steady_at(&self) -> Duration {
+        let ready = |cohort: &Cohort| {
+            let ramp_s = f64::from(cohort.devices) / cohort.ramp.connects_per_s;
+            Duration::from_secs_f64(ramp_s) + self.settle_time(cohort)
+        };
+        self.cohorts.iter().map(ready).max().unwrap_or_default()
+    }
+
+    /// How long a device has to connect before its first reading can fall due.
+    pub(crate) fn settle_time(&self, cohort: &Cohort) -> Duration {
+        match self.endpoint.transport {
+            Transport::Tcp => cohort.preset.settle_time(2, 250),
+            Transport::Tls => cohort.preset.settle_time(3, TLS_HANDSHAKE_BYTES + 250),
+        }
+    }
+
+    /// When devices stop taking readings.
+    pub(crate) fn publish_until(&self) -> Duration {
+        self.steady_at() + self.duration
+    }
+
+    /// Checks what the parts cannot say alone.
+    ///
+    /// # Errors
+    /// [`SimError::Plan`] with what to change.
+    pub fn check(&self) -> Result<(), SimError> {
+        let wrong = |problem: String| Err(SimError::Plan(problem));
+        if !(1..=DEVICES_MAX).contains(&self.devices()) {
+            return wrong(format!(
+                "a run has 1 to {DEVICES_MAX} devices: change --devices or count"
+            ));
+        }
+        if self.login.as_ref().is_some_and(is_too_long) {
+            return wrong("user name and password are limited to 65535 bytes each".to_owned());
+        }
+        for phase in &self.phases {
+            if let Some(name) = &phase.cohort
+                && !self.cohorts.iter().any(|cohort| cohort.name == *name)
+            {
+                return wrong(format!(
+                    "a phase names the cohort {name:?}, which does not exist"
+                ));
+            }
+        }
+        for cohort in &self.cohorts {
+            if let Err(problem) = cohort.check(&self.endpoint) {
+                return wrong(format!("cohort {:?}: {problem}", cohort.name));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Cohort {
+    /// The numbers of its devices.
+    #[must_use]
+    pub fn indexes(&self) -> std::ops::Range<u32> {
+        self.first..self.first + self.devices
+    }
+
+    /// When a device begins to connect.
+    pub(crate) fn connects_at(&self, device: u32) -> Duration {
+        let place = f64::from(device - self.first);
+        Duration::from_secs_f64(place / self.ramp.connects_per_s)
+    }
+
+    fn check(&self, endpoint: &Endpoint) -> Result<(), String> {
+        if self.every < Duration::from_millis(10) || self.every > Duration::from_secs(30 * 86_400) {
+            return Err("--every must be 10 ms to 30 d".to_owned());
+        }
+        if self.client == ClientKind::Simulated {
+            return Ok(());
+        }
+        if self.preset.up_bits_per_s.is_some() {
+            return Err(
+                "rumqttc opens its own sockets, which no link can delay: choose the link none, or put `motemq-sim proxy` between"
+                    .to_owned(),
+            );
+        }
+        if self.devices > RUMQTTC_DEVICES_MAX {
+            return Err(format!(
+                "the client rumqttc runs a task per device: at most {RUMQTTC_DEVICES_MAX} devices"
+            ));
+        }
+        if endpoint.transport == Transport::Tls {
+            return Err("the client rumqttc is for mqtt:// only".to_owned());
+        }
+        Ok(())
+    }
+}
+
+fn is_too_long(login: &Login) -> bool {
+    login.username.len() > 65_535 || login.password.len() > 65_535
+}
