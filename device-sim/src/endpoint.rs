@@ -28,6 +28,18 @@ pub enum Transport {
 #[error("{0:?} is no broker address: write mqtt://HOST:PORT or mqtts://HOST:PORT")]
 pub struct EndpointError(String);
 
+impl Endpoint {
+    /// A broker on this machine, without TLS.
+    #[must_use]
+    pub fn local() -> Self {
+        Self {
+            host: "127.0.0.1".to_owned(),
+            port: 1883,
+            transport: Transport::Tcp,
+        }
+    }
+}
+
 impl FromStr for Endpoint {
     type Err = EndpointError;
 

@@ -33,6 +33,14 @@ pub enum SimError {
     /// Parts of a plan that do not go together.
     #[error("{0}")]
     Plan(String),
+    /// A scenario file that cannot be used.
+    #[error("{}: {problem}", .path.display())]
+    Scenario {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong, and where.
+        problem: String,
+    },
     /// The process may not open as many sockets as there are devices.
     #[error(
         "{devices} devices need {needed} open files, the limit is {limit}: run `ulimit -n {needed}` first"

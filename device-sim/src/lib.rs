@@ -26,6 +26,7 @@ mod publisher;
 mod real_client;
 mod report;
 mod run;
+pub mod scenario;
 mod seed;
 pub mod text;
 pub mod threshold;

@@ -8,11 +8,14 @@ use crate::clock::run_number;
 use crate::endpoint::{Endpoint, Transport};
 use crate::link::Preset;
 use crate::profile::Profile;
+use crate::text::duration;
 use crate::threshold::Threshold;
 use crate::tls::TlsFiles;
 use crate::topic::TopicPattern;
 use crate::wire::{Login, Session};
+use aws_lc_rs::digest::{SHA256, digest};
 use std::net::IpAddr;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -208,6 +211,17 @@ impl Plan {
         self.steady_at() + self.duration
     }
 
+    /// [`Plan::digest`]: equal for equal plans of one version of the simulator, whatever seed and broker.
+    #[must_use]
+    pub fn make_digest(&self) -> String {
+        let (cohorts, phases, thresholds) = (&self.cohorts, &self.phases, &self.thresholds);
+        let times = (self.duration, self.drain_max);
+        let text = format!("{cohorts:?}{phases:?}{thresholds:?}{times:?}");
+        let digest = digest(&SHA256, text.as_bytes());
+        let bytes = digest.as_ref().iter().take(8);
+        bytes.map(|byte| format!("{byte:02x}")).collect()
+    }
+
     /// Checks what the parts cannot say alone.
     ///
     /// # Errors
@@ -241,6 +255,38 @@ impl Plan {
 }
 
 impl Cohort {
+    /// Devices that do what devices of this profile do on this link.
+    #[must_use]
+    pub fn new(
+        name: &str,
+        first: u32,
+        devices: u32,
+        profile: Arc<Profile>,
+        preset: Arc<Preset>,
+        qos: u8,
+        every: Duration,
+    ) -> Self {
+        Self {
+            name: name.to_owned(),
+            first,
+            devices,
+            topic: TopicPattern::of_measure(&profile.measure),
+            profile,
+            preset,
+            client: ClientKind::Simulated,
+            every,
+            jitter: 0.3,
+            qos,
+            ramp: Ramp {
+                connects_per_s: 50.0,
+                shape: RampShape::Linear,
+            },
+            reconnect: Reconnect::default(),
+            session: Session::needed_for(qos),
+            keep_alive_s: keep_alive_s(every),
+        }
+    }
+
     /// The numbers of its devices.
     #[must_use]
     pub fn indexes(&self) -> std::ops::Range<u32> {
@@ -278,6 +324,84 @@ impl Cohort {
     }
 }
 
+/// Longer than any pause between two readings, so that no pings are needed.
+fn keep_alive_s(every: Duration) -> u16 {
+    let keep_alive_s = (every.as_secs() * 5 / 2).max(60);
+    u16::try_from(keep_alive_s).unwrap_or(u16::MAX)
+}
+
+impl Default for Reconnect {
+    /// Doubling from a second to a minute.
+    fn default() -> Self {
+        Self::Exponential {
+            base: Duration::from_secs(1),
+            cap: Duration::from_secs(60),
+            jitter: Jitter::Half,
+        }
+    }
+}
+
+impl FromStr for Reconnect {
+    type Err = String;
+
+    /// `never`, `fixed:5s`, `exp:1s:60s:full`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parts: Vec<&str> = text.split(':').collect();
+        match parts.as_slice() {
+            ["never" | "none"] => Ok(Self::Never),
+            ["fixed", pause] => Ok(Self::Fixed(duration(pause)?)),
+            ["exp"] => Ok(Self::default()),
+            ["exp", base, cap, jitter] => Ok(Self::Exponential {
+                base: duration(base)?,
+                cap: duration(cap)?,
+                jitter: jitter.parse()?,
+            }),
+            _ => Err(format!(
+                "{text:?} is no way to reconnect: write never, fixed:5s or exp:1s:60s:full"
+            )),
+        }
+    }
+}
+
+impl FromStr for Jitter {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "none" => Ok(Self::None),
+            "half" => Ok(Self::Half),
+            "full" => Ok(Self::Full),
+            _ => Err(format!(
+                "jitter {text:?} is unknown: write none, half or full"
+            )),
+        }
+    }
+}
+
 fn is_too_long(login: &Login) -> bool {
     login.username.len() > 65_535 || login.password.len() > 65_535
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ways_to_reconnect_are_written_in_a_line() {
+        let parse = |text: &str| text.parse::<Reconnect>();
+        assert_eq!(parse("never"), Ok(Reconnect::Never));
+        let five = Duration::from_secs(5);
+        assert_eq!(parse("fixed:5s"), Ok(Reconnect::Fixed(five)));
+        assert_eq!(
+            parse("exp:500ms:5s:none"),
+            Ok(Reconnect::Exponential {
+                base: Duration::from_millis(500),
+                cap: five,
+                jitter: Jitter::None,
+            })
+        );
+        for wrong in ["", "often", "fixed", "fixed:5", "exp:1s", "exp:1s:2s:much"] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
+    }
 }

@@ -59,6 +59,19 @@ pub enum PatternError {
 }
 
 impl TopicPattern {
+    /// `sim/{run}/{index}/MEASURE`.
+    #[must_use]
+    pub fn of_measure(measure: &str) -> Self {
+        let text = |text: &str| Piece::Text(text.to_owned());
+        Self(vec![
+            text("sim/"),
+            Piece::Place(Place::Run),
+            text("/"),
+            Piece::Place(Place::Index),
+            Piece::Text(format!("/{measure}")),
+        ])
+    }
+
     /// The topic of one device.
     #[must_use]
     pub fn topic(&self, names: &Names<'_>) -> String {

@@ -1,35 +1,34 @@
 //! `motemq-sim run`: a fleet against a broker.
 
 use crate::link::{PRESETS, Preset};
-use crate::plan::{ClientKind, Cohort, Jitter, Plan, Ramp, RampShape, Reconnect};
+use crate::plan::{ClientKind, Cohort, Event, Phase, Plan, Reconnect};
 use crate::profile::Profile;
-use crate::text::{duration, rate};
-use crate::wire::{Login, Session};
+use crate::scenario::{self, Overrides};
+use crate::text::{duration, rate, share};
+use crate::topic::TopicPattern;
+use crate::wire::Login;
 use crate::{Endpoint, Report, SimError, TlsFiles};
 use clap::{Args, ValueEnum};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 const EXIT_VIOLATION: u8 = 99;
-const JITTER: f64 = 0.3;
-/// What a reconnecting device does unless said otherwise.
-const RECONNECT: Reconnect = Reconnect::Exponential {
-    base: Duration::from_secs(1),
-    cap: Duration::from_secs(60),
-    jitter: Jitter::Half,
-};
 
 #[derive(Args, Debug)]
 pub(super) struct RunArguments {
-    /// The broker: mqtt://HOST:PORT or mqtts://HOST:PORT.
-    #[arg(long, default_value = "mqtt://127.0.0.1:1883", value_name = "URL")]
-    broker: Endpoint,
+    /// A scenario file in TOML; without one, --devices and the options of its group make a fleet of one kind.
+    #[arg(value_name = "SCENARIO")]
+    scenario: Option<PathBuf>,
+    /// The broker: mqtt://HOST:PORT or mqtts://HOST:PORT [default: the scenario's, mqtt://127.0.0.1:1883].
+    #[arg(long, value_name = "URL")]
+    broker: Option<Endpoint>,
     /// Authority of the broker's certificate, PEM.
     #[arg(long, value_name = "FILE")]
     cafile: Option<PathBuf>,
-    /// Certificate that the devices present, PEM.
+    /// Certificate that verifier and devices present, PEM.
     #[arg(long, value_name = "FILE", requires = "key")]
     cert: Option<PathBuf>,
     /// Its private key, PEM.
@@ -41,39 +40,60 @@ pub(super) struct RunArguments {
     /// Password; better given in the environment variable MOTEMQ_SIM_PASSWORD.
     #[arg(long, requires = "username")]
     password: Option<String>,
+    /// How long all devices publish once the last has connected [default: the scenario's, 30s].
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    duration: Option<Duration>,
+    /// How long to wait at most for what is on its way at the end [default: the scenario's, 20s].
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    drain: Option<Duration>,
+    /// Determines schedule, readings and losses [default: the scenario's, 42].
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Local addresses to connect from, in turn: more than some 28,000 connections need several.
+    #[arg(long, value_name = "ADDRESSES", value_delimiter = ',')]
+    source_ip: Vec<IpAddr>,
+    /// Write the report as JSON too.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    #[command(flatten)]
+    fleet: FleetArguments,
+}
+
+/// A fleet of one kind.
+#[derive(Args, Debug)]
+#[group(id = "fleet", multiple = true, conflicts_with = "scenario")]
+#[command(next_help_heading = "Fleet without a scenario")]
+struct FleetArguments {
     /// Number of devices.
     #[arg(long, default_value_t = 200)]
     devices: u32,
     /// What lies between the devices and the network; see `motemq-sim links`.
-    #[arg(long, default_value = "none", value_name = "PRESET", value_parser = preset)]
+    #[arg(long, default_value = "none", value_name = "LINK", value_parser = preset)]
     link: Arc<Preset>,
-    /// What the devices measure.
+    /// What the devices measure; see `motemq-sim profiles`.
     #[arg(long, default_value = "power-meter", value_name = "PROFILE", value_parser = profile)]
     profile: Arc<Profile>,
+    /// Where they publish; {run}, {index}, {id}, {site} and {cohort} have places [default: sim/{run}/{index}/MEASURE].
+    #[arg(long, value_name = "PATTERN")]
+    topic: Option<TopicPattern>,
     /// Mean time between two readings of a device, which varies by 30 % [default: the profile's].
     #[arg(long, value_name = "TIME", value_parser = duration)]
     every: Option<Duration>,
-    /// How long all devices publish once the last has connected.
-    #[arg(long, default_value = "30s", value_name = "TIME", value_parser = duration)]
-    duration: Duration,
-    /// How long to wait at most for what is on its way at the end.
-    #[arg(long, default_value = "20s", value_name = "TIME", value_parser = duration)]
-    drain: Duration,
     /// Quality of service of the readings [default: the profile's].
     #[arg(long, value_parser = clap::value_parser!(u8).range(0..=2))]
     qos: Option<u8>,
-    /// Determines schedule, readings and losses.
-    #[arg(long, default_value_t = 42)]
-    seed: u64,
-    /// Devices that connect per second, such as 50/s.
+    /// Devices that connect per second.
     #[arg(long, default_value = "50/s", value_name = "RATE", value_parser = rate)]
     connect_rate: f64,
+    /// What a device does when its connection is gone: never, fixed:5s, exp:1s:60s:full [default: exp:1s:60s:half].
+    #[arg(long, value_name = "POLICY")]
+    reconnect: Option<Reconnect>,
+    /// Kill this part of the devices halfway, such as 30% (a storm).
+    #[arg(long, value_name = "SHARE", value_parser = share)]
+    kill: Option<f64>,
     /// Client stack of the devices.
     #[arg(long, default_value = "simulated")]
     client: Client,
-    /// Write the report as JSON too.
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -108,42 +128,12 @@ fn exit_code(report: &Report) -> ExitCode {
 }
 
 fn plan(arguments: RunArguments) -> Result<Plan, SimError> {
-    let password = arguments
-        .password
-        .or_else(|| std::env::var("MOTEMQ_SIM_PASSWORD").ok())
-        .unwrap_or_default();
-    let every = arguments.every.unwrap_or(arguments.profile.every);
-    let qos = arguments.qos.unwrap_or(arguments.profile.qos);
-    let topic = format!("sim/{{run}}/{{index}}/{}", arguments.profile.measure);
-    let cohort = Cohort {
-        name: arguments.profile.name.to_string(),
-        first: 0,
-        devices: arguments.devices,
-        profile: arguments.profile,
-        preset: arguments.link,
-        client: match arguments.client {
-            Client::Simulated => ClientKind::Simulated,
-            Client::Rumqttc => ClientKind::Rumqttc,
-        },
-        topic: topic
-            .parse()
-            .map_err(|error| SimError::Plan(format!("{error}")))?,
-        every,
-        jitter: JITTER,
-        qos,
-        ramp: Ramp {
-            connects_per_s: arguments.connect_rate,
-            shape: RampShape::Linear,
-        },
-        reconnect: RECONNECT,
-        session: Session::needed_for(qos),
-        keep_alive_s: keep_alive_s(every),
-    };
-    Ok(Plan {
-        run: Plan::new_run_name(),
-        name: cohort.name.clone(),
-        digest: String::new(),
-        endpoint: arguments.broker,
+    let password = arguments.password.unwrap_or_else(scenario::password);
+    let overrides = Overrides {
+        broker: arguments.broker,
+        seed: arguments.seed,
+        duration: arguments.duration,
+        drain_max: arguments.drain,
         tls_files: TlsFiles {
             authority: arguments.cafile,
             certificate: arguments.cert,
@@ -152,20 +142,41 @@ fn plan(arguments: RunArguments) -> Result<Plan, SimError> {
         login: arguments
             .username
             .map(|username| Login { username, password }),
-        source_addresses: Vec::new(),
-        cohorts: vec![cohort],
-        phases: Vec::new(),
-        thresholds: Vec::new(),
-        duration: arguments.duration,
-        drain_max: arguments.drain,
-        seed: arguments.seed,
-    })
+        source_addresses: arguments.source_ip,
+    };
+    match arguments.scenario {
+        Some(path) => scenario::read(&path, overrides),
+        None => Ok(arguments.fleet.plan(overrides)),
+    }
 }
 
-/// Longer than any pause between two readings, so that no pings are needed.
-fn keep_alive_s(every: Duration) -> u16 {
-    let keep_alive_s = (every.as_secs() * 5 / 2).max(60);
-    u16::try_from(keep_alive_s).unwrap_or(u16::MAX)
+impl FleetArguments {
+    fn plan(self, overrides: Overrides) -> Plan {
+        let (profile, preset) = (self.profile, self.link);
+        let every = self.every.unwrap_or(profile.every);
+        let qos = self.qos.unwrap_or(profile.qos);
+        let name = profile.name.to_string();
+        let mut cohort = Cohort::new(&name, 0, self.devices, profile, preset, qos, every);
+        if let Some(topic) = self.topic {
+            cohort.topic = topic;
+        }
+        cohort.ramp.connects_per_s = self.connect_rate;
+        if let Some(reconnect) = self.reconnect {
+            cohort.reconnect = reconnect;
+        }
+        cohort.client = match self.client {
+            Client::Simulated => ClientKind::Simulated,
+            Client::Rumqttc => ClientKind::Rumqttc,
+        };
+        let halfway = overrides.duration.unwrap_or(scenario::DURATION) / 2;
+        let kill = self.kill.map(|share| Phase {
+            at: halfway,
+            cohort: None,
+            share,
+            event: Event::Kill(None),
+        });
+        overrides.plan(name, vec![cohort], kill.into_iter().collect(), Vec::new())
+    }
 }
 
 fn write_json(path: &Path, report: &Report) -> Result<(), SimError> {

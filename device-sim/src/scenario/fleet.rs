@@ -1,0 +1,159 @@
+//! The `[[cohort]]` tables of a scenario file.
+
+use super::values::{Policy, Rate, Share, Time, Written};
+use crate::link::{PRESETS, Preset};
+use crate::plan::{ClientKind, Cohort, Ramp, RampShape};
+use crate::profile::Profile;
+use crate::topic::TopicPattern;
+use crate::wire::Session;
+use serde::Deserialize;
+use std::sync::Arc;
+
+/// Devices of one kind.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct CohortTable {
+    name: String,
+    count: u32,
+    #[serde(default = "power_meter")]
+    profile: String,
+    #[serde(default = "no_link")]
+    link: String,
+    #[serde(default)]
+    client: ClientName,
+    #[serde(default)]
+    connect: ConnectTable,
+    #[serde(default)]
+    publish: PublishTable,
+    #[serde(default)]
+    session: SessionTable,
+    reconnect: Option<Policy>,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum ClientName {
+    #[default]
+    Simulated,
+    Rumqttc,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ConnectTable {
+    rate: Option<Rate>,
+    #[serde(default)]
+    shape: ShapeName,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum ShapeName {
+    #[default]
+    Linear,
+    Step,
+    Poisson,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PublishTable {
+    topic: Option<Written<TopicPattern>>,
+    every: Option<Time>,
+    jitter: Option<Share>,
+    qos: Option<u8>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SessionTable {
+    clean: Option<bool>,
+    keep_alive: Option<Time>,
+}
+
+fn power_meter() -> String {
+    "power-meter".to_owned()
+}
+
+fn no_link() -> String {
+    "none".to_owned()
+}
+
+impl CohortTable {
+    /// The cohort whose first device has the number `first`.
+    pub(super) fn cohort(self, first: u32) -> Result<Cohort, String> {
+        let name = self.name.clone();
+        self.try_cohort(first)
+            .map_err(|problem| format!("cohort {name:?}: {problem}"))
+    }
+
+    fn try_cohort(self, first: u32) -> Result<Cohort, String> {
+        if self.count == 0 {
+            return Err("count must be at least 1".to_owned());
+        }
+        let profile = profile(&self.profile)?;
+        let qos = self.publish.qos.unwrap_or(profile.qos);
+        if qos > 2 {
+            return Err(format!("publish.qos is {qos}: write 0, 1 or 2"));
+        }
+        let every = Time::or(self.publish.every, profile.every);
+        let mut cohort = Cohort::new(
+            &self.name,
+            first,
+            self.count,
+            profile,
+            preset(&self.link)?,
+            qos,
+            every,
+        );
+        cohort.client = match self.client {
+            ClientName::Simulated => ClientKind::Simulated,
+            ClientName::Rumqttc => ClientKind::Rumqttc,
+        };
+        if let Some(Written(topic)) = self.publish.topic {
+            cohort.topic = topic;
+        }
+        if let Some(Share(jitter)) = self.publish.jitter {
+            cohort.jitter = jitter;
+        }
+        cohort.ramp = Ramp {
+            connects_per_s: self
+                .connect
+                .rate
+                .map_or(cohort.ramp.connects_per_s, |rate| rate.0),
+            shape: match self.connect.shape {
+                ShapeName::Linear => RampShape::Linear,
+                ShapeName::Step => RampShape::Step,
+                ShapeName::Poisson => RampShape::Poisson,
+            },
+        };
+        if let Some(Policy(reconnect)) = self.reconnect {
+            cohort.reconnect = reconnect;
+        }
+        match self.session.clean {
+            Some(true) => cohort.session = Session::Clean,
+            Some(false) => cohort.session = Session::Kept,
+            None => {}
+        }
+        if let Some(Time(keep_alive)) = self.session.keep_alive {
+            cohort.keep_alive_s = u16::try_from(keep_alive.as_secs())
+                .map_err(|_| "session.keep_alive is at most 65535s".to_owned())?;
+        }
+        Ok(cohort)
+    }
+}
+
+fn preset(name: &str) -> Result<Arc<Preset>, String> {
+    Preset::named(name).ok_or_else(|| {
+        let names: Vec<&str> = PRESETS.iter().map(|preset| &*preset.name).collect();
+        format!("link {name:?} is unknown: known are {}", names.join(", "))
+    })
+}
+
+fn profile(name: &str) -> Result<Arc<Profile>, String> {
+    Profile::named(name).ok_or_else(|| {
+        format!(
+            "profile {name:?} is unknown: `motemq-sim profiles` lists them, such as power-meter"
+        )
+    })
+}
