@@ -1,6 +1,6 @@
 //! `motemq-sim run`: a fleet against a broker.
 
-use crate::link::{PRESETS, Preset};
+use crate::link::{self, Preset};
 use crate::plan::{ClientKind, Cohort, Event, Phase, Plan, Reconnect};
 use crate::profile::Profile;
 use crate::scenario::{self, Overrides};
@@ -68,7 +68,7 @@ struct FleetArguments {
     #[arg(long, default_value_t = 200)]
     devices: u32,
     /// What lies between the devices and the network; see `motemq-sim links`.
-    #[arg(long, default_value = "none", value_name = "LINK", value_parser = preset)]
+    #[arg(long, default_value = "none", value_name = "LINK", value_parser = link::find)]
     link: Arc<Preset>,
     /// What the devices measure; see `motemq-sim profiles`.
     #[arg(long, default_value = "power-meter", value_name = "PROFILE", value_parser = profile)]
@@ -187,11 +187,6 @@ fn write_json(path: &Path, report: &Report) -> Result<(), SimError> {
     let mut text = serde_json::to_vec_pretty(report).map_err(|error| failed(error.into()))?;
     text.push(b'\n');
     std::fs::write(path, text).map_err(failed)
-}
-
-fn preset(name: &str) -> Result<Arc<Preset>, String> {
-    let names = || PRESETS.each_ref().map(|preset| &*preset.name).join(", ");
-    Preset::named(name).ok_or_else(|| format!("known links are {}", names()))
 }
 
 fn profile(name: &str) -> Result<Arc<Profile>, String> {

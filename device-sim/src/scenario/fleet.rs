@@ -1,7 +1,7 @@
 //! The `[[cohort]]` tables of a scenario file.
 
 use super::values::{Policy, Rate, Share, Time, Written};
-use crate::link::{PRESETS, Preset};
+use crate::link::{self, Preset};
 use crate::plan::{ClientKind, Cohort, Ramp, RampShape};
 use crate::profile::Profile;
 use crate::topic::TopicPattern;
@@ -81,13 +81,13 @@ fn no_link() -> String {
 
 impl CohortTable {
     /// The cohort whose first device has the number `first`.
-    pub(super) fn cohort(self, first: u32) -> Result<Cohort, String> {
+    pub(super) fn cohort(self, first: u32, links: &[Arc<Preset>]) -> Result<Cohort, String> {
         let name = self.name.clone();
-        self.try_cohort(first)
+        self.try_cohort(first, links)
             .map_err(|problem| format!("cohort {name:?}: {problem}"))
     }
 
-    fn try_cohort(self, first: u32) -> Result<Cohort, String> {
+    fn try_cohort(self, first: u32, links: &[Arc<Preset>]) -> Result<Cohort, String> {
         if self.count == 0 {
             return Err("count must be at least 1".to_owned());
         }
@@ -102,7 +102,7 @@ impl CohortTable {
             first,
             self.count,
             profile,
-            preset(&self.link)?,
+            link(&self.link, links)?,
             qos,
             every,
         );
@@ -143,11 +143,12 @@ impl CohortTable {
     }
 }
 
-fn preset(name: &str) -> Result<Arc<Preset>, String> {
-    Preset::named(name).ok_or_else(|| {
-        let names: Vec<&str> = PRESETS.iter().map(|preset| &*preset.name).collect();
-        format!("link {name:?} is unknown: known are {}", names.join(", "))
-    })
+/// One of the scenario's own links, or any other that can be named.
+fn link(name: &str, links: &[Arc<Preset>]) -> Result<Arc<Preset>, String> {
+    match links.iter().find(|link| link.name == name) {
+        Some(link) => Ok(link.clone()),
+        None => link::find(name).map_err(|error| error.to_string()),
+    }
 }
 
 fn profile(name: &str) -> Result<Arc<Profile>, String> {

@@ -8,6 +8,7 @@ mod values;
 
 use crate::SimError;
 use crate::endpoint::Endpoint;
+use crate::link::Definition;
 use crate::plan::{Cohort, Event, Phase, Plan};
 use crate::threshold::{Demand, Threshold};
 use crate::tls::TlsFiles;
@@ -17,6 +18,7 @@ use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 use values::{Policy, Share, Time, Written};
 
@@ -57,6 +59,8 @@ struct File {
     source_addresses: Vec<IpAddr>,
     #[serde(default)]
     tls: TlsTable,
+    #[serde(default)]
+    link: Vec<Definition>,
     cohort: Vec<CohortTable>,
     #[serde(default)]
     phase: Vec<PhaseTable>,
@@ -101,10 +105,15 @@ pub fn read(path: &Path, overrides: Overrides) -> Result<Plan, SimError> {
 
 fn parse(text: &str, stem: &str, folder: &Path, overrides: Overrides) -> Result<Plan, String> {
     let file: File = toml::from_str(text).map_err(|error| error.to_string())?;
+    let mut links = Vec::new();
+    for definition in &file.link {
+        let link = definition.preset().map_err(|error| error.to_string())?;
+        links.push(Arc::new(link));
+    }
     let mut cohorts = Vec::new();
     let mut first = 0_u32;
     for table in file.cohort {
-        let cohort = table.cohort(first)?;
+        let cohort = table.cohort(first, &links)?;
         first = first.saturating_add(cohort.devices);
         cohorts.push(cohort);
     }
@@ -271,6 +280,23 @@ mod tests {
         assert_eq!((plan.phases[1].share, jitter), (0.3, Jitter::Full));
         assert_eq!(plan.thresholds.len(), 2);
         assert_eq!(plan.digest.len(), 16);
+    }
+
+    #[test]
+    fn a_scenario_has_links_of_its_own() {
+        let text = r#"
+            [[link]]
+            name = "basement"
+            based_on = "nb-iot"
+            loss = "4 %"
+            [[cohort]]
+            name = "meters"
+            count = 1
+            link = "basement"
+        "#;
+        let plan = parse(text, "s", Path::new(""), Overrides::default()).unwrap();
+        let preset = &plan.cohorts[0].preset;
+        assert_eq!((&*preset.name, preset.loss), ("basement", 0.04));
     }
 
     #[test]
