@@ -367,7 +367,7 @@ mod tests {
         let device_bytes = size_of::<Device>();
         let connection_bytes = size_of::<Connection>();
         assert!(
-            device_bytes + connection_bytes < 768,
+            device_bytes + connection_bytes < 1_024,
             "device {device_bytes}, connection {connection_bytes}"
         );
     }

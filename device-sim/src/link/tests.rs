@@ -150,7 +150,7 @@ fn a_connection_that_was_idle_for_too_long_is_dead_both_ways_until_the_next() {
 #[test]
 fn what_is_sent_in_a_partition_arrives_with_the_first_retransmission_after_it() {
     let lte = Arc::new(Preset::named("lte-m").unwrap().without_chance());
-    let mut link = Link::new(lte.clone(), 1, 0);
+    let mut link = Link::new(lte, 1, 0);
     let now = Duration::from_secs(100);
     link.push(Direction::Down, now, &[1; 100]);
     let until = now + Duration::from_millis(6_500);
