@@ -268,6 +268,7 @@ impl Device {
                 let mut answer = Vec::new();
                 if let Packet::ConnAck { code, .. } = packet {
                     accept(connection, troop, code)?;
+                    self.link.set_accepted();
                     self.failures = 0;
                     self.publisher.resume(&mut answer)?;
                 } else if let Some(label) = self.publisher.handle(&packet, &mut answer)? {

@@ -23,14 +23,14 @@ enum Command {
     /// Run a fleet against a broker and report what arrived.
     Run(Box<run::RunArguments>),
     /// Show the link presets and where their figures come from.
-    Links,
+    Links(links::LinksArguments),
 }
 
 /// What the binary does.
 #[must_use]
 pub fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
-        Command::Links => Ok((links::links(), ExitCode::SUCCESS)),
+        Command::Links(arguments) => Ok((links::links(&arguments), ExitCode::SUCCESS)),
         Command::Run(arguments) => run::run(*arguments),
     };
     match outcome {

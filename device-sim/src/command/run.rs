@@ -67,7 +67,7 @@ struct FleetArguments {
     /// Number of devices.
     #[arg(long, default_value_t = 200)]
     devices: u32,
-    /// What lies between the devices and the network; see `motemq-sim links`.
+    /// What lies between the devices and the network: see `motemq-sim links`, or FILE.toml#NAME.
     #[arg(long, default_value = "none", value_name = "LINK", value_parser = link::find)]
     link: Arc<Preset>,
     /// What the devices measure; see `motemq-sim profiles`.

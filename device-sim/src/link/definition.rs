@@ -14,6 +14,7 @@
 use super::preset::{Duplex, DutyCycle, Frames, JitterShape, Outages, Preset, WakeUp};
 use super::presets::PRESETS;
 use super::units;
+use crate::text::share;
 use serde::Deserialize;
 use std::borrow::Cow;
 use std::fmt::Write;
@@ -232,7 +233,7 @@ impl Definition {
         )?;
         let wanted = "a share below 50 %, such as \"1 %\"";
         self.set(&mut preset.loss, "loss", &self.loss, wanted, |text| {
-            units::share(text).filter(|loss| *loss < 0.5)
+            share(text).ok().filter(|loss| *loss < 0.5)
         })?;
         self.set(
             &mut preset.duplex,
@@ -306,18 +307,18 @@ impl Definition {
             }
             _ => None,
         };
-        let mut share = preset.duty_cycle.map(|duty_cycle| duty_cycle.share);
+        let mut part = preset.duty_cycle.map(|duty_cycle| duty_cycle.share);
         let an_hour = Duration::from_secs(3_600);
         let mut window = preset.duty_cycle.map_or(an_hour, |cycle| cycle.window);
         let wanted = "a share of at least 0.01 %, such as \"1 %\", or \"none\"";
         self.set(
-            &mut share,
+            &mut part,
             "duty_cycle",
             &self.duty_cycle,
             wanted,
             |text| match text {
                 NONE => Some(None),
-                text => units::share(text).filter(|share| *share >= 1e-4).map(Some),
+                text => share(text).ok().filter(|share| *share >= 1e-4).map(Some),
             },
         )?;
         let wanted = "a time such as \"1h\"; \"0s\" for silence after each segment";
@@ -328,7 +329,7 @@ impl Definition {
             wanted,
             units::time,
         )?;
-        preset.duty_cycle = share.map(|share| DutyCycle { share, window });
+        preset.duty_cycle = part.map(|share| DutyCycle { share, window });
         Ok(())
     }
 
@@ -426,9 +427,11 @@ fn time_range(text: &str) -> Option<Option<(Duration, Duration)>> {
 }
 
 impl Preset {
-    /// The figures as a `[[link]]` that a scenario can have, to start an own one from. `based_on` is a preset.
+    /// The figures as a `[[link]]` that a scenario can have, to start an own one from.
     #[must_use]
-    pub fn to_toml(&self, based_on: &str) -> String {
+    pub fn to_toml(&self) -> String {
+        let is_preset = PRESETS.iter().any(|preset| preset.name == self.name);
+        let based_on = if is_preset { &*self.name } else { NONE };
         let optional = |text: Option<String>| text.unwrap_or_else(|| NONE.to_owned());
         let wake_up = |part: fn(WakeUp) -> (Duration, Duration)| {
             optional(self.wake_up.map(part).map(units::time_range_text))
@@ -448,7 +451,7 @@ impl Preset {
             "[[link]]\nname = \"my-{}\"\nbased_on = {based_on:?}\n",
             self.name
         );
-        text += "# What follows is as in the preset: keep the lines that differ.\n";
+        text += "# Keep the lines that differ from the base; what is not said is as there.\n";
         for (key, value) in [
             ("down", units::bits_per_s_text(self.down_bits_per_s)),
             ("up", units::bits_per_s_text(self.up_bits_per_s)),
@@ -535,7 +538,7 @@ mod tests {
     #[test]
     fn every_preset_can_be_written_and_read() {
         for preset in &PRESETS {
-            let written = preset.to_toml("none");
+            let written = preset.to_toml();
             // Behind "[[link]]".
             let (_, text) = written.split_once('\n').unwrap();
             let name = format!("my-{}", preset.name).into();

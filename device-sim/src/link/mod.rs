@@ -30,6 +30,7 @@ mod units;
 pub use definition::{Definition, LinkError, find};
 pub use preset::{Direction, Duplex, DutyCycle, Frames, JitterShape, Outages, Preset, WakeUp};
 pub use presets::PRESETS;
+pub(crate) use units::{bits_per_s_text, share_text, time_range_text, time_text};
 
 use crate::seed::{Purpose, rng};
 use rand::RngExt;
@@ -59,7 +60,10 @@ pub struct Link {
     mapped_at: Option<Duration>,
     /// The end of the partition.
     down_until: Duration,
-    credits: Credits,
+    /// Up and down, the same in both, which may be at different times; `None` without outages.
+    holes: Option<Box<[Hole; 2]>>,
+    /// `None` without a duty cycle.
+    credits: Option<Box<Credits>>,
     is_accepted: bool,
 }
 
@@ -73,8 +77,6 @@ struct Pipe {
     last_arrival: Duration,
     wire_bytes: u64,
     rng: Pcg32,
-    /// The same in both pipes, which may be at different times.
-    hole: Hole,
 }
 
 #[derive(Debug)]
@@ -110,21 +112,24 @@ impl Link {
             last_arrival: Duration::ZERO,
             wire_bytes: 0,
             rng: rng(seed, index, purpose),
-            hole: Hole::first(&preset, rng(seed, index, Purpose::Outages)),
         };
         let mut up = pipe(Purpose::Uplink);
         let down = pipe(Purpose::Downlink);
         let idle_after = preset.wake_up.map_or(Duration::MAX, |wake_up| {
             between(&mut up.rng, wake_up.idle_after)
         });
+        let hole = |outages| Hole::first(outages, rng(seed, index, Purpose::Outages));
         Self {
+            holes: preset
+                .outages
+                .map(|outages| Box::new([hole(outages), hole(outages)])),
+            credits: preset.duty_cycle.map(|_| Box::default()),
             preset,
             pipes: [up, down],
             idle_after,
             active_until: None,
             mapped_at: None,
             down_until: Duration::ZERO,
-            credits: Credits::default(),
             is_accepted: false,
         }
     }
@@ -292,9 +297,9 @@ impl Link {
 
     /// From `at` on, when the duty cycle allows the device so much time on air; takes the credits.
     fn allowed_at(&mut self, direction: Direction, at: Duration, on_air: Duration) -> Duration {
-        match self.preset.duty_cycle {
-            Some(duty_cycle) if direction == Direction::Up => {
-                self.credits.spend(duty_cycle, at, on_air)
+        match (self.preset.duty_cycle, &mut self.credits) {
+            (Some(duty_cycle), Some(credits)) if direction == Direction::Up => {
+                credits.spend(duty_cycle, at, on_air)
             }
             _ => at,
         }
@@ -304,10 +309,10 @@ impl Link {
     fn covered_at(&mut self, direction: Direction, at: Duration, on_air: Duration) -> Duration {
         let preset = &self.preset;
         let mut at = preset.retry_at(at, self.down_until);
-        let Some(outages) = preset.outages else {
+        let (Some(outages), Some(holes)) = (preset.outages, &mut self.holes) else {
             return at;
         };
-        let hole = &mut self.pipes[direction as usize].hole;
+        let hole = &mut holes[direction as usize];
         let mut tries = 0;
         while hole.until <= at || hole.from < at + on_air && tries < LOSSES_MAX {
             if at < hole.until {
@@ -329,15 +334,13 @@ impl Link {
 }
 
 impl Hole {
-    fn first(preset: &Preset, rng: Pcg32) -> Self {
+    fn first(outages: Outages, rng: Pcg32) -> Self {
         let mut hole = Self {
-            from: Duration::MAX,
+            from: Duration::ZERO,
             until: Duration::ZERO,
             rng,
         };
-        if let Some(outages) = preset.outages {
-            hole.go_on(outages);
-        }
+        hole.go_on(outages);
         hole
     }
 

@@ -182,11 +182,7 @@ fn outages_are_as_long_and_as_frequent_as_the_preset_says() {
         every: Duration::from_secs(600),
         lasts: (Duration::from_secs(5), Duration::from_secs(70)),
     };
-    let holed = Preset {
-        outages: Some(outages),
-        ..PRESETS[0].without_chance()
-    };
-    let mut hole = Hole::first(&holed, rng(1, 2, Purpose::Outages));
+    let mut hole = Hole::first(outages, rng(1, 2, Purpose::Outages));
     let mut uncovered = Duration::ZERO;
     for _ in 0..5_000 {
         let lasted = hole.until - hole.from;
@@ -208,10 +204,8 @@ fn what_is_sent_in_an_outage_arrives_with_the_first_retransmission_after_it_in_b
     };
     for direction in [Direction::Up, Direction::Down] {
         let mut link = Link::new(Arc::new(still.clone()), 5, 3);
-        let holes = link
-            .pipes
-            .each_ref()
-            .map(|pipe| (pipe.hole.from, pipe.hole.until));
+        let holes = link.holes.as_ref().unwrap();
+        let holes = holes.each_ref().map(|hole| (hole.from, hole.until));
         assert_eq!(holes[0], holes[1]);
         let (from, until) = holes[0];
         let before = from - Duration::from_secs(1);

@@ -1,25 +1,21 @@
-//! How people write times, ranges of times, shares and bit rates, and how these are written back.
+//! How people write times, ranges of times and bit rates, and how figures are written back.
 
+use crate::text::duration;
 use std::time::Duration;
 
 /// Longer times are a mistake.
 const TIME_MAX: Duration = Duration::from_secs(366 * 86_400);
-const UNITS_S: [(&str, f64); 5] = [
-    ("ms", 0.001),
-    ("s", 1.0),
-    ("m", 60.0),
-    ("h", 3_600.0),
-    ("d", 86_400.0),
+const UNITS_MS: [(&str, f64); 5] = [
+    ("d", 86_400_000.0),
+    ("h", 3_600_000.0),
+    ("m", 60_000.0),
+    ("s", 1_000.0),
+    ("ms", 1.0),
 ];
 
-/// `840ms`, `10s`, `30m`.
+/// `840ms`, `10s`, `30m`; at most a year.
 pub(super) fn time(text: &str) -> Option<Duration> {
-    let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
-    let unit = text.strip_prefix(digits)?;
-    let (_, unit_s) = UNITS_S.iter().find(|(name, _)| *name == unit)?;
-    let number: f64 = digits.trim_end().parse().ok()?;
-    let time = Duration::try_from_secs_f64(number * unit_s).ok()?;
-    (time <= TIME_MAX).then_some(time)
+    duration(text).ok().filter(|time| *time <= TIME_MAX)
 }
 
 /// `10s to 20s`, or `10s` alone.
@@ -27,15 +23,6 @@ pub(super) fn time_range(text: &str) -> Option<(Duration, Duration)> {
     let (shortest, longest) = text.split_once(" to ").unwrap_or((text, text));
     let (shortest, longest) = (time(shortest.trim())?, time(longest.trim())?);
     (shortest <= longest).then_some((shortest, longest))
-}
-
-/// `1 %` or `0.01`.
-pub(super) fn share(text: &str) -> Option<f64> {
-    let share = match text.strip_suffix('%') {
-        Some(percent) => percent.trim_end().parse::<f64>().ok()? / 100.0,
-        None => text.parse().ok()?,
-    };
-    (0.0..=1.0).contains(&share).then_some(share)
 }
 
 /// `25 kbit/s`, `300 bit/s`, `5 Mbit/s`; a number alone is kbit/s. At least 1 bit/s.
@@ -56,10 +43,10 @@ pub(super) fn bits_per_s(text: &str) -> Option<u32> {
 }
 
 /// `840ms`, `10s`, `30m`: the largest unit that says it in whole numbers.
-pub(super) fn time_text(time: Duration) -> String {
+pub(crate) fn time_text(time: Duration) -> String {
     let ms = time.as_secs_f64() * 1_000.0;
-    for (unit, unit_s) in UNITS_S.iter().rev() {
-        let number = ms / (unit_s * 1_000.0);
+    for (unit, unit_ms) in UNITS_MS {
+        let number = ms / unit_ms;
         if number >= 1.0 && number.fract() == 0.0 {
             return format!("{number}{unit}");
         }
@@ -68,7 +55,7 @@ pub(super) fn time_text(time: Duration) -> String {
 }
 
 /// `10s to 20s`, or `10s` alone.
-pub(super) fn time_range_text((shortest, longest): (Duration, Duration)) -> String {
+pub(crate) fn time_range_text((shortest, longest): (Duration, Duration)) -> String {
     if shortest == longest {
         time_text(shortest)
     } else {
@@ -77,13 +64,13 @@ pub(super) fn time_range_text((shortest, longest): (Duration, Duration)) -> Stri
 }
 
 /// `1 %`.
-pub(super) fn share_text(share: f64) -> String {
+pub(crate) fn share_text(share: f64) -> String {
     let percent = (share * 1e6).round() / 1e4;
     format!("{percent} %")
 }
 
 /// `25 kbit/s`.
-pub(super) fn bits_per_s_text(bits_per_s: Option<u32>) -> String {
+pub(crate) fn bits_per_s_text(bits_per_s: Option<u32>) -> String {
     match bits_per_s {
         Some(bits) if bits < 1_000 => format!("{bits} bit/s"),
         Some(bits) if bits < 1_000_000 => format!("{} kbit/s", f64::from(bits) / 1e3),
@@ -106,9 +93,6 @@ mod tests {
         let range = (Duration::from_secs(10), Duration::from_secs(20));
         assert_eq!(time_range("10s to 20s"), Some(range));
         assert_eq!(time_range("20s to 10s"), None);
-        assert_eq!(share("1 %"), Some(0.01));
-        assert_eq!(share("0.01"), Some(0.01));
-        assert_eq!(share("101 %"), None);
         assert_eq!(bits_per_s("25 kbit/s"), Some(25_000));
         assert_eq!(bits_per_s("0.3"), Some(300));
         assert_eq!(bits_per_s("300bit/s"), Some(300));
