@@ -5,6 +5,7 @@
 //!
 //! Does not know: schedules, readings, when to connect.
 
+use crate::connects::Handshake;
 use crate::link::{Direction, Link};
 use crate::wire::{self, Reader, WireError};
 use rustls::{ClientConnection, HandshakeKind};
@@ -27,8 +28,8 @@ pub(crate) struct Connection {
     pub(crate) outgoing: Vec<u8>,
     /// `None` once the broker has accepted us, else until when it may.
     pub(crate) answer_by: Option<Duration>,
-    /// The broker closed its side; what it sent before is still on its way.
-    pub(crate) is_ended: bool,
+    /// When the device learns that the broker closed its side, after what that sent before; `None` while it is open.
+    pub(crate) ends_at: Option<Duration>,
 }
 
 /// Why a connection ends.
@@ -72,7 +73,7 @@ impl Connection {
             reader: Reader::default(),
             outgoing: Vec::new(),
             answer_by: Some(answer_by),
-            is_ended: false,
+            ends_at: None,
         }
     }
 
@@ -118,7 +119,8 @@ impl Connection {
                 self.reader.push(&plain);
             }
             if state.peer_has_closed() {
-                self.is_ended = true;
+                // It learned so from bytes that have crossed the link.
+                self.ends_at = Some(Duration::ZERO);
             }
         }
         Ok(())
@@ -140,8 +142,10 @@ impl Connection {
             let stream = Pin::new(&mut self.stream);
             match stream.poll_write(context, &self.outgoing) {
                 Poll::Pending => return Ok(()),
-                Poll::Ready(written) => {
-                    self.outgoing.drain(..written?);
+                Poll::Ready(Ok(written)) => drop(self.outgoing.drain(..written)),
+                Poll::Ready(Err(_)) => {
+                    self.outgoing.clear();
+                    self.end(link, now);
                 }
             }
             if self.outgoing.is_empty() {
@@ -157,21 +161,44 @@ impl Connection {
         context: &mut Context<'_>,
         scratch: &mut [u8],
     ) -> Result<(), Failure> {
-        while !self.is_ended && link.queued_bytes(Direction::Down) < RECEIVE_WINDOW_BYTES {
+        while self.ends_at.is_none() && link.queued_bytes(Direction::Down) < RECEIVE_WINDOW_BYTES {
             let mut buffer = ReadBuf::new(scratch);
             match Pin::new(&mut self.stream).poll_read(context, &mut buffer) {
                 Poll::Pending => return Ok(()),
-                Poll::Ready(read) => read?,
+                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
+                    link.push(Direction::Down, now, buffer.filled());
+                }
+                Poll::Ready(_) => self.end(link, now),
             }
-            self.is_ended = buffer.filled().is_empty();
-            link.push(Direction::Down, now, buffer.filled());
         }
         Ok(())
     }
 
-    /// How TLS was set up; `None` without TLS.
-    pub(crate) fn handshake_kind(&self) -> Option<HandshakeKind> {
-        self.tls.as_ref().and_then(|tls| tls.handshake_kind())
+    /// The broker is gone; the device hears of it by a segment without payload, which crosses no dead link.
+    fn end(&mut self, link: &mut Link, now: Duration) {
+        if self.ends_at.is_none() {
+            self.ends_at = Some(if link.is_dead(now) {
+                Duration::MAX
+            } else {
+                link.carry(Direction::Down, now, 0)
+            });
+        }
+    }
+
+    /// Breaks off without a word: the broker sees a reset.
+    pub(crate) fn break_off(self) {
+        // Without it the broker sees the end of the stream.
+        let _ = self.stream.set_zero_linger();
+    }
+
+    /// How the connection was set up.
+    pub(crate) fn handshake(&self) -> Handshake {
+        let kind = self.tls.as_ref().map(|tls| tls.handshake_kind());
+        match kind {
+            None => Handshake::Plain,
+            Some(Some(HandshakeKind::Resumed)) => Handshake::Resumed,
+            Some(_) => Handshake::Full,
+        }
     }
 
     /// Says goodbye without the link's delays.

@@ -9,9 +9,10 @@
 //!   socket's waker calls it earlier.
 
 use crate::connection::{Connection, Failure};
+use crate::connects::Handshake;
 use crate::label::Label;
 use crate::link::{Direction, Link};
-use crate::plan::{Jitter, Reconnect};
+use crate::plan::{Event, Jitter, Reconnect};
 use crate::profile::{Schedule, Sensor};
 use crate::publisher::{Offer, Publisher};
 use crate::seed::{Purpose, rng};
@@ -19,7 +20,7 @@ use crate::wire::{self, Packet};
 use crate::world::{Stage, Troop, World};
 use rand::RngExt;
 use rand_pcg::Pcg32;
-use rustls::{ClientConfig, ClientConnection, HandshakeKind};
+use rustls::{ClientConfig, ClientConnection};
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
@@ -29,8 +30,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::net::TcpStream;
 
-/// How long a device waits for CONNACK: a TLS handshake on the slowest links takes most of a minute.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
+/// How long a device waits for CONNACK: a TLS handshake on the slowest links takes more than a minute.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(150);
 
 /// A device and its connection.
 pub(crate) struct Device {
@@ -45,9 +46,24 @@ pub(crate) struct Device {
     contact: Contact,
     /// Connections that failed since the last success.
     failures: u32,
+    /// The first phase that may still hit the device.
+    next_phase: u16,
+    /// The phase that last told the device how to come back.
+    told_by: Option<u16>,
+    /// When its connection was lost, until it has another.
+    lost_at: Option<Duration>,
+    attempt: Attempt,
     backoff: Pcg32,
     /// Holds the device's TLS session tickets.
     tls_config: Option<Arc<ClientConfig>>,
+}
+
+/// What an attempt to connect has cost so far is the difference to this.
+#[derive(Clone, Copy, Debug, Default)]
+struct Attempt {
+    began_at: Duration,
+    up_bytes: u64,
+    down_bytes: u64,
 }
 
 enum Contact {
@@ -69,7 +85,7 @@ impl Device {
         let troop_index = world.troop_index(index)?;
         let cohort = &world.troops.get(troop_index)?.cohort;
         let seed = world.plan.seed;
-        let connects_at = cohort.connects_at(index);
+        let connects_at = cohort.connects_at(seed, index);
         let ready_at = connects_at + world.plan.settle_time(cohort);
         Some(Self {
             index,
@@ -81,6 +97,10 @@ impl Device {
             link: Link::new(cohort.preset.clone(), seed, index),
             contact: Contact::Down(connects_at),
             failures: 0,
+            next_phase: 0,
+            told_by: None,
+            lost_at: None,
+            attempt: Attempt::default(),
             backoff: rng(seed, index, Purpose::Reconnect),
             tls_config: world.tls.as_ref().map(|tls| tls.device_config()),
         })
@@ -104,16 +124,22 @@ impl Device {
         scratch: &mut [u8],
     ) -> Option<Duration> {
         self.take_readings(world, now);
+        self.suffer(world, now);
         while self.advance(world, now, context) {}
         if matches!(self.contact, Contact::Open(_))
             && let Err(failure) = self.pump(world, now, context, scratch)
         {
             self.fail(world, now, &failure);
         }
-        [self.next_reading(world), self.next_on_connection(world)]
-            .into_iter()
-            .flatten()
-            .min()
+        let next_phase = world.phases.next(self.index, self.next_phase);
+        [
+            self.next_reading(world),
+            next_phase.map(|(_, scene)| scene.at),
+            self.next_on_connection(world),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// Leaves in good order, without the link's delays.
@@ -162,6 +188,37 @@ impl Device {
         }
     }
 
+    /// Whatever phases do to the device by `now`.
+    fn suffer(&mut self, world: &World, now: Duration) {
+        while let Some((number, scene)) = world.phases.next(self.index, self.next_phase)
+            && scene.at <= now
+        {
+            self.next_phase = number + 1;
+            let tally = &self.troop(world).tally;
+            match scene.event {
+                Event::Kill(reconnect) => {
+                    tally.killed.fetch_add(1, Ordering::Relaxed);
+                    self.told_by = reconnect.map(|_| number).or(self.told_by);
+                    self.die(world, now);
+                }
+                Event::Partition(time) => {
+                    tally.partitioned.fetch_add(1, Ordering::Relaxed);
+                    self.link.set_down(now, scene.at + time);
+                }
+            }
+        }
+    }
+
+    /// Loses its connection, and what is on its way, without a word.
+    fn die(&mut self, world: &World, now: Duration) {
+        match self.drop_contact(world, now) {
+            Contact::Open(connection) => connection.break_off(),
+            // It was down already, and comes back when it would have.
+            Contact::Down(until) => self.contact = Contact::Down(until),
+            Contact::Opening(_) | Contact::Dialing(_) | Contact::Accepted(..) => {}
+        }
+    }
+
     fn next_reading(&self, world: &World) -> Option<Duration> {
         let at = self.schedule.next_at();
         (at < world.publish_until()).then_some(at)
@@ -171,6 +228,11 @@ impl Device {
     fn advance(&mut self, world: &World, now: Duration, context: &mut Context<'_>) -> bool {
         match &mut self.contact {
             Contact::Down(until) if *until <= now => {
+                self.attempt = Attempt {
+                    began_at: now,
+                    up_bytes: self.link.wire_bytes(Direction::Up),
+                    down_bytes: self.link.wire_bytes(Direction::Down),
+                };
                 let arrives_at = self.link.carry(Direction::Up, now, 0);
                 self.contact = Contact::Opening(arrives_at);
                 true
@@ -209,6 +271,7 @@ impl Device {
         let Contact::Accepted(stream, _) = contact else {
             return Ok(());
         };
+        let answer_by = self.attempt.began_at + ANSWER_TIMEOUT;
         let tls = match (&self.tls_config, &world.tls) {
             (Some(config), Some(tls)) => {
                 let name = tls.server_name.clone();
@@ -217,7 +280,7 @@ impl Device {
             }
             _ => None,
         };
-        let mut connection = Box::new(Connection::new(stream, tls, now + ANSWER_TIMEOUT));
+        let mut connection = Box::new(Connection::new(stream, tls, answer_by));
         let cohort = &self.troop(world).cohort;
         let connect = wire::connect(
             &world.plan.client_id(self.index),
@@ -270,6 +333,16 @@ impl Device {
                     accept(connection, troop, code)?;
                     self.link.set_accepted();
                     self.failures = 0;
+                    self.link.set_accepted();
+                    let took = now.saturating_sub(self.attempt.began_at);
+                    let up = self.link.wire_bytes(Direction::Up) - self.attempt.up_bytes;
+                    let down = self.link.wire_bytes(Direction::Down) - self.attempt.down_bytes;
+                    let handshake = connection.handshake();
+                    troop.connects().record(handshake, took, (up, down));
+                    if let Some(lost_at) = self.lost_at.take() {
+                        troop.tally.reconnects.fetch_add(1, Ordering::Relaxed);
+                        troop.connects().record_return(now.saturating_sub(lost_at));
+                    }
                     self.publisher.resume(&mut answer)?;
                 } else if let Some(label) = self.publisher.handle(&packet, &mut answer)? {
                     troop.ledger().record_acknowledged(&label, now);
@@ -277,7 +350,9 @@ impl Device {
                 connection.write(&mut self.link, now, &answer)?;
             }
         }
-        if connection.is_ended && self.link.next_arrival(Direction::Down).is_none() {
+        if connection.ends_at.is_some_and(|at| at <= now)
+            && self.link.next_arrival(Direction::Down).is_none()
+        {
             return Err(Failure::Io);
         }
         Ok(())
@@ -285,20 +360,28 @@ impl Device {
 
     /// Drops the connection and decides when to try again.
     fn fail(&mut self, world: &World, now: Duration, failure: &Failure) {
+        self.troop(world).tally.record_failure(match failure {
+            Failure::Refused(code) => Some(*code),
+            _ => None,
+        });
+        drop(self.drop_contact(world, now));
+    }
+
+    /// Takes the connection away from the device, which decides when to try again.
+    fn drop_contact(&mut self, world: &World, now: Duration) -> Contact {
         let troop = self.troop(world);
         if let Contact::Open(connection) = &self.contact
             && connection.answer_by.is_none()
         {
             troop.tally.up.fetch_sub(1, Ordering::Relaxed);
+            self.lost_at = Some(now);
         }
-        troop.tally.record_failure(match failure {
-            Failure::Refused(code) => Some(*code),
-            _ => None,
-        });
         self.link.clear();
-        let pause = self.pause(troop.cohort.reconnect);
+        let told = self.told_by.and_then(|phase| world.phases.reconnect(phase));
+        let pause = self.pause(told.unwrap_or(troop.cohort.reconnect));
         self.failures += 1;
-        self.contact = Contact::Down(pause.map_or(Duration::MAX, |pause| now + pause));
+        let until = pause.map_or(Duration::MAX, |pause| now + pause);
+        std::mem::replace(&mut self.contact, Contact::Down(until))
     }
 
     /// How long the device stays away; `None` is for good.
@@ -334,7 +417,14 @@ impl Device {
                 // The socket's waker comes first when it is full.
                 let up = up.filter(|_| connection.outgoing.is_empty());
                 let down = self.link.next_arrival(Direction::Down);
-                [up, down, connection.answer_by].into_iter().flatten().min()
+                // What came before it comes first.
+                let end = connection
+                    .ends_at
+                    .filter(|at| down.is_none() && *at < Duration::MAX);
+                [up, down, end, connection.answer_by]
+                    .into_iter()
+                    .flatten()
+                    .min()
             }
         }
     }
@@ -351,10 +441,10 @@ fn accept(connection: &mut Connection, troop: &Troop, code: u8) -> Result<(), Fa
     let tally = &troop.tally;
     tally.up.fetch_add(1, Ordering::Relaxed);
     tally.connects.fetch_add(1, Ordering::Relaxed);
-    match connection.handshake_kind() {
-        Some(HandshakeKind::Resumed) => tally.tls_resumed.fetch_add(1, Ordering::Relaxed),
-        Some(_) => tally.tls_full.fetch_add(1, Ordering::Relaxed),
-        None => 0,
+    match connection.handshake() {
+        Handshake::Resumed => tally.tls_resumed.fetch_add(1, Ordering::Relaxed),
+        Handshake::Full => tally.tls_full.fetch_add(1, Ordering::Relaxed),
+        Handshake::Plain => 0,
     };
     Ok(())
 }

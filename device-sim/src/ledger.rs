@@ -247,7 +247,7 @@ fn position(sequence: u32) -> (usize, u64) {
     (sequence as usize / 64, 1 << (sequence % 64))
 }
 
-fn micros(duration: Duration) -> u64 {
+pub(crate) fn micros(duration: Duration) -> u64 {
     duration.as_micros().try_into().unwrap_or(u64::MAX)
 }
 

@@ -8,12 +8,14 @@ use crate::clock::run_number;
 use crate::endpoint::{Endpoint, Transport};
 use crate::link::Preset;
 use crate::profile::Profile;
+use crate::seed::{Purpose, rng};
 use crate::text::duration;
 use crate::threshold::Threshold;
 use crate::tls::TlsFiles;
 use crate::topic::TopicPattern;
 use crate::wire::{Login, Session};
 use aws_lc_rs::digest::{SHA256, digest};
+use rand::RngExt;
 use std::net::IpAddr;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -244,6 +246,19 @@ impl Plan {
                     "a phase names the cohort {name:?}, which does not exist"
                 ));
             }
+            let is_meant = |cohort: &&Cohort| {
+                phase
+                    .cohort
+                    .as_ref()
+                    .is_none_or(|name| cohort.name == *name)
+            };
+            let mut meant = self.cohorts.iter().filter(is_meant);
+            if let Some(cohort) = meant.find(|cohort| cohort.client == ClientKind::Rumqttc) {
+                return wrong(format!(
+                    "cohort {:?}: phases cannot happen to the client rumqttc, which has its own sockets: choose the client simulated",
+                    cohort.name
+                ));
+            }
         }
         for cohort in &self.cohorts {
             if let Err(problem) = cohort.check(&self.endpoint) {
@@ -294,9 +309,18 @@ impl Cohort {
     }
 
     /// When a device begins to connect.
-    pub(crate) fn connects_at(&self, device: u32) -> Duration {
+    pub(crate) fn connects_at(&self, seed: u64, device: u32) -> Duration {
         let place = f64::from(device - self.first);
-        Duration::from_secs_f64(place / self.ramp.connects_per_s)
+        let evenly_s = place / self.ramp.connects_per_s;
+        Duration::from_secs_f64(match self.ramp.shape {
+            RampShape::Linear => evenly_s,
+            RampShape::Step => evenly_s.floor(),
+            // Of a Poisson process whose number of events is known, each is anywhere, whatever the others do.
+            RampShape::Poisson => {
+                let whole_s = f64::from(self.devices) / self.ramp.connects_per_s;
+                rng(seed, device, Purpose::Fate).random_range(0.0..whole_s)
+            }
+        })
     }
 
     fn check(&self, endpoint: &Endpoint) -> Result<(), String> {

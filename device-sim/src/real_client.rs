@@ -32,7 +32,7 @@ pub(crate) async fn run(world: Arc<World>, index: u32) {
         return;
     };
     let cohort = &troop.cohort;
-    let connects_at = cohort.connects_at(index);
+    let connects_at = cohort.connects_at(world.plan.seed, index);
     tokio::time::sleep_until(world.clock.instant(connects_at)).await;
     let (client, mut events) = AsyncClient::new(options(&world, troop, index), REQUESTS_MAX);
     let seed = world.plan.seed;

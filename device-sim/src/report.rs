@@ -2,6 +2,7 @@
 //!
 //! The JSON's fields are stable: they may be added to, and [`SCHEMA_VERSION`] grows when one changes.
 
+use crate::connects::ConnectCost;
 use crate::ledger::{Counts, histogram};
 use crate::plan::{ClientKind, Cohort};
 use crate::world::{Tally, World};
@@ -49,6 +50,14 @@ pub struct Report {
     pub reconnects: u64,
     /// Connections that failed or broke.
     pub connection_failures: u64,
+    /// How often a phase killed a device.
+    pub killed: u64,
+    /// How often a phase cut the link of a device.
+    pub partitioned: u64,
+    /// From the loss of a connection to the next CONNACK.
+    pub away: Latency,
+    /// What connecting cost.
+    pub connect_costs: Vec<ConnectCost>,
     /// CONNACK's return code of the last refused connection, or 0.
     pub connack_refusal: u8,
     /// Readings that devices meant to send.
@@ -111,7 +120,7 @@ pub struct Latency {
 }
 
 impl Latency {
-    fn of(histogram: &Histogram<u64>) -> Self {
+    pub(crate) fn of(histogram: &Histogram<u64>) -> Self {
         Self {
             count: histogram.len(),
             p50_us: histogram.value_at_quantile(0.5),
@@ -125,19 +134,22 @@ impl Latency {
 impl Report {
     pub(crate) fn new(world: &World, took: Duration) -> Self {
         let (plan, counts) = (&world.plan, world.counts());
-        let [mut ack, mut delivery, mut lag] = [(); 3].map(|()| histogram());
+        let [mut ack, mut delivery, mut lag, mut away] = [(); 4].map(|()| histogram());
         let mut violations = Vec::new();
+        let mut connect_costs = Vec::new();
         for troop in &world.troops {
-            let ledger = troop.ledger();
+            let (ledger, connects) = (troop.ledger(), troop.connects());
             for (sum, part) in [
                 (&mut ack, &ledger.ack_latency),
                 (&mut delivery, &ledger.delivery_latency),
                 (&mut lag, &ledger.generator_lag),
+                (&mut away, &connects.away),
             ] {
                 // The same bounds everywhere: nothing is left out.
                 let _ = sum.add(part);
             }
             violations.extend(ledger.violations());
+            connect_costs.extend(connects.costs(&troop.cohort.name));
         }
         let cohorts = plan.cohorts.iter();
         let qos = cohorts.clone().map(|cohort| cohort.qos).max().unwrap_or(0);
@@ -154,7 +166,6 @@ impl Report {
         let sum = |figure: fn(&Tally) -> &AtomicU64| {
             world.sum(|tally| figure(tally).load(Ordering::Relaxed))
         };
-        let connects = sum(|tally| &tally.connects);
         let refusals = world.troops.iter();
         let refusals = refusals.map(|troop| troop.tally.refusal.load(Ordering::Relaxed));
         Self {
@@ -175,8 +186,12 @@ impl Report {
             duration_s: plan.duration.as_secs_f64(),
             took_s: took.as_secs_f64(),
             connected: world.sum(|tally| tally.up.load(Ordering::Relaxed).into()),
-            reconnects: connects.saturating_sub(plan.devices().into()),
+            reconnects: sum(|tally| &tally.reconnects),
             connection_failures: sum(|tally| &tally.failures),
+            killed: sum(|tally| &tally.killed),
+            partitioned: sum(|tally| &tally.partitioned),
+            away: Latency::of(&away),
+            connect_costs,
             connack_refusal: refusals.max().unwrap_or(0),
             published: counts.published,
             overflowed: counts.overflowed,
@@ -242,6 +257,33 @@ impl Report {
             write!(formatter, "   TLS full {full}, resumed {resumed}")?;
         }
         writeln!(formatter)
+    }
+
+    fn write_connects(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.killed + self.partitioned > 0 {
+            let (killed, partitioned, away) = (self.killed, self.partitioned, &self.away);
+            let [p50, p99, max] = [away.p50_us, away.p99_us, away.max_us].map(time);
+            writeln!(
+                formatter,
+                "  killed {killed}, cut off {partitioned}   back after p50 {p50}   p99 {p99}   max {max}"
+            )?;
+        }
+        for cost in &self.connect_costs {
+            let (count, took) = (cost.took.count, &cost.took);
+            let each = |bytes: u64| bytes / count.max(1);
+            writeln!(
+                formatter,
+                "  connecting, {} {}: {count} times   up {} B   down {} B   p50 {}   p99 {}   max {}",
+                cost.cohort,
+                cost.handshake,
+                each(cost.up_bytes),
+                each(cost.down_bytes),
+                time(took.p50_us),
+                time(took.p99_us),
+                time(took.max_us),
+            )?;
+        }
+        Ok(())
     }
 
     fn write_remarks(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -331,6 +373,7 @@ impl fmt::Display for Report {
             Some(&self.generator_lag),
         )?;
         self.write_traffic(formatter)?;
+        self.write_connects(formatter)?;
         self.write_remarks(formatter)?;
         writeln!(
             formatter,

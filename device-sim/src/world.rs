@@ -2,9 +2,11 @@
 
 use crate::SimError;
 use crate::clock::Clock;
+use crate::connects::Connects;
 use crate::endpoint::{Endpoint, Transport};
 use crate::label::Label;
 use crate::ledger::{Counts, Ledger};
+use crate::phases::Phases;
 use crate::plan::{Cohort, Plan};
 use crate::tls::Tls;
 use crate::wire::Template;
@@ -22,8 +24,9 @@ pub(crate) struct World {
     /// What the verifier presents, and all cohorts without certificates of their own.
     pub(crate) tls: Option<Tls>,
     pub(crate) troops: Vec<Troop>,
+    pub(crate) phases: Phases,
     pub(crate) verifier: VerifierTally,
-    phase: AtomicU8,
+    stage: AtomicU8,
     publish_until_us: AtomicU64,
 }
 
@@ -33,6 +36,7 @@ pub(crate) struct Troop {
     pub(crate) template: Template,
     pub(crate) tally: Tally,
     ledger: Mutex<Ledger>,
+    connects: Mutex<Connects>,
 }
 
 /// How far the run is.
@@ -53,8 +57,14 @@ pub(crate) struct Tally {
     pub(crate) up: AtomicU32,
     /// Accepted connections, first and later ones.
     pub(crate) connects: AtomicU64,
-    /// Connections that failed or broke.
+    /// Connections that failed or broke, those of killed devices aside.
     pub(crate) failures: AtomicU64,
+    /// Connections after the loss of one.
+    pub(crate) reconnects: AtomicU64,
+    /// How often a phase killed a device.
+    pub(crate) killed: AtomicU64,
+    /// How often a phase cut the link of a device.
+    pub(crate) partitioned: AtomicU64,
     /// The return code of the last refused connection, or 0.
     pub(crate) refusal: AtomicU8,
     pub(crate) tls_full: AtomicU64,
@@ -100,7 +110,8 @@ impl World {
                 .map(|cohort| Troop::new(&plan, cohort))
                 .collect(),
             verifier: VerifierTally::default(),
-            phase: AtomicU8::new(Stage::Publishing as u8),
+            phases: Phases::new(&plan),
+            stage: AtomicU8::new(Stage::Publishing as u8),
             publish_until_us: AtomicU64::new(micros(plan.publish_until())),
             clock: Clock::start(),
             tls,
@@ -156,7 +167,7 @@ impl World {
     }
 
     pub(crate) fn stage(&self) -> Stage {
-        match self.phase.load(Ordering::Acquire) {
+        match self.stage.load(Ordering::Acquire) {
             0 => Stage::Publishing,
             1 => Stage::Draining,
             _ => Stage::Finished,
@@ -164,7 +175,7 @@ impl World {
     }
 
     pub(crate) fn set_stage(&self, stage: Stage) {
-        self.phase.store(stage as u8, Ordering::Release);
+        self.stage.store(stage as u8, Ordering::Release);
     }
 
     /// When devices stop taking readings: as planned, or when the user interrupted.
@@ -186,8 +197,17 @@ impl Troop {
             template: Template::new(&plan.run, &cohort.name, topic, cohort.qos),
             tally: Tally::default(),
             ledger: Mutex::new(Ledger::new(cohort.qos, cohort.first, cohort.devices)),
+            connects: Mutex::new(Connects::new()),
             cohort: cohort.clone(),
         }
+    }
+
+    #[expect(
+        clippy::expect_used,
+        reason = "no code that can panic runs under this lock"
+    )]
+    pub(crate) fn connects(&self) -> MutexGuard<'_, Connects> {
+        self.connects.lock().expect("connects are never poisoned")
     }
 
     #[expect(
