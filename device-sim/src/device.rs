@@ -90,7 +90,7 @@ impl Device {
         Some(Self {
             index,
             troop: troop_index,
-            schedule: Schedule::new(seed, index, cohort.every, cohort.jitter, ready_at),
+            schedule: Schedule::new(&cohort.profile, seed, index, ready_at),
             sensor: Sensor::new(&cohort.profile, seed, index),
             next_sequence: 0,
             publisher: Publisher::new(cohort.qos),
@@ -163,15 +163,15 @@ impl Device {
 
     fn take_readings(&mut self, world: &World, now: Duration) {
         while let Some(intended_at) = self.next_reading(world).filter(|at| *at <= now) {
-            self.schedule.advance();
+            let troop = self.troop(world);
+            let profile = &troop.cohort.profile;
+            self.schedule.advance(profile);
             let label = Label {
                 device: self.index,
                 sequence: self.next_sequence,
                 intended_at,
             };
             self.next_sequence += 1;
-            let troop = self.troop(world);
-            let profile = &troop.cohort.profile;
             let reading = self.sensor.read(profile, intended_at);
             let mut payload = Vec::new();
             profile.encode(&label, &reading, &mut payload);

@@ -36,7 +36,7 @@ pub(crate) async fn run(world: Arc<World>, index: u32) {
     tokio::time::sleep_until(world.clock.instant(connects_at)).await;
     let (client, mut events) = AsyncClient::new(options(&world, troop, index), REQUESTS_MAX);
     let seed = world.plan.seed;
-    let mut schedule = Schedule::new(seed, index, cohort.every, cohort.jitter, connects_at);
+    let mut schedule = Schedule::new(&cohort.profile, seed, index, connects_at);
     let mut sensor = Sensor::new(&cohort.profile, seed, index);
     let mut pending = Pending::default();
     let mut sequence = 0;
@@ -51,7 +51,7 @@ pub(crate) async fn run(world: Arc<World>, index: u32) {
                 polled = &mut polling => break polled,
                 () = next_reading, if publishes => {
                     let intended_at = schedule.next_at();
-                    schedule.advance();
+                    schedule.advance(&cohort.profile);
                     let label = Label { device: index, sequence, intended_at };
                     sequence += 1;
                     publish(&world, troop, &client, &mut pending, &mut sensor, label);

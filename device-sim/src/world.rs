@@ -193,12 +193,14 @@ impl World {
 impl Troop {
     fn new(plan: &Plan, cohort: &Cohort) -> Self {
         let topic = cohort.topic.clone();
+        let mut cohort = cohort.clone();
+        cohort.profile = cohort.profile.paced(cohort.every, cohort.jitter);
         Self {
             template: Template::new(&plan.run, &cohort.name, topic, cohort.qos),
             tally: Tally::default(),
             ledger: Mutex::new(Ledger::new(cohort.qos, cohort.first, cohort.devices)),
             connects: Mutex::new(Connects::new()),
-            cohort: cohort.clone(),
+            cohort,
         }
     }
 
