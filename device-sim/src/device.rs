@@ -176,10 +176,14 @@ impl Device {
             let mut payload = Vec::new();
             profile.encode(&label, &reading, &mut payload);
             let client_id = world.plan.client_id(self.index);
-            let offer = match troop.template.fill(self.index, &client_id, &payload) {
-                Ok(frame) => self.publisher.offer(label, frame),
-                Err(_) => Offer::Refused,
-            };
+            let offer =
+                match troop
+                    .template
+                    .fill(self.index, &client_id, profile.leaf(&reading), &payload)
+                {
+                    Ok(frame) => self.publisher.offer(label, frame),
+                    Err(_) => Offer::Refused,
+                };
             let mut ledger = troop.ledger();
             ledger.record_published(now.saturating_sub(intended_at));
             if offer == Offer::Refused {

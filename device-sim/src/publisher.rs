@@ -237,7 +237,7 @@ mod tests {
             sequence,
             intended_at: Duration::ZERO,
         };
-        publisher.offer(label, template.fill(0, "id", b"{}").unwrap())
+        publisher.offer(label, template.fill(0, "id", 0, b"{}").unwrap())
     }
 
     fn transmit(publisher: &mut Publisher, template: &Template) -> Vec<u8> {

@@ -106,7 +106,9 @@ fn publish(
     let reading = sensor.read(&cohort.profile, label.intended_at);
     cohort.profile.encode(&label, &reading, &mut payload);
     let client_id = world.plan.client_id(label.device);
-    let topic = troop.template.topic(label.device, &client_id);
+    let topic = troop
+        .template
+        .topic(label.device, &client_id, cohort.profile.leaf(&reading));
     let accepted = client.try_publish(topic, qos, false, payload).is_ok();
     let mut ledger = troop.ledger();
     ledger.record_published(world.clock.now().saturating_sub(label.intended_at));

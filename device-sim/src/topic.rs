@@ -20,14 +20,16 @@ enum Place {
     Site,
     Index,
     Id,
+    Leaf,
 }
 
-const PLACES: [(&str, Place); 5] = [
+const PLACES: [(&str, Place); 6] = [
     ("run", Place::Run),
     ("cohort", Place::Cohort),
     ("site", Place::Site),
     ("index", Place::Index),
     ("id", Place::Id),
+    ("leaf", Place::Leaf),
 ];
 /// Devices of one site.
 const SITE_DEVICES: u32 = 100;
@@ -43,6 +45,8 @@ pub struct Names<'a> {
     pub device: u32,
     /// The device's client id.
     pub client_id: &'a str,
+    /// Which of a gateway's leaves a message is of; 0 for other devices.
+    pub leaf: u8,
 }
 
 /// A topic pattern that cannot be used.
@@ -50,7 +54,7 @@ pub struct Names<'a> {
 pub enum PatternError {
     /// A place that does not exist.
     #[error(
-        "{{{0}}} in a topic is unknown: known are {{run}}, {{cohort}}, {{site}}, {{index}} and {{id}}"
+        "{{{0}}} in a topic is unknown: known are {{run}}, {{cohort}}, {{site}}, {{index}}, {{id}} and {{leaf}}"
     )]
     Place(String),
     /// Something that no topic name may have.
@@ -59,17 +63,25 @@ pub enum PatternError {
 }
 
 impl TopicPattern {
-    /// `sim/{run}/{index}/MEASURE`.
+    /// `sim/{run}/{index}/MEASURE`, where the measure may say `{leaf}`.
     #[must_use]
     pub fn of_measure(measure: &str) -> Self {
         let text = |text: &str| Piece::Text(text.to_owned());
-        Self(vec![
+        let mut pieces = vec![
             text("sim/"),
             Piece::Place(Place::Run),
             text("/"),
             Piece::Place(Place::Index),
-            Piece::Text(format!("/{measure}")),
-        ])
+        ];
+        match measure.split_once("{leaf}") {
+            Some((before, after)) => pieces.extend([
+                Piece::Text(format!("/{before}")),
+                Piece::Place(Place::Leaf),
+                text(after),
+            ]),
+            None => pieces.push(Piece::Text(format!("/{measure}"))),
+        }
+        Self(pieces)
     }
 
     /// The topic of one device.
@@ -86,6 +98,7 @@ impl TopicPattern {
                 }
                 Piece::Place(Place::Index) => topic += &format!("{:06}", names.device),
                 Piece::Place(Place::Id) => topic += names.client_id,
+                Piece::Place(Place::Leaf) => topic += &format!("{:03}", names.leaf),
             }
         }
         topic
@@ -100,7 +113,9 @@ impl TopicPattern {
                 Piece::Text(piece) => text += piece,
                 Piece::Place(Place::Run) => text += run,
                 Piece::Place(Place::Cohort) => text += cohort,
-                Piece::Place(Place::Site | Place::Index | Place::Id) => text.push('+'),
+                Piece::Place(Place::Site | Place::Index | Place::Id | Place::Leaf) => {
+                    text.push('+')
+                }
             }
         }
         // A + must be a level of its own.
@@ -169,10 +184,33 @@ mod tests {
             cohort: "meters",
             device: 1_234,
             client_id: "meter-1234",
+            leaf: 0,
         };
         assert_eq!(pattern.topic(&names), "fleet/r1/meters-0012/meter-1234/e");
         assert_eq!(pattern.filter("r1", "meters"), "fleet/r1/+/+/e");
         assert_eq!(pattern.to_string(), "fleet/{run}/{cohort}-{site}/{id}/e");
+    }
+
+    #[test]
+    fn each_leaf_of_a_gateway_has_a_topic_of_its_own() {
+        let pattern = TopicPattern::of_measure("leaf/{leaf}/temperature");
+        let names = Names {
+            run: "r1",
+            cohort: "gateways",
+            device: 7,
+            client_id: "gateway-7",
+            leaf: 42,
+        };
+        assert_eq!(pattern.topic(&names), "sim/r1/000007/leaf/042/temperature");
+        assert_eq!(
+            pattern.filter("r1", "gateways"),
+            "sim/r1/+/leaf/+/temperature"
+        );
+        assert_eq!(pattern.to_string().parse(), Ok(pattern));
+        assert_eq!(
+            TopicPattern::of_measure("power").to_string(),
+            "sim/{run}/{index}/power"
+        );
     }
 
     #[test]

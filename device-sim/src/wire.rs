@@ -204,14 +204,15 @@ impl Template {
         }
     }
 
-    /// The topic of a device.
+    /// The topic of a device's leaf; other devices than gateways have leaf 0 only.
     #[must_use]
-    pub fn topic(&self, device: u32, client_id: &str) -> String {
+    pub fn topic(&self, device: u32, client_id: &str, leaf: u8) -> String {
         self.topic.topic(&Names {
             run: &self.run,
             cohort: &self.cohort,
             device,
             client_id,
+            leaf,
         })
     }
 
@@ -223,9 +224,10 @@ impl Template {
         &self,
         device: u32,
         client_id: &str,
+        leaf: u8,
         payload: &[u8],
     ) -> Result<Box<[u8]>, WireError> {
-        let topic = self.topic(device, client_id);
+        let topic = self.topic(device, client_id, leaf);
         let mut publish = v4::Publish::new(topic, quality(self.qos), payload);
         publish.pkid = u16::from(self.qos > 0);
         let frame = encode(|buffer| publish.write(buffer))?;
@@ -381,7 +383,7 @@ mod tests {
     fn a_filled_template_is_a_publish_with_its_id() {
         for qos in 0..=2 {
             for payload in [&b""[..], b"{}", &[7; 130], &[7; 20_000]] {
-                let mut frame = template(qos).fill(123_456, "id", payload).unwrap();
+                let mut frame = template(qos).fill(123_456, "id", 0, payload).unwrap();
                 template(qos).set_id(&mut frame, 0xABCD);
                 let mut buffer = BytesMut::from(&*frame);
                 let v4::Packet::Publish(publish) = v4::read(&mut buffer, 30_000).unwrap() else {
@@ -397,7 +399,7 @@ mod tests {
 
     #[test]
     fn a_repetition_differs_in_one_bit() {
-        let mut frame = template(2).fill(0, "id", b"").unwrap();
+        let mut frame = template(2).fill(0, "id", 0, b"").unwrap();
         set_duplicate(&mut frame);
         assert_eq!(frame[0], 0x3C);
     }

@@ -104,6 +104,12 @@ impl Profile {
         encoding::encode(self.encoding, self.measure, label, reading, payload);
     }
 
+    /// Which leaf a reading is of; 0 for devices without leaves.
+    #[must_use]
+    pub fn leaf(&self, reading: &Reading) -> u8 {
+        reading.leaf(self.measure).unwrap_or(0)
+    }
+
     /// The mean time between two messages of a device in the run.
     #[must_use]
     pub fn message_every(&self) -> Duration {
