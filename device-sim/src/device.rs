@@ -10,13 +10,15 @@
 
 use crate::connection::{Connection, Failure};
 use crate::connects::Handshake;
+use crate::keep_alive::KeepAlive;
 use crate::label::Label;
 use crate::link::{Direction, Link};
 use crate::plan::{Event, Jitter, Reconnect};
 use crate::profile::{Schedule, Sensor};
-use crate::publisher::{Offer, Publisher};
+use crate::publisher::{End, Offer, Publisher};
 use crate::seed::{Purpose, rng};
-use crate::wire::{self, Packet};
+use crate::websocket::WebSocket;
+use crate::wire::{ConnAck, Connect, Packet};
 use crate::world::{Stage, Troop, World};
 use rand::RngExt;
 use rand_pcg::Pcg32;
@@ -32,6 +34,11 @@ use tokio::net::TcpStream;
 
 /// How long a device waits for CONNACK: a TLS handshake on the slowest links takes more than a minute.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(150);
+
+/// How long a device without keep-alive waits for an answer.
+const PATIENCE_WITHOUT_KEEP_ALIVE: Duration = Duration::from_secs(90);
+/// The reason code of MQTT 5 for it.
+const QOS_NOT_SUPPORTED: u8 = 0x9B;
 
 /// A device and its connection.
 pub(crate) struct Device {
@@ -93,7 +100,7 @@ impl Device {
             schedule: Schedule::new(&cohort.profile, seed, index, ready_at),
             sensor: Sensor::new(&cohort.profile, seed, index),
             next_sequence: 0,
-            publisher: Publisher::new(cohort.qos),
+            publisher: Publisher::new(),
             link: Link::new(cohort.preset.clone(), seed, index),
             contact: Contact::Down(connects_at),
             failures: 0,
@@ -284,14 +291,23 @@ impl Device {
             }
             _ => None,
         };
-        let mut connection = Box::new(Connection::new(stream, tls, answer_by));
+        let endpoint = &world.plan.endpoint;
+        let websocket = match endpoint.websocket_path {
+            Some(_) => Some(Box::new(WebSocket::new(endpoint)?)),
+            None => None,
+        };
         let cohort = &self.troop(world).cohort;
-        let connect = wire::connect(
-            &world.plan.client_id(self.index),
-            cohort.session,
-            cohort.keep_alive_s,
-            world.plan.login.as_ref(),
-        )?;
+        let connect = Connect {
+            version: cohort.version,
+            client_id: &world.plan.client_id(self.index),
+            session: cohort.session,
+            expiry_s: cohort.expiry_s,
+            keep_alive_s: cohort.keep_alive_s,
+            login: world.plan.login.as_ref(),
+        }
+        .encode()?;
+        let connection = Connection::new(stream, tls, websocket, cohort.version, answer_by);
+        let mut connection = Box::new(connection);
         connection.write(&mut self.link, now, &connect)?;
         self.contact = Contact::Open(connection);
         Ok(())
@@ -309,18 +325,14 @@ impl Device {
         let Contact::Open(connection) = &mut self.contact else {
             return Ok(());
         };
-        if connection
-            .answer_by
-            .is_some_and(|answer_by| answer_by <= now)
-        {
-            return Err(Failure::Unanswered);
-        }
+        connection.keep_alive(&mut self.link, now)?;
         loop {
             if connection.answer_by.is_none() {
                 // A segment of its own for each message, however many are due at once.
                 let mut message = Vec::new();
-                while self.publisher.transmit(&troop.template, &mut message) {
+                while self.publisher.transmit(&mut message)? {
                     connection.write(&mut self.link, now, &message)?;
+                    connection.sent(now, self.publisher.awaits_answer());
                     message.clear();
                 }
             }
@@ -329,29 +341,45 @@ impl Device {
             let Some(segment) = self.link.pop(Direction::Down, now) else {
                 break;
             };
-            connection.decrypt(&segment)?;
-            connection.flush_tls(&mut self.link, now)?;
+            connection.receive(&segment)?;
+            connection.flush(&mut self.link, now)?;
             while let Some(packet) = connection.reader.next_packet()? {
                 let mut answer = Vec::new();
-                if let Packet::ConnAck { code, .. } = packet {
-                    accept(connection, troop, code)?;
-                    self.link.set_accepted();
-                    self.failures = 0;
-                    self.link.set_accepted();
-                    let took = now.saturating_sub(self.attempt.began_at);
-                    let up = self.link.wire_bytes(Direction::Up) - self.attempt.up_bytes;
-                    let down = self.link.wire_bytes(Direction::Down) - self.attempt.down_bytes;
-                    let handshake = connection.handshake();
-                    troop.connects().record(handshake, took, (up, down));
-                    if let Some(lost_at) = self.lost_at.take() {
-                        troop.tally.reconnects.fetch_add(1, Ordering::Relaxed);
-                        troop.connects().record_return(now.saturating_sub(lost_at));
+                match &packet {
+                    Packet::ConnAck(connack) => {
+                        accept(connection, troop, connack, now)?;
+                        self.link.set_accepted();
+                        self.failures = 0;
+                        let took = now.saturating_sub(self.attempt.began_at);
+                        let up = self.link.wire_bytes(Direction::Up) - self.attempt.up_bytes;
+                        let down = self.link.wire_bytes(Direction::Down) - self.attempt.down_bytes;
+                        let handshake = connection.handshake();
+                        troop.connects().record(handshake, took, (up, down));
+                        if let Some(lost_at) = self.lost_at.take() {
+                            troop.tally.reconnects.fetch_add(1, Ordering::Relaxed);
+                            troop.connects().record_return(now.saturating_sub(lost_at));
+                        }
+                        let wants_alias = troop.cohort.topic_alias;
+                        let given_up = self.publisher.connected(connack, wants_alias);
+                        troop.ledger().record_given_up(given_up);
                     }
-                    self.publisher.resume(&mut answer)?;
-                } else if let Some(label) = self.publisher.handle(&packet, &mut answer)? {
-                    troop.ledger().record_acknowledged(&label, now);
+                    Packet::Disconnect { reason, .. } => {
+                        return Err(Failure::Disconnected(*reason));
+                    }
+                    _ => match self.publisher.handle(&packet, &mut answer)? {
+                        Some(End::Acknowledged(label)) => {
+                            troop.ledger().record_acknowledged(&label, now);
+                        }
+                        Some(End::Rejected) => troop.ledger().record_rejected(),
+                        None => {}
+                    },
                 }
-                connection.write(&mut self.link, now, &answer)?;
+                let is_owed = self.publisher.awaits_answer();
+                connection.heard(now, packet == Packet::PingResp, is_owed);
+                if !answer.is_empty() {
+                    connection.write(&mut self.link, now, &answer)?;
+                    connection.sent(now, is_owed);
+                }
             }
         }
         if connection.ends_at.is_some_and(|at| at <= now)
@@ -365,7 +393,7 @@ impl Device {
     /// Drops the connection and decides when to try again.
     fn fail(&mut self, world: &World, now: Duration, failure: &Failure) {
         self.troop(world).tally.record_failure(match failure {
-            Failure::Refused(code) => Some(*code),
+            Failure::Refused(code) | Failure::Disconnected(code) => Some(*code),
             _ => None,
         });
         drop(self.drop_contact(world, now));
@@ -425,23 +453,37 @@ impl Device {
                 let end = connection
                     .ends_at
                     .filter(|at| down.is_none() && *at < Duration::MAX);
-                [up, down, end, connection.answer_by]
-                    .into_iter()
-                    .flatten()
-                    .min()
+                let keep_alive = connection.keep_alive_at();
+                [up, down, end, keep_alive].into_iter().flatten().min()
             }
         }
     }
 }
 
 /// The broker answered CONNECT.
-fn accept(connection: &mut Connection, troop: &Troop, code: u8) -> Result<(), Failure> {
-    if code != 0 {
-        return Err(Failure::Refused(code));
+fn accept(
+    connection: &mut Connection,
+    troop: &Troop,
+    connack: &ConnAck,
+    now: Duration,
+) -> Result<(), Failure> {
+    let cohort = &troop.cohort;
+    if connack.code != 0 {
+        return Err(Failure::Refused(connack.code));
     }
-    if connection.answer_by.take().is_none() {
+    if cohort.qos > connack.maximum_qos {
+        return Err(Failure::Refused(QOS_NOT_SUPPORTED));
+    }
+    if connection.answer_by.is_none() {
         return Err(Failure::Wire);
     }
+    let keep_alive_s = connack.server_keep_alive_s.unwrap_or(cohort.keep_alive_s);
+    let interval = Duration::from_secs(keep_alive_s.into());
+    let patience = cohort.patience.unwrap_or(match keep_alive_s {
+        0 => PATIENCE_WITHOUT_KEEP_ALIVE,
+        _ => interval * 3 / 2,
+    });
+    connection.accepted(KeepAlive::new(interval, patience, now));
     let tally = &troop.tally;
     tally.up.fetch_add(1, Ordering::Relaxed);
     tally.connects.fetch_add(1, Ordering::Relaxed);

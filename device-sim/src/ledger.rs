@@ -35,6 +35,10 @@ pub struct Counts {
     pub published: u64,
     /// Readings that devices dropped because their buffer was full.
     pub overflowed: u64,
+    /// Messages that the broker refused with a reason code (MQTT 5).
+    pub rejected: u64,
+    /// QoS 2 messages that devices gave up because the broker had forgotten their session.
+    pub given_up: u64,
     /// Messages whose delivery the broker took on (QoS 1: PUBACK, QoS 2: PUBCOMP).
     pub acknowledged: u64,
     /// Messages that reached the verifier, each counted once.
@@ -51,10 +55,20 @@ pub struct Counts {
     pub late: u64,
 }
 
+impl Counts {
+    /// Messages that devices sent or will send.
+    #[must_use]
+    pub fn sent(&self) -> u64 {
+        self.published - self.overflowed
+    }
+}
+
 impl std::ops::AddAssign for Counts {
     fn add_assign(&mut self, other: Self) {
         self.published += other.published;
         self.overflowed += other.overflowed;
+        self.rejected += other.rejected;
+        self.given_up += other.given_up;
         self.acknowledged += other.acknowledged;
         self.delivered += other.delivered;
         self.lost += other.lost;
@@ -104,6 +118,16 @@ impl Ledger {
     /// A device had no room for a reading.
     pub fn record_overflowed(&mut self) {
         self.counts.overflowed += 1;
+    }
+
+    /// The broker refused a message.
+    pub fn record_rejected(&mut self) {
+        self.counts.rejected += 1;
+    }
+
+    /// A device gave up this many messages.
+    pub fn record_given_up(&mut self, messages: u64) {
+        self.counts.given_up += messages;
     }
 
     /// The broker acknowledged a message.
@@ -166,10 +190,13 @@ impl Ledger {
     /// Whether nothing is on its way: what was published is acknowledged, and that is delivered.
     #[must_use]
     pub fn is_settled(&self) -> bool {
-        let sent = self.counts.published - self.counts.overflowed;
+        let sent = self.counts.sent();
         match self.qos {
             0 => self.counts.delivered >= sent,
-            _ => self.counts.acknowledged >= sent && self.counts.lost == 0,
+            _ => {
+                let ended = self.counts.acknowledged + self.counts.rejected + self.counts.given_up;
+                ended >= sent && self.counts.lost == 0
+            }
         }
     }
 

@@ -7,7 +7,7 @@
 //! Invariants:
 //! - Latency counts from the intended send time, so a slow broker cannot slow down its own measurement.
 //! - One seed gives one schedule, one series of readings and, for the same bytes, the same losses.
-//! - Nothing here uses the broker's code: any MQTT 3.1.1 broker can be on the other side.
+//! - Nothing here uses the broker's code: any broker of MQTT 3.1.1 or 5 can be on the other side.
 
 mod client;
 mod clock;
@@ -18,6 +18,7 @@ mod device;
 mod endpoint;
 mod error;
 mod fleet;
+mod keep_alive;
 mod label;
 mod ledger;
 pub mod link;
@@ -35,6 +36,7 @@ pub mod threshold;
 mod tls;
 pub mod topic;
 mod verify;
+mod websocket;
 pub mod wire;
 mod world;
 

@@ -95,8 +95,6 @@ fn place(device: u32) -> (usize, u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::{ClientKind, Ramp, RampShape};
-    use crate::wire::Session;
     use crate::{link::Preset, profile::Profile};
 
     #[test]
@@ -162,24 +160,20 @@ mod tests {
     }
 
     fn plan(phases: Vec<Phase>) -> Plan {
-        let cohort = |name: &str, first, devices| Cohort {
-            name: name.to_owned(),
-            first,
-            devices,
-            profile: Profile::named("power-meter").unwrap(),
-            preset: Preset::named("none").unwrap(),
-            client: ClientKind::Simulated,
-            topic: "sim/{run}/{index}/power".parse().unwrap(),
-            every: Duration::from_secs(1),
-            jitter: 0.3,
-            qos: 1,
-            ramp: Ramp {
-                connects_per_s: 100.0,
-                shape: RampShape::Linear,
-            },
-            reconnect: Reconnect::Never,
-            session: Session::needed_for(1),
-            keep_alive_s: 60,
+        let cohort = |name: &str, first, devices| {
+            let profile = Profile::named("power-meter").unwrap();
+            let preset = Preset::named("none").unwrap();
+            let mut cohort = Cohort::new(
+                name,
+                first,
+                devices,
+                profile,
+                preset,
+                1,
+                Duration::from_secs(1),
+            );
+            cohort.ramp.connects_per_s = 100.0;
+            cohort
         };
         Plan {
             run: "r".to_owned(),

@@ -13,7 +13,7 @@ use crate::text::duration;
 use crate::threshold::Threshold;
 use crate::tls::TlsFiles;
 use crate::topic::TopicPattern;
-use crate::wire::{Login, Session};
+use crate::wire::{Login, Session, Version};
 use aws_lc_rs::digest::{SHA256, digest};
 use rand::RngExt;
 use std::net::IpAddr;
@@ -23,6 +23,8 @@ use std::time::Duration;
 
 /// A generous full handshake with client certificate, both ways.
 const TLS_HANDSHAKE_BYTES: u32 = 4_000;
+/// The larger half of a WebSocket upgrade.
+const UPGRADE_BYTES: u32 = 250;
 /// Six digits name a device.
 const DEVICES_MAX: u32 = 999_999;
 const RUMQTTC_DEVICES_MAX: u32 = 200;
@@ -85,10 +87,18 @@ pub struct Cohort {
     pub ramp: Ramp,
     /// What a device does when its connection is gone.
     pub reconnect: Reconnect,
+    /// Which MQTT they speak.
+    pub version: Version,
+    /// Whether they name their topic by an alias once the broker knows it (MQTT 5).
+    pub topic_alias: bool,
     /// Whether the broker is asked to keep the session.
     pub session: Session,
-    /// Seconds; a device that has nothing to send pings in time.
+    /// Seconds for which a kept session outlives its connection (MQTT 5); a day unless said otherwise.
+    pub expiry_s: Option<u32>,
+    /// Seconds; a device that has nothing to send pings in time. 0 is never.
     pub keep_alive_s: u16,
+    /// How long a device waits for an answer before it gives the connection up; `None` is 1.5 times the keep-alive.
+    pub patience: Option<Duration>,
 }
 
 /// Which client stack devices use.
@@ -202,9 +212,15 @@ impl Plan {
 
     /// How long a device has to connect before its first reading can fall due.
     pub(crate) fn settle_time(&self, cohort: &Cohort) -> Duration {
-        match self.endpoint.transport {
-            Transport::Tcp => cohort.preset.settle_time(2, 250),
-            Transport::Tls => cohort.preset.settle_time(3, TLS_HANDSHAKE_BYTES + 250),
+        let (round_trips, bytes) = match self.endpoint.transport {
+            Transport::Tcp => (2, 250),
+            Transport::Tls => (3, TLS_HANDSHAKE_BYTES + 250),
+        };
+        match self.endpoint.websocket_path {
+            None => cohort.preset.settle_time(round_trips, bytes),
+            Some(_) => cohort
+                .preset
+                .settle_time(round_trips + 1, bytes + UPGRADE_BYTES),
         }
     }
 
@@ -297,8 +313,12 @@ impl Cohort {
                 shape: RampShape::Linear,
             },
             reconnect: Reconnect::default(),
+            version: Version::V4,
+            topic_alias: false,
             session: Session::needed_for(qos),
+            expiry_s: None,
             keep_alive_s: keep_alive_s(every),
+            patience: None,
         }
     }
 
@@ -326,6 +346,15 @@ impl Cohort {
     fn check(&self, endpoint: &Endpoint) -> Result<(), String> {
         if self.every < Duration::from_millis(10) || self.every > Duration::from_secs(30 * 86_400) {
             return Err("--every must be 10 ms to 30 d".to_owned());
+        }
+        if self.version == Version::V4 && (self.topic_alias || self.expiry_s.is_some()) {
+            return Err(
+                "topic aliases and session expiry are of MQTT 5: add --mqtt-version 5 or version = 5"
+                    .to_owned(),
+            );
+        }
+        if self.expiry_s.is_some() && self.session == Session::Clean {
+            return Err("a session that is not kept has no expiry: clean = false".to_owned());
         }
         if self.client == ClientKind::Simulated {
             return Ok(());

@@ -2,19 +2,21 @@
 //!
 //! Invariants:
 //! - Messages leave in the order in which they were offered, and are sent again in that order.
-//! - What is not acknowledged is kept and sent again, marked as a repetition, on the next connection.
-//! - At most [`WAITING_MAX`] messages wait and [`IN_FLIGHT_MAX`] fly; a device refuses readings beyond that.
+//! - What is not acknowledged is kept with its whole topic and sent again, marked as a repetition, on the next
+//!   connection; QoS 2 messages only if the broker has the session, for else they could arrive twice.
+//! - No more messages fly than the broker's receive maximum [MQTT5-3.3.4-9].
+//! - A topic alias is introduced on each connection before it is used alone [MQTT5-3.3.2-8].
 //!
 //! Does not know: sockets, links, the clock.
 
 use crate::label::Label;
-use crate::wire::{self, Packet, Template, WireError};
+use crate::wire::{self, Ack, ConnAck, Naming, Packet, WireError};
 use std::collections::VecDeque;
 
 /// A constrained device's send window.
-const IN_FLIGHT_MAX: usize = 8;
+const IN_FLIGHT_MAX: u16 = 8;
 /// Readings that a device buffers while it cannot send.
-const WAITING_MAX: usize = 64;
+const WAITING_MAX: u16 = 64;
 
 /// Whether a device had room for a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,11 +27,27 @@ pub(crate) enum Offer {
     Refused,
 }
 
-/// One device's outgoing messages.
+/// How a message ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// The broker has it.
+    Acknowledged(Label),
+    /// The broker did not take it.
+    Rejected,
+}
+
+/// One client's outgoing messages.
 #[derive(Debug)]
 pub(crate) struct Publisher {
-    qos: u8,
     last_id: u16,
+    waiting_max: u16,
+    in_flight_max: u16,
+    /// What the broker takes at once on this connection.
+    window: u16,
+    /// How many of those in flight were sent on this connection: the first ones.
+    sent: u16,
+    /// How the next PUBLISH names its topic.
+    naming: Naming,
     waiting: VecDeque<Message>,
     in_flight: VecDeque<Message>,
 }
@@ -51,10 +69,19 @@ enum Stage {
 }
 
 impl Publisher {
-    pub(crate) fn new(qos: u8) -> Self {
+    /// A device's.
+    pub(crate) fn new() -> Self {
+        Self::with_room(IN_FLIGHT_MAX, WAITING_MAX)
+    }
+
+    pub(crate) fn with_room(in_flight_max: u16, waiting_max: u16) -> Self {
         Self {
-            qos,
             last_id: 0,
+            waiting_max,
+            in_flight_max,
+            window: 0,
+            sent: 0,
+            naming: Naming::Topic,
             waiting: VecDeque::new(),
             in_flight: VecDeque::new(),
         }
@@ -62,7 +89,7 @@ impl Publisher {
 
     /// Takes a message to be sent when its turn comes.
     pub(crate) fn offer(&mut self, label: Label, frame: Box<[u8]>) -> Offer {
-        if self.waiting.len() >= WAITING_MAX {
+        if self.waiting.len() >= self.waiting_max.into() {
             return Offer::Refused;
         }
         let (id, stage) = (0, Stage::Published);
@@ -75,52 +102,68 @@ impl Publisher {
         Offer::Accepted
     }
 
-    /// Writes what a new connection must repeat.
-    pub(crate) fn resume(&mut self, out: &mut Vec<u8>) -> Result<(), WireError> {
-        for message in &mut self.in_flight {
-            match message.stage {
-                Stage::Published => {
-                    wire::set_duplicate(&mut message.frame);
-                    out.extend_from_slice(&message.frame);
-                }
-                Stage::Released => out.extend(wire::pubrel(message.id)?),
-            }
+    /// The broker accepted a new connection. Returns how many QoS 2 messages were given up because the broker has
+    /// forgotten whether it has them.
+    pub(crate) fn connected(&mut self, connack: &ConnAck, wants_alias: bool) -> u64 {
+        self.window = connack.receive_maximum.min(self.in_flight_max);
+        self.sent = 0;
+        self.naming = match wants_alias && connack.topic_alias_maximum > 0 {
+            true => Naming::Introduction,
+            false => Naming::Topic,
+        };
+        let before = self.in_flight.len();
+        if !connack.session_present {
+            let is_repeatable = |message: &Message| wire::quality_of(&message.frame) < 2;
+            self.in_flight.retain(is_repeatable);
         }
-        Ok(())
+        for message in &mut self.in_flight {
+            wire::set_duplicate(&mut message.frame);
+        }
+        (before - self.in_flight.len()) as u64
     }
 
-    /// Writes the next message if it may be sent now; `false` when none may.
-    pub(crate) fn transmit(&mut self, template: &Template, out: &mut Vec<u8>) -> bool {
-        if self.in_flight.len() >= IN_FLIGHT_MAX {
-            return false;
+    /// Writes the next packet that may be sent now, first what earlier connections left; `false` when there is none.
+    pub(crate) fn transmit(&mut self, out: &mut Vec<u8>) -> Result<bool, WireError> {
+        if self.sent >= self.window {
+            return Ok(false);
+        }
+        if let Some(message) = self.in_flight.get(self.sent.into()) {
+            match message.stage {
+                Stage::Published => send(&message.frame, &mut self.naming, out),
+                Stage::Released => out.extend(wire::pubrel(message.id)?),
+            }
+            self.sent += 1;
+            return Ok(true);
         }
         let Some(mut message) = self.waiting.pop_front() else {
             self.waiting.shrink_to_fit();
-            return false;
+            return Ok(false);
         };
-        if self.qos == 0 {
-            out.extend_from_slice(&message.frame);
-            return true;
+        if wire::quality_of(&message.frame) == 0 {
+            send(&message.frame, &mut self.naming, out);
+            return Ok(true);
         }
         message.id = self.next_id();
-        template.set_id(&mut message.frame, message.id);
-        out.extend_from_slice(&message.frame);
+        wire::set_id(&mut message.frame, message.id);
+        send(&message.frame, &mut self.naming, out);
         self.in_flight.push_back(message);
-        true
+        self.sent += 1;
+        Ok(true)
     }
 
-    /// Handles an acknowledgement; returns the message that it completes. One that answers nothing is ignored.
+    /// Handles an acknowledgement; returns how that ended a message. One that answers nothing is ignored.
     pub(crate) fn handle(
         &mut self,
         packet: &Packet,
         out: &mut Vec<u8>,
-    ) -> Result<Option<Label>, WireError> {
+    ) -> Result<Option<End>, WireError> {
         match *packet {
-            Packet::PubAck(id) if self.qos == 1 => Ok(self.complete(id, Stage::Published)),
-            Packet::PubComp(id) => Ok(self.complete(id, Stage::Released)),
-            Packet::PubRec(id) if self.qos == 2 => {
-                let message = self.in_flight.iter_mut().find(|message| message.id == id);
-                if let Some(message) = message {
+            Packet::PubAck(ack) => Ok(self.end(ack, 1, Stage::Published)),
+            Packet::PubComp(id) => Ok(self.end(Ack { id, reason: 0 }, 2, Stage::Released)),
+            Packet::PubRec(ack) if ack.is_refusal() => Ok(self.end(ack, 2, Stage::Published)),
+            Packet::PubRec(Ack { id, .. }) => {
+                let is_it = |message: &&mut Message| is_message(message, id, 2);
+                if let Some(message) = self.in_flight.iter_mut().find(is_it) {
                     message.stage = Stage::Released;
                 }
                 // A PUBREC for nothing is answered too: the broker would wait for it forever.
@@ -136,20 +179,31 @@ impl Publisher {
         self.waiting.is_empty() && self.in_flight.is_empty()
     }
 
-    fn complete(&mut self, id: u16, stage: Stage) -> Option<Label> {
-        let is_it = |message: &Message| message.id == id && message.stage == stage;
+    /// Whether the broker owes an answer on this connection.
+    pub(crate) fn awaits_answer(&self) -> bool {
+        self.sent > 0
+    }
+
+    fn end(&mut self, ack: Ack, qos: u8, stage: Stage) -> Option<End> {
+        let is_it = |message: &Message| is_message(message, ack.id, qos) && message.stage == stage;
         let position = self.in_flight.iter().position(is_it)?;
         let message = self.in_flight.remove(position)?;
+        if position < self.sent.into() {
+            self.sent -= 1;
+        }
         if self.in_flight.is_empty() {
             self.in_flight.shrink_to_fit();
         }
-        Some(message.label)
+        Some(match ack.is_refusal() {
+            true => End::Rejected,
+            false => End::Acknowledged(message.label),
+        })
     }
 
     fn next_id(&mut self) -> u16 {
-        // At most IN_FLIGHT_MAX ids are taken, so a free one is near.
+        // Few ids are taken, so a free one is near.
         loop {
-            self.last_id = self.last_id.checked_add(1).unwrap_or(1);
+            self.last_id = self.last_id % (wire::SUBSCRIBE_ID - 1) + 1;
             let id = self.last_id;
             if self.in_flight.iter().all(|message| message.id != id) {
                 return id;
@@ -158,113 +212,227 @@ impl Publisher {
     }
 }
 
+fn is_message(message: &Message, id: u16, qos: u8) -> bool {
+    message.id == id && wire::quality_of(&message.frame) == qos
+}
+
+/// Writes a PUBLISH; after an introduction the alias is enough.
+fn send(frame: &[u8], naming: &mut Naming, out: &mut Vec<u8>) {
+    wire::write_publish(frame, *naming, out);
+    if *naming == Naming::Introduction {
+        *naming = Naming::Alias;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::{Template, Version};
     use std::time::Duration;
 
     #[test]
     fn qos_1_is_complete_with_its_puback_and_repeated_until_then() {
-        let (mut publisher, template) = publisher_with(1, 2);
-        let sent = transmit(&mut publisher, &template);
+        let mut publisher = publisher_with(1, 2);
+        let sent = transmit(&mut publisher);
         assert_eq!(first_bytes(&sent), [0x32, 0x32]);
-        assert_eq!(handle(&mut publisher, Packet::PubAck(1)).0, Some(0));
-        assert_eq!(handle(&mut publisher, Packet::PubAck(1)).0, None);
-        assert_eq!(first_bytes(&resume(&mut publisher)), [0x3A]);
-        assert_eq!(handle(&mut publisher, Packet::PubAck(2)).0, Some(1));
+        assert_eq!(handle(&mut publisher, acked(1)).0, Some(0));
+        assert_eq!(handle(&mut publisher, acked(1)).0, None);
+        assert_eq!(first_bytes(&resume(&mut publisher, true)), [0x3A]);
+        assert_eq!(first_bytes(&resume(&mut publisher, false)), [0x3A]);
+        assert_eq!(handle(&mut publisher, acked(2)).0, Some(1));
         assert!(publisher.is_idle());
     }
 
     #[test]
     fn qos_2_is_released_in_between_and_resumed_where_it_was() {
-        let (mut publisher, template) = publisher_with(2, 2);
-        transmit(&mut publisher, &template);
+        let mut publisher = publisher_with(2, 2);
+        transmit(&mut publisher);
         assert_eq!(handle(&mut publisher, Packet::PubComp(1)).0, None);
-        let (complete, answer) = handle(&mut publisher, Packet::PubRec(1));
+        let (complete, answer) = handle(&mut publisher, received(1, 0));
         assert_eq!((complete, answer), (None, vec![0x62, 2, 0, 1]));
-        assert_eq!(first_bytes(&resume(&mut publisher)), [0x62, 0x3C]);
+        assert_eq!(first_bytes(&resume(&mut publisher, true)), [0x62, 0x3C]);
         assert_eq!(handle(&mut publisher, Packet::PubComp(1)).0, Some(0));
         assert!(!publisher.is_idle());
     }
 
     #[test]
-    fn qos_0_is_done_when_sent() {
-        let (mut publisher, template) = publisher_with(0, 3);
-        assert_eq!(first_bytes(&transmit(&mut publisher, &template)), [0x30; 3]);
+    fn qos_2_is_given_up_with_the_session() {
+        let mut publisher = publisher_with(2, 3);
+        transmit(&mut publisher);
+        handle(&mut publisher, received(1, 0));
+        assert_eq!(publisher.connected(&ConnAck::default(), false), 3);
         assert!(publisher.is_idle());
+    }
+
+    #[test]
+    fn qos_0_is_done_when_sent() {
+        let mut publisher = publisher_with(0, 3);
+        assert_eq!(first_bytes(&transmit(&mut publisher)), [0x30; 3]);
+        assert!(publisher.is_idle() && !publisher.awaits_answer());
     }
 
     #[test]
     fn window_and_buffer_are_bounded_and_keep_the_order() {
-        let (mut publisher, template) = publisher_with(1, WAITING_MAX);
-        assert_eq!(offer(&mut publisher, &template, 99), Offer::Refused);
+        let mut publisher = publisher_with(1, WAITING_MAX.into());
+        assert_eq!(offer(&mut publisher, 1, 99), Offer::Refused);
         assert_eq!(
-            first_bytes(&transmit(&mut publisher, &template)).len(),
-            IN_FLIGHT_MAX
+            first_bytes(&transmit(&mut publisher)).len(),
+            usize::from(IN_FLIGHT_MAX)
         );
         for sequence in 0..WAITING_MAX {
-            let id = u16::try_from(sequence + 1).unwrap();
-            let complete = handle(&mut publisher, Packet::PubAck(id)).0;
-            assert_eq!(complete, u32::try_from(sequence).ok());
-            transmit(&mut publisher, &template);
+            let complete = handle(&mut publisher, acked(sequence + 1)).0;
+            assert_eq!(complete, Some(sequence.into()));
+            transmit(&mut publisher);
         }
-        assert!(publisher.is_idle());
+        assert!(publisher.is_idle() && !publisher.awaits_answer());
     }
 
     #[test]
-    fn packet_ids_wrap_around_those_in_flight() {
-        let (mut publisher, template) = publisher_with(1, 1);
-        transmit(&mut publisher, &template);
-        publisher.last_id = u16::MAX;
-        offer(&mut publisher, &template, 1);
-        transmit(&mut publisher, &template);
+    fn no_more_messages_fly_than_the_broker_takes() {
+        let mut publisher = publisher_with(1, 6);
+        assert_eq!(first_bytes(&transmit(&mut publisher)), [0x32; 6]);
+        let connack = ConnAck {
+            receive_maximum: 2,
+            ..ConnAck::default()
+        };
+        publisher.connected(&connack, false);
+        assert_eq!(first_bytes(&transmit(&mut publisher)), [0x3A; 2]);
+        for id in 1..=6 {
+            assert!(publisher.awaits_answer());
+            let complete = handle(&mut publisher, acked(id)).0;
+            assert_eq!(complete, Some(u32::from(id) - 1));
+            transmit(&mut publisher);
+        }
+        assert!(publisher.is_idle() && !publisher.awaits_answer());
+    }
+
+    #[test]
+    fn a_refused_message_is_not_acknowledged() {
+        let mut publisher = publisher_with(1, 2);
+        transmit(&mut publisher);
+        let refused = |id, reason| Packet::PubAck(Ack { id, reason });
+        assert_eq!(end(&mut publisher, refused(1, 0x97)), Some(End::Rejected));
+        // No matching subscribers is no refusal.
+        assert_eq!(
+            end(&mut publisher, refused(2, 0x10)),
+            Some(End::Acknowledged(label(1)))
+        );
+        let mut publisher = publisher_with(2, 2);
+        transmit(&mut publisher);
+        assert_eq!(end(&mut publisher, received(2, 0x87)), Some(End::Rejected));
+        let (complete, answer) = handle(&mut publisher, received(2, 0x87));
+        assert_eq!((complete, answer), (None, vec![]));
+        assert_eq!(handle(&mut publisher, received(1, 0x10)).1, [0x62, 2, 0, 1]);
+        assert_eq!(end(&mut publisher, received(1, 0x87)), None);
+    }
+
+    #[test]
+    fn an_alias_is_introduced_on_each_connection() {
+        let mut publisher = publisher_with(1, 2);
+        let connack = ConnAck {
+            topic_alias_maximum: 1,
+            ..ConnAck::default()
+        };
+        for _ in 0..2 {
+            publisher.connected(&connack, true);
+            let sent = transmit(&mut publisher);
+            let topic_lengths = lengths(&sent);
+            assert_eq!(topic_lengths, [19, 0]);
+        }
+        // A broker that takes no aliases gets none, also in what was sent with one before.
+        assert_eq!(lengths(&resume(&mut publisher, true)), [19, 19]);
+    }
+
+    #[test]
+    fn packet_ids_wrap_around_those_in_flight_and_the_subscription() {
+        let mut publisher = publisher_with(1, 1);
+        transmit(&mut publisher);
+        publisher.last_id = wire::SUBSCRIBE_ID - 1;
+        offer(&mut publisher, 1, 1);
+        transmit(&mut publisher);
         assert_eq!(publisher.in_flight[1].id, 2);
     }
 
-    fn publisher_with(qos: u8, messages: usize) -> (Publisher, Template) {
-        let template = Template::new("0123abcd", "c", "sim/{run}/{index}".parse().unwrap(), qos);
-        let mut publisher = Publisher::new(qos);
+    fn publisher_with(qos: u8, messages: usize) -> Publisher {
+        let mut publisher = Publisher::new();
+        publisher.connected(&ConnAck::default(), false);
         for sequence in 0..messages {
             let sequence = u32::try_from(sequence).unwrap();
-            assert_eq!(offer(&mut publisher, &template, sequence), Offer::Accepted);
+            assert_eq!(offer(&mut publisher, qos, sequence), Offer::Accepted);
         }
-        (publisher, template)
+        publisher
     }
 
-    fn offer(publisher: &mut Publisher, template: &Template, sequence: u32) -> Offer {
-        let label = Label {
+    fn offer(publisher: &mut Publisher, qos: u8, sequence: u32) -> Offer {
+        let pattern = "sim/{run}/{index}".parse().unwrap();
+        let template = Template::new(Version::V5, "0123abcd", "c", pattern, qos).unwrap();
+        let frame = template.fill(0, "id", 0, b"{}").unwrap();
+        publisher.offer(label(sequence), frame)
+    }
+
+    fn label(sequence: u32) -> Label {
+        Label {
             device: 0,
             sequence,
             intended_at: Duration::ZERO,
+        }
+    }
+
+    fn transmit(publisher: &mut Publisher) -> Vec<u8> {
+        let mut out = Vec::new();
+        while publisher.transmit(&mut out).unwrap() {}
+        out
+    }
+
+    fn resume(publisher: &mut Publisher, session_present: bool) -> Vec<u8> {
+        let connack = ConnAck {
+            session_present,
+            ..ConnAck::default()
         };
-        publisher.offer(label, template.fill(0, "id", 0, b"{}").unwrap())
+        assert_eq!(publisher.connected(&connack, true), 0);
+        transmit(publisher)
     }
 
-    fn transmit(publisher: &mut Publisher, template: &Template) -> Vec<u8> {
-        let mut out = Vec::new();
-        while publisher.transmit(template, &mut out) {}
-        out
+    fn acked(id: u16) -> Packet {
+        Packet::PubAck(Ack { id, reason: 0 })
     }
 
-    fn resume(publisher: &mut Publisher) -> Vec<u8> {
-        let mut out = Vec::new();
-        publisher.resume(&mut out).unwrap();
-        out
+    fn received(id: u16, reason: u8) -> Packet {
+        Packet::PubRec(Ack { id, reason })
     }
 
+    fn end(publisher: &mut Publisher, packet: Packet) -> Option<End> {
+        publisher.handle(&packet, &mut Vec::new()).unwrap()
+    }
+
+    /// The number of an acknowledged message, and our answer.
     fn handle(publisher: &mut Publisher, packet: Packet) -> (Option<u32>, Vec<u8>) {
         let mut out = Vec::new();
-        let complete = publisher.handle(&packet, &mut out).unwrap();
-        (complete.map(|label| label.sequence), out)
+        let end = publisher.handle(&packet, &mut out).unwrap();
+        let sequence = match end {
+            Some(End::Acknowledged(label)) => Some(label.sequence),
+            _ => None,
+        };
+        (sequence, out)
     }
 
     /// The first byte of each packet; all here are shorter than 128 bytes.
-    fn first_bytes(mut stream: &[u8]) -> Vec<u8> {
-        let mut firsts = Vec::new();
-        while let [first, length, rest @ ..] = stream {
-            firsts.push(*first);
-            stream = &rest[usize::from(*length)..];
+    fn first_bytes(stream: &[u8]) -> Vec<u8> {
+        packets(stream).iter().map(|packet| packet[0]).collect()
+    }
+
+    /// The length of each PUBLISH's topic.
+    fn lengths(stream: &[u8]) -> Vec<u8> {
+        packets(stream).iter().map(|packet| packet[3]).collect()
+    }
+
+    fn packets(mut stream: &[u8]) -> Vec<&[u8]> {
+        let mut packets = Vec::new();
+        while let [_, length, ..] = stream {
+            let (packet, rest) = stream.split_at(usize::from(*length) + 2);
+            packets.push(packet);
+            stream = rest;
         }
-        firsts
+        packets
     }
 }

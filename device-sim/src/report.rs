@@ -64,6 +64,10 @@ pub struct Report {
     pub published: u64,
     /// Readings that devices dropped because their buffer was full.
     pub overflowed: u64,
+    /// Messages that the broker refused with a reason code (MQTT 5).
+    pub rejected: u64,
+    /// QoS 2 messages that devices gave up because the broker had forgotten their session.
+    pub given_up: u64,
     /// Messages that the broker acknowledged.
     pub acknowledged: u64,
     /// Messages that reached the verifier.
@@ -195,6 +199,8 @@ impl Report {
             connack_refusal: refusals.max().unwrap_or(0),
             published: counts.published,
             overflowed: counts.overflowed,
+            rejected: counts.rejected,
+            given_up: counts.given_up,
             acknowledged: counts.acknowledged,
             delivered: counts.delivered,
             lost: counts.lost,
@@ -299,6 +305,16 @@ impl Report {
                 self.overflowed
             )?;
         }
+        if self.rejected > 0 {
+            writeln!(formatter, "  {} refused by the broker", self.rejected)?;
+        }
+        if self.given_up > 0 {
+            writeln!(
+                formatter,
+                "  {} given up by devices whose session the broker had forgotten",
+                self.given_up
+            )?;
+        }
         if self.verifier_reconnects > 0 {
             writeln!(
                 formatter,
@@ -389,7 +405,9 @@ fn unfinished(counts: &Counts, qos: u8) -> u64 {
     } else {
         counts.acknowledged
     };
-    (counts.published - counts.overflowed).saturating_sub(arrived)
+    counts
+        .sent()
+        .saturating_sub(arrived + counts.rejected + counts.given_up)
 }
 
 /// A time with three digits and its unit.

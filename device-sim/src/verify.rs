@@ -2,17 +2,21 @@
 //!
 //! Its session is kept by the broker, so that a broken connection loses nothing; an id of its own per run
 //! keeps runs apart, and the session is removed at the end. Acknowledgements follow what has been recorded.
+//! Deliveries may come before the answer to a subscription, and count.
 
 use crate::client::{Client, ClientError, forget_session};
 use crate::profile;
-use crate::wire::{self, Packet, Session, WireError};
+use crate::wire::{self, Packet, Session, Version};
 use crate::world::{Troop, World};
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::timeout;
 
+/// How long a broker may take to answer all subscriptions.
+const SUBSCRIBE_TIMEOUT: Duration = Duration::from_secs(15);
 const RETRY: Duration = Duration::from_millis(200);
 
 /// A subscribed verifier.
@@ -21,19 +25,33 @@ pub(crate) struct Verifier {
     client: Client,
     /// QoS 2 packet ids that the broker may still repeat.
     unreleased: HashSet<u16>,
+    /// Subscriptions without an answer, by packet id.
+    unanswered: BTreeMap<u16, (String, u8)>,
 }
 
 impl Verifier {
     /// Connects and subscribes to the whole run.
     pub(crate) async fn start(world: Arc<World>) -> Result<Self, ClientError> {
-        let (mut client, _) = Client::connect(&world, &client_id(&world), Session::Kept).await?;
-        subscribe(&world, &mut client).await?;
-        let unreleased = HashSet::new();
-        Ok(Self {
+        let (client, _) = Client::connect(&world, &client_id(&world), Session::Kept).await?;
+        let mut verifier = Self {
             world,
             client,
-            unreleased,
-        })
+            unreleased: HashSet::new(),
+            unanswered: BTreeMap::new(),
+        };
+        verifier.subscribe()?;
+        match timeout(SUBSCRIBE_TIMEOUT, verifier.await_subscriptions()).await {
+            Ok(subscribed) => subscribed?,
+            Err(_) => return Err(ClientError::Timeout),
+        }
+        Ok(verifier)
+    }
+
+    async fn await_subscriptions(&mut self) -> Result<(), ClientError> {
+        while !self.unanswered.is_empty() {
+            self.record().await?;
+        }
+        Ok(())
     }
 
     /// Records deliveries until `stop` changes, then removes the session.
@@ -64,17 +82,22 @@ impl Verifier {
     /// Records until the connection fails.
     async fn record_connection(&mut self) -> Result<(), ClientError> {
         loop {
-            let mut answers = Vec::new();
-            let first = self.client.receive().await?;
-            self.handle(first, &mut answers)?;
-            while let Some(packet) = self.client.received()? {
-                self.handle(packet, &mut answers)?;
-            }
-            self.client.send(&answers).await?;
+            self.record().await?;
         }
     }
 
-    fn handle(&mut self, packet: Packet, answers: &mut Vec<u8>) -> Result<(), WireError> {
+    /// Records what one read brings.
+    async fn record(&mut self) -> Result<(), ClientError> {
+        let mut answers = Vec::new();
+        let first = self.client.receive().await?;
+        self.handle(first, &mut answers)?;
+        while let Some(packet) = self.client.received()? {
+            self.handle(packet, &mut answers)?;
+        }
+        Ok(self.client.queue(&answers)?)
+    }
+
+    fn handle(&mut self, packet: Packet, answers: &mut Vec<u8>) -> Result<(), ClientError> {
         match packet {
             Packet::Publish(delivery) => {
                 let is_new = delivery.qos < 2 || self.unreleased.insert(delivery.id);
@@ -93,6 +116,13 @@ impl Verifier {
                 self.unreleased.remove(&id);
                 answers.extend(wire::pubcomp(id)?);
             }
+            Packet::SubAck { id, codes } => {
+                if let Some((filter, qos)) = self.unanswered.remove(&id)
+                    && codes != [qos]
+                {
+                    return Err(ClientError::Unsubscribed(filter));
+                }
+            }
             _ => {}
         }
         Ok(())
@@ -103,34 +133,34 @@ impl Verifier {
             tokio::time::sleep(RETRY).await;
             let connected =
                 Client::connect(&self.world, &client_id(&self.world), Session::Kept).await;
-            let Ok((mut client, session_present)) = connected else {
+            let Ok((client, connack)) = connected else {
                 continue;
             };
-            if !session_present {
+            self.client = client;
+            if !connack.session_present {
                 self.world
                     .verifier
                     .sessions_lost
                     .fetch_add(1, Ordering::Relaxed);
                 self.unreleased.clear();
-                if subscribe(&self.world, &mut client).await.is_err() {
-                    continue;
-                }
             }
-            self.client = client;
-            return;
+            // What a kept session subscribed to before the connection broke may not have been answered.
+            let is_subscribed = connack.session_present && self.unanswered.is_empty();
+            if is_subscribed || self.subscribe().is_ok() {
+                return;
+            }
         }
     }
-}
 
-async fn subscribe(world: &World, client: &mut Client) -> Result<(), ClientError> {
-    for (filter, qos) in filters(world) {
-        client.send(&wire::subscribe(&filter, qos)?).await?;
-        match client.receive().await? {
-            Packet::SubAck { code, .. } if code == qos => {}
-            _ => return Err(ClientError::Unsubscribed(filter)),
+    /// Asks for the whole run; the answers come with the deliveries.
+    fn subscribe(&mut self) -> Result<(), ClientError> {
+        self.unanswered = (1..).zip(filters(&self.world)).collect();
+        for (id, (filter, qos)) in &self.unanswered {
+            let packet = wire::subscribe(Version::V4, *id, filter, *qos)?;
+            self.client.queue(&packet)?;
         }
+        Ok(())
     }
-    Ok(())
 }
 
 /// The filters that match everything the fleet publishes, each once.

@@ -9,7 +9,7 @@ use crate::ledger::{Counts, Ledger};
 use crate::phases::Phases;
 use crate::plan::{Cohort, Plan};
 use crate::tls::Tls;
-use crate::wire::Template;
+use crate::wire::{Template, WireError};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
@@ -108,7 +108,7 @@ impl World {
                 .cohorts
                 .iter()
                 .map(|cohort| Troop::new(&plan, cohort))
-                .collect(),
+                .collect::<Result<_, _>>()?,
             verifier: VerifierTally::default(),
             phases: Phases::new(&plan),
             stage: AtomicU8::new(Stage::Publishing as u8),
@@ -191,17 +191,17 @@ impl World {
 }
 
 impl Troop {
-    fn new(plan: &Plan, cohort: &Cohort) -> Self {
-        let topic = cohort.topic.clone();
+    fn new(plan: &Plan, cohort: &Cohort) -> Result<Self, WireError> {
+        let (version, topic) = (cohort.version, cohort.topic.clone());
         let mut cohort = cohort.clone();
         cohort.profile = cohort.profile.paced(cohort.every, cohort.jitter);
-        Self {
-            template: Template::new(&plan.run, &cohort.name, topic, cohort.qos),
+        Ok(Self {
+            template: Template::new(version, &plan.run, &cohort.name, topic, cohort.qos)?,
             tally: Tally::default(),
             ledger: Mutex::new(Ledger::new(cohort.qos, cohort.first, cohort.devices)),
             connects: Mutex::new(Connects::new()),
             cohort,
-        }
+        })
     }
 
     #[expect(

@@ -8,9 +8,8 @@
 
 use bytes::BytesMut;
 use motemq_sim::link::Preset;
-use motemq_sim::plan::{ClientKind, Cohort, Plan, Ramp, RampShape, Reconnect};
+use motemq_sim::plan::{ClientKind, Cohort, Plan, Reconnect};
 use motemq_sim::profile::Profile;
-use motemq_sim::wire::Session;
 use motemq_sim::{Report, SimError, TlsFiles};
 use mqttbytes::v4::{self, Packet};
 use mqttbytes::{QoS, v4::SubscribeReasonCode};
@@ -106,25 +105,18 @@ async fn run(qos: u8, client: ClientKind, fault: Fault) -> Report {
 }
 
 fn plan(address: SocketAddr, qos: u8, client: ClientKind) -> Plan {
-    let cohort = Cohort {
-        name: "meters".to_owned(),
-        first: 0,
-        devices: 1,
-        profile: Profile::named("power-meter").unwrap(),
-        preset: Preset::named("none").unwrap(),
-        client,
-        topic: "sim/{run}/{index}/power".parse().unwrap(),
-        every: Duration::from_millis(10),
-        jitter: 0.3,
+    let mut cohort = Cohort::new(
+        "meters",
+        0,
+        1,
+        Profile::named("power-meter").unwrap(),
+        Preset::named("none").unwrap(),
         qos,
-        ramp: Ramp {
-            connects_per_s: 1_000.0,
-            shape: RampShape::Linear,
-        },
-        reconnect: Reconnect::Fixed(Duration::from_millis(50)),
-        session: Session::needed_for(qos),
-        keep_alive_s: 60,
-    };
+        Duration::from_millis(10),
+    );
+    cohort.client = client;
+    cohort.ramp.connects_per_s = 1_000.0;
+    cohort.reconnect = Reconnect::Fixed(Duration::from_millis(50));
     Plan {
         run: Plan::new_run_name(),
         name: "audit".to_owned(),

@@ -4,11 +4,8 @@
 
 use bytes::BytesMut;
 use motemq_sim::link::Preset;
-use motemq_sim::plan::{
-    ClientKind, Cohort, Event, Jitter, Phase, Plan, Ramp, RampShape, Reconnect,
-};
+use motemq_sim::plan::{Cohort, Event, Jitter, Phase, Plan, RampShape, Reconnect};
 use motemq_sim::profile::Profile;
-use motemq_sim::wire::Session;
 use motemq_sim::{Report, TlsFiles};
 use mqttbytes::v4::{self, Packet};
 use std::collections::BTreeSet;
@@ -136,25 +133,17 @@ async fn run_plan(mut plan: Plan) -> (Report, Seen) {
 }
 
 fn plan(devices: u32, phases: Vec<Phase>) -> Plan {
-    let cohort = Cohort {
-        name: "meters".to_owned(),
-        first: 0,
+    let mut cohort = Cohort::new(
+        "meters",
+        0,
         devices,
-        profile: Profile::named("power-meter").unwrap(),
-        preset: Preset::named("none").unwrap(),
-        client: ClientKind::Simulated,
-        topic: "sim/{run}/{index}/power".parse().unwrap(),
-        every: Duration::from_millis(200),
-        jitter: 0.3,
-        qos: 1,
-        ramp: Ramp {
-            connects_per_s: 1_000.0,
-            shape: RampShape::Linear,
-        },
-        reconnect: BACKOFF,
-        session: Session::needed_for(1),
-        keep_alive_s: 60,
-    };
+        Profile::named("power-meter").unwrap(),
+        Preset::named("none").unwrap(),
+        1,
+        Duration::from_millis(200),
+    );
+    cohort.ramp.connects_per_s = 1_000.0;
+    cohort.reconnect = BACKOFF;
     Plan {
         run: "storm".to_owned(),
         name: "storm".to_owned(),

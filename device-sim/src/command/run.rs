@@ -6,7 +6,7 @@ use crate::profile::Profile;
 use crate::scenario::{self, Overrides};
 use crate::text::{duration, rate, share};
 use crate::topic::TopicPattern;
-use crate::wire::Login;
+use crate::wire::{Login, Version};
 use crate::{Endpoint, Report, SimError, TlsFiles};
 use clap::{Args, ValueEnum};
 use std::net::IpAddr;
@@ -22,7 +22,8 @@ pub(super) struct RunArguments {
     /// A scenario file in TOML; without one, --devices and the options of its group make a fleet of one kind.
     #[arg(value_name = "SCENARIO")]
     scenario: Option<PathBuf>,
-    /// The broker: mqtt://HOST:PORT or mqtts://HOST:PORT [default: the scenario's, mqtt://127.0.0.1:1883].
+    /// The broker: mqtt://HOST:PORT, mqtts://, or over WebSocket ws://, wss:// [default: the scenario's,
+    /// mqtt://127.0.0.1:1883].
     #[arg(long, value_name = "URL")]
     broker: Option<Endpoint>,
     /// Authority of the broker's certificate, PEM.
@@ -82,6 +83,12 @@ struct FleetArguments {
     /// Quality of service of the readings [default: the profile's].
     #[arg(long, value_parser = clap::value_parser!(u8).range(0..=2))]
     qos: Option<u8>,
+    /// The MQTT that devices speak: 3.1.1 or 5.
+    #[arg(long, default_value = "3.1.1", value_name = "VERSION")]
+    mqtt_version: Version,
+    /// Devices name their topic by an alias once the broker knows it (MQTT 5).
+    #[arg(long)]
+    topic_alias: bool,
     /// Devices that connect per second.
     #[arg(long, default_value = "50/s", value_name = "RATE", value_parser = rate)]
     connect_rate: f64,
@@ -160,6 +167,8 @@ impl FleetArguments {
         if let Some(topic) = self.topic {
             cohort.topic = topic;
         }
+        cohort.version = self.mqtt_version;
+        cohort.topic_alias = self.topic_alias;
         cohort.ramp.connects_per_s = self.connect_rate;
         if let Some(reconnect) = self.reconnect {
             cohort.reconnect = reconnect;

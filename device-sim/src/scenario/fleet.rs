@@ -5,7 +5,7 @@ use crate::link::{self, Preset};
 use crate::plan::{ClientKind, Cohort, Ramp, RampShape};
 use crate::profile::Profile;
 use crate::topic::TopicPattern;
-use crate::wire::Session;
+use crate::wire::{Session, Version};
 use serde::Deserialize;
 use std::sync::Arc;
 
@@ -62,13 +62,26 @@ struct PublishTable {
     every: Option<Time>,
     jitter: Option<Share>,
     qos: Option<u8>,
+    #[serde(default)]
+    topic_alias: bool,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct SessionTable {
+    version: Option<VersionName>,
     clean: Option<bool>,
+    expiry: Option<Time>,
     keep_alive: Option<Time>,
+    patience: Option<Time>,
+}
+
+/// `5` or `"3.1.1"`.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum VersionName {
+    Number(u8),
+    Text(Written<Version>),
 }
 
 fn power_meter() -> String {
@@ -130,6 +143,17 @@ impl CohortTable {
         if let Some(Policy(reconnect)) = self.reconnect {
             cohort.reconnect = reconnect;
         }
+        cohort.topic_alias = self.publish.topic_alias;
+        match self.session.version {
+            None => {}
+            Some(VersionName::Number(number)) => cohort.version = number.to_string().parse()?,
+            Some(VersionName::Text(Written(version))) => cohort.version = version,
+        }
+        if let Some(Time(expiry)) = self.session.expiry {
+            // The longest that MQTT can say is for ever.
+            cohort.expiry_s = Some(u32::try_from(expiry.as_secs()).unwrap_or(u32::MAX));
+        }
+        cohort.patience = self.session.patience.map(|time| time.0);
         match self.session.clean {
             Some(true) => cohort.session = Session::Clean,
             Some(false) => cohort.session = Session::Kept,
