@@ -27,6 +27,16 @@ pub enum SimError {
         /// What went wrong.
         source: ClientError,
     },
+    /// The address to listen on cannot be used.
+    #[error(
+        "--listen {address}: {source}: write an address of this machine with a free port, such as 127.0.0.1:1884"
+    )]
+    Listen {
+        /// Where.
+        address: String,
+        /// What the system said.
+        source: io::Error,
+    },
     /// Options that do not go together.
     #[error("{0}")]
     Options(&'static str),

@@ -25,6 +25,7 @@ pub mod link;
 mod phases;
 pub mod plan;
 pub mod profile;
+pub mod proxy;
 mod publisher;
 mod real_client;
 mod report;

@@ -4,6 +4,7 @@
 //! usage; 99 acknowledged messages were lost, QoS 2 was delivered twice, the order was broken, or a threshold missed.
 
 mod links;
+mod proxy;
 mod run;
 
 use clap::{Parser, Subcommand};
@@ -24,12 +25,15 @@ enum Command {
     Run(Box<run::RunArguments>),
     /// Show the link presets and where their figures come from.
     Links(links::LinksArguments),
+    /// Put a link between any MQTT client and any broker, and count what crosses it.
+    Proxy(proxy::ProxyArguments),
 }
 
 /// What the binary does.
 #[must_use]
 pub fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
+        Command::Proxy(arguments) => proxy::proxy(arguments).map(|text| (text, ExitCode::SUCCESS)),
         Command::Links(arguments) => Ok((links::links(&arguments), ExitCode::SUCCESS)),
         Command::Run(arguments) => run::run(*arguments),
     };
