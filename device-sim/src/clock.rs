@@ -8,14 +8,23 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock {
     started: Instant,
+    started_at: SystemTime,
 }
 
 impl Clock {
     /// Starts at zero now.
     #[expect(clippy::disallowed_methods, reason = "the run's clock is started here")]
     pub(crate) fn start() -> Self {
-        let started = Instant::now();
-        Self { started }
+        Self {
+            started: Instant::now(),
+            started_at: SystemTime::now(),
+        }
+    }
+
+    /// The time of day at the start, since 1970.
+    pub(crate) fn started_at(self) -> Duration {
+        let since_epoch = self.started_at.duration_since(UNIX_EPOCH);
+        since_epoch.unwrap_or_default()
     }
 
     /// Time since the start.

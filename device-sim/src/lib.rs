@@ -9,6 +9,7 @@
 //! - One seed gives one schedule, one series of readings and, for the same bytes, the same losses.
 //! - Nothing here uses the broker's code: any broker of MQTT 3.1.1 or 5 can be on the other side.
 
+pub mod bench;
 mod client;
 mod clock;
 pub mod command;

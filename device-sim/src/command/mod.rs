@@ -3,6 +3,7 @@
 //! Exit codes: 0 the broker kept its promises; 1 the run could not take place, or nothing arrived; 2 wrong
 //! usage; 99 acknowledged messages were lost, QoS 2 was delivered twice, the order was broken, or a threshold missed.
 
+mod bench;
 mod links;
 mod proxy;
 mod run;
@@ -23,6 +24,8 @@ struct Arguments {
 enum Command {
     /// Run a fleet against a broker and report what arrived.
     Run(Box<run::RunArguments>),
+    /// Load any broker with plain connections and count what becomes of every message.
+    Bench(Box<bench::BenchArguments>),
     /// Show the link presets and where their figures come from.
     Links(links::LinksArguments),
     /// Put a link between any MQTT client and any broker, and count what crosses it.
@@ -35,6 +38,7 @@ pub fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Proxy(arguments) => proxy::proxy(arguments).map(|text| (text, ExitCode::SUCCESS)),
         Command::Links(arguments) => Ok((links::links(&arguments), ExitCode::SUCCESS)),
+        Command::Bench(arguments) => Ok(bench::bench(*arguments)),
         Command::Run(arguments) => run::run(*arguments),
     };
     match outcome {

@@ -1,0 +1,169 @@
+//! A broker of the tests' own for MQTT 3.1.1: a thread per connection, topics with `+` and `#`, faults on purpose.
+//! Messages are delivered at the QoS they were published with.
+
+use bytes::BytesMut;
+use mqttbytes::QoS;
+use mqttbytes::v4::{self, ConnectReturnCode, Packet, SubscribeReasonCode};
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Condvar, Mutex};
+
+/// What the double does to one message in ten of a publisher.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Fault {
+    None,
+    Drop,
+    Double,
+    /// The message waits for the publisher's next one.
+    Delay,
+    /// No client is let in.
+    Refuse,
+}
+
+#[derive(Default)]
+struct Subscriptions {
+    list: Mutex<Vec<(String, Arc<Mutex<TcpStream>>)>>,
+    added: Condvar,
+}
+
+/// A listening double; its threads end with the process.
+pub(crate) struct Double {
+    port: u16,
+    subscriptions: Arc<Subscriptions>,
+}
+
+impl Double {
+    pub(crate) fn start(fault: Fault) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let subscriptions = Arc::new(Subscriptions::default());
+        let shared = subscriptions.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                stream.set_nodelay(true).unwrap();
+                let subscriptions = shared.clone();
+                std::thread::spawn(move || serve(stream, &subscriptions, fault));
+            }
+        });
+        Self {
+            port,
+            subscriptions,
+        }
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Blocks until somebody has subscribed.
+    pub(crate) fn wait_for_a_subscriber(&self) {
+        let list = self.subscriptions.list.lock().unwrap();
+        let nobody = |list: &mut Vec<_>| list.is_empty();
+        drop(self.subscriptions.added.wait_while(list, nobody).unwrap());
+    }
+}
+
+fn serve(mut source: TcpStream, subscriptions: &Subscriptions, fault: Fault) {
+    let sink = Arc::new(Mutex::new(source.try_clone().unwrap()));
+    let mut publisher = Publisher {
+        fault,
+        count: 0,
+        delayed: None,
+        subscriptions,
+    };
+    let (mut bytes, mut chunk) = (BytesMut::new(), [0; 4_096]);
+    while let Ok(length @ 1..) = source.read(&mut chunk) {
+        bytes.extend_from_slice(&chunk[..length]);
+        while let Ok(packet) = v4::read(&mut bytes, 10_000) {
+            let answer = match packet {
+                Packet::Connect(_) if fault == Fault::Refuse => Packet::ConnAck(v4::ConnAck::new(
+                    ConnectReturnCode::BadUserNamePassword,
+                    false,
+                )),
+                Packet::Connect(_) => {
+                    Packet::ConnAck(v4::ConnAck::new(ConnectReturnCode::Success, false))
+                }
+                Packet::Subscribe(subscribe) => {
+                    let (filter, qos) = (&subscribe.filters[0].path, subscribe.filters[0].qos);
+                    let subscription = (filter.clone(), sink.clone());
+                    subscriptions.list.lock().unwrap().push(subscription);
+                    subscriptions.added.notify_all();
+                    let code = SubscribeReasonCode::Success(qos);
+                    Packet::SubAck(v4::SubAck::new(subscribe.pkid, vec![code]))
+                }
+                Packet::Publish(publish) => {
+                    let (id, qos) = (publish.pkid, publish.qos);
+                    publisher.relay(publish);
+                    match qos {
+                        QoS::AtMostOnce => continue,
+                        QoS::AtLeastOnce => Packet::PubAck(v4::PubAck::new(id)),
+                        QoS::ExactlyOnce => Packet::PubRec(v4::PubRec::new(id)),
+                    }
+                }
+                Packet::PubRec(received) => Packet::PubRel(v4::PubRel::new(received.pkid)),
+                Packet::PubRel(release) => Packet::PubComp(v4::PubComp::new(release.pkid)),
+                Packet::PingReq => Packet::PingResp,
+                _ => continue,
+            };
+            send(&sink, &answer);
+        }
+    }
+}
+
+/// One connection's messages on their way to the subscribers.
+struct Publisher<'broker> {
+    fault: Fault,
+    count: u32,
+    delayed: Option<v4::Publish>,
+    subscriptions: &'broker Subscriptions,
+}
+
+impl Publisher<'_> {
+    fn relay(&mut self, publish: v4::Publish) {
+        self.count += 1;
+        match (self.fault, self.count % 10 == 5) {
+            (Fault::Drop, true) => return,
+            (Fault::Double, true) => {
+                let pkid = publish.pkid.wrapping_add(30_000);
+                self.deliver(&v4::Publish {
+                    pkid,
+                    ..publish.clone()
+                });
+            }
+            (Fault::Delay, true) => {
+                self.delayed = Some(publish);
+                return;
+            }
+            _ => {}
+        }
+        self.deliver(&publish);
+        if let Some(delayed) = self.delayed.take() {
+            self.deliver(&delayed);
+        }
+    }
+
+    fn deliver(&self, publish: &v4::Publish) {
+        for (filter, sink) in &*self.subscriptions.list.lock().unwrap() {
+            if mqttbytes::matches(&publish.topic, filter) {
+                send(sink, &Packet::Publish(publish.clone()));
+            }
+        }
+    }
+}
+
+fn send(sink: &Mutex<TcpStream>, packet: &Packet) {
+    let mut bytes = BytesMut::new();
+    let written = match packet {
+        Packet::ConnAck(packet) => packet.write(&mut bytes),
+        Packet::SubAck(packet) => packet.write(&mut bytes),
+        Packet::Publish(packet) => packet.write(&mut bytes),
+        Packet::PubAck(packet) => packet.write(&mut bytes),
+        Packet::PubRec(packet) => packet.write(&mut bytes),
+        Packet::PubRel(packet) => packet.write(&mut bytes),
+        Packet::PubComp(packet) => packet.write(&mut bytes),
+        _ => v4::PingResp.write(&mut bytes),
+    };
+    written.unwrap();
+    // A client that has left misses nothing.
+    let _ = sink.lock().unwrap().write_all(&bytes);
+}
