@@ -8,7 +8,9 @@ fn a_filled_template_is_what_mqttbytes_would_have_made() {
     for version in [Version::V4, Version::V5] {
         for qos in 0..=2 {
             for payload in [&b""[..], b"{}", &[7; 91], &[7; 130], &[7; 20_000]] {
-                let mut frame = template(version, qos).fill(123_456, "id", 0, payload).unwrap();
+                let mut frame = template(version, qos)
+                    .fill(123_456, "id", 0, payload)
+                    .unwrap();
                 assert_eq!(quality_of(&frame), qos);
                 set_id(&mut frame, 0xABCD);
                 assert_eq!(&*frame, made_by_mqttbytes(version, qos, None, payload));
