@@ -18,6 +18,7 @@ mod connects;
 mod device;
 mod endpoint;
 mod error;
+pub mod explain;
 mod fleet;
 mod keep_alive;
 mod label;

@@ -4,6 +4,7 @@
 //! usage; 99 acknowledged messages were lost, QoS 2 was delivered twice, the order was broken, or a threshold missed.
 
 mod bench;
+mod explain;
 mod links;
 mod proxy;
 mod run;
@@ -28,6 +29,8 @@ enum Command {
     Bench(Box<bench::BenchArguments>),
     /// Show the link presets and where their figures come from.
     Links(links::LinksArguments),
+    /// Say what a schedule of readings costs on a link: bytes, seconds, MB a month.
+    Explain(explain::ExplainArguments),
     /// Put a link between any MQTT client and any broker, and count what crosses it.
     Proxy(proxy::ProxyArguments),
 }
@@ -36,6 +39,9 @@ enum Command {
 #[must_use]
 pub fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
+        Command::Explain(arguments) => {
+            explain::explain_link(arguments).map(|text| (text, ExitCode::SUCCESS))
+        }
         Command::Proxy(arguments) => proxy::proxy(arguments).map(|text| (text, ExitCode::SUCCESS)),
         Command::Links(arguments) => Ok((links::links(&arguments), ExitCode::SUCCESS)),
         Command::Bench(arguments) => Ok(bench::bench(*arguments)),

@@ -216,7 +216,7 @@ impl Preset {
 
     /// TCP's timeout before it sends a segment for the `retry`th time again, from 0: the mean round trip
     /// plus four mean deviations, doubled each time.
-    pub(super) fn retransmission_timeout(&self, retry: u32) -> Duration {
+    pub(crate) fn retransmission_timeout(&self, retry: u32) -> Duration {
         let deviations = match self.jitter_shape {
             JitterShape::Even => 2,
             JitterShape::LongTail => 3,

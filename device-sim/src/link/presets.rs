@@ -186,7 +186,7 @@ pub static PRESETS: [Preset; 19] = [
     Preset::new(
         "lorawan-dr0",
         "a model of cadence and payload, not an IP link: a gateway holds TCP, TLS and session, and what is \
-         published crosses the air. SF12, 250 bit/s, 51 bytes of payload and 13 around (EU868 regional \
+         published crosses the air, with its TLS record. SF12, 250 bit/s, 51 bytes of payload and 13 around (EU868 regional \
          parameters); 1 % of the time (EN 300 220); answers in RX1 after 1 s; loss assumed. The preamble is \
          not counted: a full frame takes 2.8 s in truth, 2.0 s here",
     )
