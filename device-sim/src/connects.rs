@@ -3,7 +3,7 @@
 //! Does not know: sockets, links, the clock.
 
 use crate::ledger::{histogram, micros};
-use crate::report::Latency;
+use crate::report::Distribution;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 use std::time::Duration;
@@ -26,6 +26,8 @@ pub(crate) struct Connects {
     kinds: [Connect; 3],
     /// From the loss of a connection to the next CONNACK.
     pub(crate) away: Histogram<u64>,
+    /// From when a device should have begun to connect to its first CONNACK.
+    pub(crate) first: Histogram<u64>,
 }
 
 /// Connections of one kind, from TCP's first segment to CONNACK.
@@ -38,7 +40,7 @@ struct Connect {
 }
 
 /// What the connections of a cohort cost, from TCP's first segment to CONNACK.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ConnectCost {
     /// Whose.
     pub cohort: String,
@@ -48,8 +50,8 @@ pub struct ConnectCost {
     pub up_bytes: u64,
     /// Bytes from the network.
     pub down_bytes: u64,
-    /// Time of each.
-    pub took: Latency,
+    /// How many, and the time of each.
+    pub seconds: Distribution,
 }
 
 impl Connects {
@@ -62,6 +64,7 @@ impl Connects {
         Self {
             kinds: [connect(), connect(), connect()],
             away: histogram(),
+            first: histogram(),
         }
     }
 
@@ -71,6 +74,11 @@ impl Connects {
         connect.took.saturating_record(micros(took));
         connect.up_bytes += bytes.0;
         connect.down_bytes += bytes.1;
+    }
+
+    /// A device is connected for the first time, so long after it should have begun.
+    pub(crate) fn record_first(&mut self, took: Duration) {
+        self.first.saturating_record(micros(took));
     }
 
     /// A device is back after this time.
@@ -88,7 +96,7 @@ impl Connects {
             handshake,
             up_bytes: connect.up_bytes,
             down_bytes: connect.down_bytes,
-            took: Latency::of(&connect.took),
+            seconds: Distribution::of(&connect.took),
         };
         kinds.map(cost).collect()
     }

@@ -12,6 +12,7 @@ use crate::connection::{Connection, Failure};
 use crate::connects::Handshake;
 use crate::keep_alive::KeepAlive;
 use crate::label::Label;
+use crate::ledger::Digest;
 use crate::link::{Direction, Link};
 use crate::plan::{Event, Jitter, Reconnect};
 use crate::profile::{Schedule, Sensor};
@@ -130,6 +131,8 @@ impl Device {
         context: &mut Context<'_>,
         scratch: &mut [u8],
     ) -> Option<Duration> {
+        let directions = [Direction::Up, Direction::Down];
+        let before = directions.map(|direction| self.link.wire_bytes(direction));
         self.take_readings(world, now);
         self.suffer(world, now);
         while self.advance(world, now, context) {}
@@ -138,6 +141,8 @@ impl Device {
         {
             self.fail(world, now, &failure);
         }
+        let after = directions.map(|direction| self.link.wire_bytes(direction));
+        self.troop(world).tally.record_bytes(before, after);
         let next_phase = world.phases.next(self.index, self.next_phase);
         [
             self.next_reading(world),
@@ -150,14 +155,7 @@ impl Device {
     }
 
     /// Leaves in good order, without the link's delays.
-    pub(crate) fn finish(&mut self, world: &World, context: &mut Context<'_>) {
-        let tally = &self.troop(world).tally;
-        for (direction, total) in [
-            (Direction::Up, &tally.up_bytes),
-            (Direction::Down, &tally.down_bytes),
-        ] {
-            total.fetch_add(self.link.wire_bytes(direction), Ordering::Relaxed);
-        }
+    pub(crate) fn finish(&mut self, context: &mut Context<'_>) {
         let contact = std::mem::replace(&mut self.contact, Contact::Down(Duration::MAX));
         let Contact::Open(mut connection) = contact else {
             return;
@@ -191,8 +189,9 @@ impl Device {
                     Ok(frame) => self.publisher.offer(label, frame),
                     Err(_) => Offer::Refused,
                 };
+            let message = Digest::of(&label, &payload);
             let mut ledger = troop.ledger();
-            ledger.record_published(now.saturating_sub(intended_at));
+            ledger.record_published(message, now.saturating_sub(intended_at));
             if offer == Offer::Refused {
                 ledger.record_overflowed();
             }
@@ -358,6 +357,9 @@ impl Device {
                         if let Some(lost_at) = self.lost_at.take() {
                             troop.tally.reconnects.fetch_add(1, Ordering::Relaxed);
                             troop.connects().record_return(now.saturating_sub(lost_at));
+                        } else {
+                            let due_at = troop.cohort.connects_at(world.plan.seed, self.index);
+                            troop.connects().record_first(now.saturating_sub(due_at));
                         }
                         let wants_alias = troop.cohort.topic_alias;
                         let given_up = self.publisher.connected(connack, wants_alias);

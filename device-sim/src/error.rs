@@ -85,6 +85,14 @@ pub enum SimError {
         /// What the system said.
         source: io::Error,
     },
+    /// The metrics cannot be served.
+    #[error("--metrics {address}: {source}: give another address, or stop who listens there")]
+    Metrics {
+        /// Where.
+        address: std::net::SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
     /// A part of the simulator ended before its time.
     #[error("internal error: {0}")]
     Internal(&'static str),

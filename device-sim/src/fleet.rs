@@ -128,7 +128,7 @@ impl Worker {
     fn finish(&mut self) {
         for slot in &mut self.slots {
             let mut context = Context::from_waker(&slot.waker);
-            slot.device.finish(&self.world, &mut context);
+            slot.device.finish(&mut context);
         }
         self.slots = Vec::new();
     }

@@ -7,6 +7,8 @@
 
 use crate::label::Label;
 use hdrhistogram::Histogram;
+use siphasher::sip128::{Hash128, Hasher128, SipHasher24};
+use std::hash::Hasher;
 use std::time::Duration;
 
 /// Readings taken this much later than intended count as late.
@@ -26,7 +28,22 @@ pub struct Ledger {
     pub delivery_latency: Histogram<u64>,
     /// Intended send time to when the simulator got round to it.
     pub generator_lag: Histogram<u64>,
+    digest: Digest,
+    interval: Interval,
 }
+
+/// The latencies of some seconds.
+#[derive(Clone, Debug)]
+pub struct Interval {
+    /// Intended send time to acknowledgement at the device.
+    pub ack_latency: Histogram<u64>,
+    /// Intended send time to first delivery at the verifier.
+    pub delivery_latency: Histogram<u64>,
+}
+
+/// What tells one set of messages from another, in whatever order they were sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Digest(u128);
 
 /// How many messages came how far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -105,11 +122,14 @@ impl Ledger {
             ack_latency: histogram(),
             delivery_latency: histogram(),
             generator_lag: histogram(),
+            digest: Digest::default(),
+            interval: Interval::default(),
         }
     }
 
-    /// A device took a reading, this much later than intended.
-    pub fn record_published(&mut self, lag: Duration) {
+    /// A device took the reading that `message` stands for, this much later than intended.
+    pub fn record_published(&mut self, message: Digest, lag: Duration) {
+        self.digest += message;
         self.counts.published += 1;
         self.counts.late += u64::from(lag > LATE);
         self.generator_lag.saturating_record(micros(lag));
@@ -143,6 +163,7 @@ impl Ledger {
         self.counts.lost += u64::from(is_lost);
         let latency = now.saturating_sub(label.intended_at);
         self.ack_latency.saturating_record(micros(latency));
+        self.interval.ack_latency.saturating_record(micros(latency));
     }
 
     /// A message reached the verifier; `None` when it carries no label.
@@ -168,6 +189,9 @@ impl Ledger {
         self.counts.lost -= u64::from(record.acknowledged.contains(label.sequence));
         let latency = now.saturating_sub(label.intended_at);
         self.delivery_latency.saturating_record(micros(latency));
+        self.interval
+            .delivery_latency
+            .saturating_record(micros(latency));
         if record.newest_delivered > Some(label.sequence) {
             self.counts.reordered += 1;
             self.violation("reordered", label);
@@ -185,6 +209,17 @@ impl Ledger {
     #[must_use]
     pub fn counts(&self) -> Counts {
         self.counts
+    }
+
+    /// What all messages published so far add up to.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// The latencies since this was last asked.
+    pub fn take_interval(&mut self) -> Interval {
+        std::mem::take(&mut self.interval)
     }
 
     /// Whether nothing is on its way: what was published is acknowledged, and that is delivered.
@@ -240,6 +275,50 @@ impl Ledger {
     }
 }
 
+impl Interval {
+    /// Adds the latencies of another interval.
+    pub fn add(&mut self, other: &Self) {
+        // The same bounds everywhere: nothing is left out.
+        let _ = self.ack_latency.add(&other.ack_latency);
+        let _ = self.delivery_latency.add(&other.delivery_latency);
+    }
+}
+
+impl Default for Interval {
+    fn default() -> Self {
+        Self {
+            ack_latency: histogram(),
+            delivery_latency: histogram(),
+        }
+    }
+}
+
+impl Digest {
+    /// Of one message: SipHash-2-4 with 128 bits and key 0, over device, sequence (both little endian) and payload.
+    #[must_use]
+    pub fn of(label: &Label, payload: &[u8]) -> Self {
+        let mut hasher = SipHasher24::new();
+        hasher.write(&label.device.to_le_bytes());
+        hasher.write(&label.sequence.to_le_bytes());
+        hasher.write(payload);
+        let Hash128 { h1, h2 } = hasher.finish128();
+        Self(u128::from(h1) << 64 | u128::from(h2))
+    }
+}
+
+impl std::ops::AddAssign for Digest {
+    /// A sum, so that the order does not matter but a repetition does.
+    fn add_assign(&mut self, other: Self) {
+        self.0 = self.0.wrapping_add(other.0);
+    }
+}
+
+impl std::fmt::Display for Digest {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{:032x}", self.0)
+    }
+}
+
 impl SequenceSet {
     /// Adds a number; `false` when it was there.
     fn insert(&mut self, sequence: u32) -> bool {
@@ -278,7 +357,7 @@ pub(crate) fn micros(duration: Duration) -> u64 {
     duration.as_micros().try_into().unwrap_or(u64::MAX)
 }
 
-/// Microseconds up to an hour, to three digits; grows with what it holds.
+/// Microseconds up to an hour, to three digits.
 #[expect(
     clippy::expect_used,
     reason = "1 < 2 * 1 <= an hour, and 3 digits of at most 5"
@@ -388,10 +467,47 @@ mod tests {
         assert!(ledger.delivery_latency.max().abs_diff(1_000_000) < 1_000);
     }
 
+    #[test]
+    fn the_digest_knows_messages_but_not_their_order() {
+        let messages = [(0, 0, "a"), (0, 1, "b"), (1, 0, "a")];
+        let message = |(device, sequence, payload): (u32, u32, &str)| {
+            Digest::of(&label(device, sequence), payload.as_bytes())
+        };
+        let sum = |messages: &mut dyn Iterator<Item = (u32, u32, &str)>| {
+            let mut ledger = ledger(0, 0);
+            for given in messages {
+                ledger.record_published(message(given), Duration::ZERO);
+            }
+            ledger.digest()
+        };
+        let all = sum(&mut messages.into_iter());
+        assert_eq!(all, sum(&mut messages.into_iter().rev()));
+        assert_ne!(all, sum(&mut messages.into_iter().take(2)));
+        assert_ne!(all, sum(&mut messages.into_iter().chain([messages[0]])));
+        assert_ne!(message((0, 1, "a")), message((1, 0, "a")));
+        assert_ne!(message((0, 0, "a")), message((0, 0, "b")));
+    }
+
+    #[test]
+    fn an_interval_holds_what_came_since_the_last_one() {
+        let mut ledger = ledger(1, 1);
+        acknowledge(&mut ledger, 0);
+        assert_eq!(ledger.take_interval().ack_latency.len(), 1);
+        deliver(&mut ledger, 0);
+        let mut second = ledger.take_interval();
+        assert_eq!(
+            (second.ack_latency.len(), second.delivery_latency.len()),
+            (0, 1)
+        );
+        second.add(&second.clone());
+        assert_eq!(second.delivery_latency.len(), 2);
+        assert_eq!(ledger.delivery_latency.len(), 1);
+    }
+
     fn ledger(qos: u8, published: u64) -> Ledger {
         let mut ledger = Ledger::new(qos, 0, 2);
         for _ in 0..published {
-            ledger.record_published(Duration::ZERO);
+            ledger.record_published(Digest::default(), Duration::ZERO);
         }
         ledger
     }

@@ -8,6 +8,7 @@ use crate::clock::run_number;
 use crate::endpoint::{Endpoint, Transport};
 use crate::link::Preset;
 use crate::profile::Profile;
+use crate::report::check_figure;
 use crate::seed::{Purpose, rng};
 use crate::text::duration;
 use crate::threshold::Threshold;
@@ -276,6 +277,11 @@ impl Plan {
                 ));
             }
         }
+        let names = self.cohorts.iter().map(|cohort| cohort.name.as_str());
+        for Threshold { figure, .. } in &self.thresholds {
+            check_figure(figure, names.clone())
+                .map_err(|problem| SimError::Plan(format!("threshold: {problem}")))?;
+        }
         for cohort in &self.cohorts {
             if let Err(problem) = cohort.check(&self.endpoint) {
                 return wrong(format!("cohort {:?}: {problem}", cohort.name));
@@ -326,6 +332,15 @@ impl Cohort {
     #[must_use]
     pub fn indexes(&self) -> std::ops::Range<u32> {
         self.first..self.first + self.devices
+    }
+
+    /// The hours that its devices took part in, together, when a run has taken so long.
+    pub(crate) fn device_hours(&self, seed: u64, took: Duration) -> f64 {
+        let part = |device| took.saturating_sub(self.connects_at(seed, device));
+        let hours = self
+            .indexes()
+            .map(|device| part(device).as_secs_f64() / 3_600.0);
+        hours.sum()
     }
 
     /// When a device begins to connect.

@@ -4,6 +4,7 @@
 //! which messages were handed over; a repetition names an id that is taken already.
 
 use crate::label::Label;
+use crate::ledger::Digest;
 use crate::profile::{Schedule, Sensor};
 use crate::wire;
 use crate::world::{Stage, Troop, World};
@@ -26,6 +27,13 @@ struct Pending {
     in_flight: HashMap<u16, Label>,
 }
 
+/// Whether a device is connected, was ever, and since when it wants to be.
+struct Presence {
+    is_up: bool,
+    was_up: bool,
+    wanted_at: Duration,
+}
+
 /// Runs one device to the end of the run.
 pub(crate) async fn run(world: Arc<World>, index: u32) {
     let Some(troop) = world.troop(index) else {
@@ -40,7 +48,11 @@ pub(crate) async fn run(world: Arc<World>, index: u32) {
     let mut sensor = Sensor::new(&cohort.profile, seed, index);
     let mut pending = Pending::default();
     let mut sequence = 0;
-    let mut is_up = false;
+    let mut presence = Presence {
+        is_up: false,
+        was_up: false,
+        wanted_at: connects_at,
+    };
     'run: loop {
         // Polled to its end: rumqttc starts a connection anew when its future is dropped.
         let mut polling = std::pin::pin!(events.poll());
@@ -62,10 +74,10 @@ pub(crate) async fn run(world: Arc<World>, index: u32) {
             }
         };
         match polled {
-            Ok(event) => handle(&world, troop, &mut pending, &mut is_up, &event),
+            Ok(event) => handle(&world, troop, &mut pending, &mut presence, &event),
             Err(_) => {
                 troop.tally.record_failure(None);
-                set_up(troop, &mut is_up, false);
+                presence.leave(troop, world.clock.now());
                 sleep(RETRY).await;
             }
         }
@@ -109,9 +121,11 @@ fn publish(
     let topic = troop
         .template
         .topic(label.device, &client_id, cohort.profile.leaf(&reading));
+    let message = Digest::of(&label, &payload);
     let accepted = client.try_publish(topic, qos, false, payload).is_ok();
     let mut ledger = troop.ledger();
-    ledger.record_published(world.clock.now().saturating_sub(label.intended_at));
+    let lag = world.clock.now().saturating_sub(label.intended_at);
+    ledger.record_published(message, lag);
     if !accepted {
         ledger.record_overflowed();
     } else if cohort.qos > 0 {
@@ -119,7 +133,13 @@ fn publish(
     }
 }
 
-fn handle(world: &World, troop: &Troop, pending: &mut Pending, is_up: &mut bool, event: &Event) {
+fn handle(
+    world: &World,
+    troop: &Troop,
+    pending: &mut Pending,
+    presence: &mut Presence,
+    event: &Event,
+) {
     match event {
         Event::Outgoing(Outgoing::Publish(id))
             if *id > 0 && !pending.in_flight.contains_key(id) =>
@@ -129,8 +149,7 @@ fn handle(world: &World, troop: &Troop, pending: &mut Pending, is_up: &mut bool,
             }
         }
         Event::Incoming(Packet::ConnAck(_)) => {
-            troop.tally.connects.fetch_add(1, Ordering::Relaxed);
-            set_up(troop, is_up, true);
+            presence.arrive(troop, world.clock.now());
         }
         Event::Incoming(Packet::PubAck(ack)) => acknowledge(world, troop, pending, ack.pkid),
         Event::Incoming(Packet::PubComp(complete)) => {
@@ -147,13 +166,29 @@ fn acknowledge(world: &World, troop: &Troop, pending: &mut Pending, id: u16) {
     }
 }
 
-fn set_up(troop: &Troop, is_up: &mut bool, up: bool) {
-    match (*is_up, up) {
-        (false, true) => troop.tally.up.fetch_add(1, Ordering::Relaxed),
-        (true, false) => troop.tally.up.fetch_sub(1, Ordering::Relaxed),
-        _ => 0,
-    };
-    *is_up = up;
+impl Presence {
+    fn arrive(&mut self, troop: &Troop, now: Duration) {
+        let took = now.saturating_sub(self.wanted_at);
+        troop.tally.connects.fetch_add(1, Ordering::Relaxed);
+        if self.was_up {
+            troop.tally.reconnects.fetch_add(1, Ordering::Relaxed);
+            troop.connects().record_return(took);
+        } else {
+            troop.connects().record_first(took);
+        }
+        if !self.is_up {
+            troop.tally.up.fetch_add(1, Ordering::Relaxed);
+        }
+        (self.is_up, self.was_up) = (true, true);
+    }
+
+    fn leave(&mut self, troop: &Troop, now: Duration) {
+        if self.is_up {
+            troop.tally.up.fetch_sub(1, Ordering::Relaxed);
+            self.wanted_at = now;
+        }
+        self.is_up = false;
+    }
 }
 
 /// Says goodbye, if the broker listens within a moment.

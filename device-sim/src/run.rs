@@ -1,15 +1,16 @@
 //! A run from beginning to end: verifier, fleet, live lines, drain, tidying up, report.
 
-use crate::client::{ClientError, forget_session, refusal};
+use crate::client::{ClientError, forget_session};
 use crate::endpoint::Endpoint;
 use crate::fleet::{Ready, Worker};
+use crate::output::{Live, Output};
 use crate::plan::{ClientKind, Plan};
 use crate::report::Report;
 use crate::verify::Verifier;
 use crate::wire::Session;
 use crate::world::{Stage, World};
 use crate::{SimError, real_client};
-use std::io::{self, IsTerminal, Write};
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -24,11 +25,19 @@ const WORKERS_MAX: usize = 4;
 /// Connections that tidy up at the same time.
 const TIDY_AT_ONCE: usize = 32;
 
-/// Runs the plan, with live lines on standard error.
+/// Runs the plan in silence.
 ///
 /// # Errors
 /// The run could not take place; what a broker did wrong during a run is in the report instead.
 pub async fn run(plan: Plan) -> Result<Report, SimError> {
+    run_with(plan, Output::silent()).await
+}
+
+/// Runs the plan and shows it.
+///
+/// # Errors
+/// The run could not take place, or a file of `output` could not be written.
+pub async fn run_with(plan: Plan, output: Output) -> Result<Report, SimError> {
     plan.check()?;
     check_open_files(plan.devices())?;
     let world = Arc::new(World::new(plan).await?);
@@ -39,7 +48,8 @@ pub async fn run(plan: Plan) -> Result<Report, SimError> {
     let verifier = tokio::spawn(verifier.run(stopped));
 
     let (workers, alarms) = start_fleet(&world);
-    let took = watch_fleet(&world, &alarms).await;
+    let mut live = output.start(&world)?;
+    let took = watch_fleet(&world, &alarms, &mut live).await?;
     set_stage(&world, Stage::Finished, &alarms);
     for worker in workers {
         worker
@@ -52,7 +62,7 @@ pub async fn run(plan: Plan) -> Result<Report, SimError> {
         .await
         .map_err(|_| SimError::Internal("the verifier panicked"))?;
     forget_devices(&world).await;
-    Ok(Report::new(&world, took))
+    live.finish(&world, took)
 }
 
 fn cannot_verify(endpoint: &Endpoint, source: ClientError) -> SimError {
@@ -111,12 +121,15 @@ fn start_fleet(world: &Arc<World>) -> (Vec<JoinHandle<()>>, Vec<Arc<Ready>>) {
     (tasks, alarms)
 }
 
-/// Waits until the run is over, printing what happens; returns how long it took. One interrupt ends
+/// Waits until the run is over, showing what happens; returns how long it took. One interrupt ends
 /// publishing, a second one the wait for what is on its way.
-async fn watch_fleet(world: &World, alarms: &[Arc<Ready>]) -> Duration {
+async fn watch_fleet(
+    world: &World,
+    alarms: &[Arc<Ready>],
+    live: &mut Live,
+) -> Result<Duration, SimError> {
     let mut ticks = tokio::time::interval(Duration::from_millis(100));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut live = Live::new();
     let mut interrupted = std::pin::pin!(tokio::signal::ctrl_c());
     let mut is_interrupted = false;
     let mut settled_at = None;
@@ -126,7 +139,7 @@ async fn watch_fleet(world: &World, alarms: &[Arc<Ready>]) -> Duration {
             _ = ticks.tick() => {}
             _ = &mut interrupted => {
                 if is_interrupted {
-                    return world.clock.now();
+                    return Ok(world.clock.now());
                 }
                 is_interrupted = true;
                 interrupted.set(tokio::signal::ctrl_c());
@@ -134,7 +147,7 @@ async fn watch_fleet(world: &World, alarms: &[Arc<Ready>]) -> Duration {
             }
         }
         let now = world.clock.now();
-        live.print(world, now);
+        live.tick(world)?;
         let over = now >= world.publish_until();
         if over && drain_until.is_none() {
             drain_until = Some(now + world.plan.drain_max);
@@ -147,62 +160,8 @@ async fn watch_fleet(world: &World, alarms: &[Arc<Ready>]) -> Duration {
         }
         let is_quiet = settled_at.is_some_and(|at| now >= at + STRAGGLERS);
         if is_quiet || drain_until.is_some_and(|until| now >= until) {
-            return now;
+            return Ok(now);
         }
-    }
-}
-
-/// One line a second on a terminal, one every five seconds elsewhere.
-struct Live {
-    every: Duration,
-    next_at: Duration,
-    published: u64,
-}
-
-impl Live {
-    fn new() -> Self {
-        let seconds = if io::stderr().is_terminal() { 1 } else { 5 };
-        let every = Duration::from_secs(seconds);
-        Self {
-            every,
-            next_at: every,
-            published: 0,
-        }
-    }
-
-    fn print(&mut self, world: &World, now: Duration) {
-        if now < self.next_at {
-            return;
-        }
-        self.next_at += self.every;
-        let counts = world.counts();
-        let rate = (counts.published - self.published) as f64 / self.every.as_secs_f64();
-        self.published = counts.published;
-        let failures = world.sum(|tally| tally.failures.load(Ordering::Relaxed));
-        let refusals = world.troops.iter();
-        let refusals = refusals.map(|troop| troop.tally.refusal.load(Ordering::Relaxed));
-        let refused = match refusals.max().unwrap_or(0) {
-            0 => String::new(),
-            code => format!("   refused: {}", refusal(code)),
-        };
-        // Nobody reads a closed standard error.
-        let _ = writeln!(
-            io::stderr(),
-            "{:>4} s  {:<10} up {}/{}   published {} ({rate:.1}/s)   acknowledged {}   delivered {}   \
-             duplicated {}   reordered {}   failures {failures}{refused}",
-            now.as_secs(),
-            match world.stage() {
-                Stage::Publishing => "publishing",
-                Stage::Draining | Stage::Finished => "draining",
-            },
-            world.sum(|tally| tally.up.load(Ordering::Relaxed).into()),
-            world.plan.devices(),
-            counts.published,
-            counts.acknowledged,
-            counts.delivered,
-            counts.duplicated,
-            counts.reordered,
-        );
     }
 }
 

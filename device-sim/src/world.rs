@@ -5,7 +5,7 @@ use crate::clock::Clock;
 use crate::connects::Connects;
 use crate::endpoint::{Endpoint, Transport};
 use crate::label::Label;
-use crate::ledger::{Counts, Ledger};
+use crate::ledger::{Counts, Ledger, micros};
 use crate::phases::Phases;
 use crate::plan::{Cohort, Plan};
 use crate::tls::Tls;
@@ -69,7 +69,7 @@ pub(crate) struct Tally {
     pub(crate) refusal: AtomicU8,
     pub(crate) tls_full: AtomicU64,
     pub(crate) tls_resumed: AtomicU64,
-    /// Bytes on the link with headers and retransmissions, of devices that have left.
+    /// Bytes on the link with headers and retransmissions.
     pub(crate) up_bytes: AtomicU64,
     pub(crate) down_bytes: AtomicU64,
 }
@@ -92,6 +92,18 @@ impl Tally {
         self.failures.fetch_add(1, Ordering::Relaxed);
         if let Some(code) = refused {
             self.refusal.store(code, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Tally {
+    /// A device's bytes on the link grew, up and down.
+    pub(crate) fn record_bytes(&self, before: [u64; 2], after: [u64; 2]) {
+        let totals = [&self.up_bytes, &self.down_bytes];
+        for (total, (before, after)) in totals.into_iter().zip(before.into_iter().zip(after)) {
+            if after > before {
+                total.fetch_add(after - before, Ordering::Relaxed);
+            }
         }
     }
 }
@@ -235,8 +247,4 @@ async fn address(endpoint: &Endpoint) -> Result<SocketAddr, SimError> {
     addresses.sort_by_key(SocketAddr::is_ipv6);
     let none = || unreachable(io::Error::other("the name has no address"));
     addresses.first().copied().ok_or_else(none)
-}
-
-fn micros(duration: Duration) -> u64 {
-    duration.as_micros().try_into().unwrap_or(u64::MAX)
 }

@@ -39,12 +39,19 @@ async fn an_honest_broker_passes_at_every_qos_with_both_clients() {
         (1, ClientKind::Rumqttc),
     ] {
         let report = run(qos, client, Fault::None).await;
-        assert_eq!(report.violations, [""; 0], "QoS {qos} {client:?}");
-        assert!(report.published > 20);
-        assert_eq!(report.delivered, report.published);
-        assert_eq!(report.uncleaned, 0);
-        let acknowledged = if qos == 0 { 0 } else { report.published };
-        assert_eq!(report.acknowledged, acknowledged);
+        assert_eq!(report.outcome.violations, [""; 0], "QoS {qos} {client:?}");
+        assert!(report.outcome.total.published > 20);
+        assert_eq!(
+            report.outcome.total.delivered,
+            report.outcome.total.published
+        );
+        assert_eq!(report.measured.verifier.uncleaned, 0);
+        let acknowledged = if qos == 0 {
+            0
+        } else {
+            report.outcome.total.published
+        };
+        assert_eq!(report.outcome.total.acknowledged, acknowledged);
     }
 }
 
@@ -52,9 +59,12 @@ async fn an_honest_broker_passes_at_every_qos_with_both_clients() {
 async fn a_broker_that_drops_acknowledged_messages_is_caught() {
     for qos in [1, 2] {
         let report = run(qos, ClientKind::Simulated, Fault::Drop).await;
-        assert!(report.lost > 0);
-        assert_eq!(report.lost, report.acknowledged - report.delivered);
-        assert!(!report.violations.is_empty());
+        assert!(report.outcome.total.lost > 0);
+        assert_eq!(
+            report.outcome.total.lost,
+            report.outcome.total.acknowledged - report.outcome.total.delivered
+        );
+        assert!(!report.outcome.violations.is_empty());
     }
 }
 
@@ -62,26 +72,50 @@ async fn a_broker_that_drops_acknowledged_messages_is_caught() {
 async fn a_broker_that_delivers_twice_is_caught_at_qos_2_and_counted_at_qos_1() {
     for (qos, is_violation) in [(1, false), (2, true)] {
         let report = run(qos, ClientKind::Simulated, Fault::Double).await;
-        assert!(report.duplicated > 0);
-        assert_eq!(report.lost, 0);
-        assert_eq!(!report.violations.is_empty(), is_violation);
+        assert!(report.duplicated() > 0);
+        assert_eq!(report.outcome.total.lost, 0);
+        assert_eq!(!report.outcome.violations.is_empty(), is_violation);
     }
 }
 
 #[tokio::test]
 async fn a_broker_that_reorders_is_caught() {
     let report = run(1, ClientKind::Simulated, Fault::Delay).await;
-    assert!(report.reordered > 0);
-    assert_eq!(report.duplicated, 0);
-    assert!(!report.violations.is_empty());
+    assert!(report.outcome.total.reordered > 0);
+    assert_eq!(report.duplicated(), 0);
+    assert!(!report.outcome.violations.is_empty());
 }
 
 #[tokio::test]
-async fn one_seed_publishes_the_same_messages() {
+async fn one_seed_gives_one_plan_and_one_outcome() {
+    for qos in 0..=2 {
+        let (first, second) = tokio::join!(
+            run(qos, ClientKind::Simulated, Fault::None),
+            run(qos, ClientKind::Simulated, Fault::None),
+        );
+        assert_ne!(first.measured.run, second.measured.run);
+        assert_eq!(first.plan, second.plan);
+        assert_eq!(first.outcome, second.outcome);
+        let bytes = |report: &Report| report.measured.total.up_bytes;
+        assert_eq!(bytes(&first), bytes(&second));
+    }
+}
+
+#[tokio::test]
+async fn another_seed_gives_another_outcome() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let broker = tokio::spawn(serve(listener, Fault::None));
+    let mut plan = plan(address, 1, ClientKind::Simulated);
+    plan.seed = 43;
+    let other = motemq_sim::run(plan).await.unwrap();
+    broker.abort();
     let first = run(1, ClientKind::Simulated, Fault::None).await;
-    let second = run(1, ClientKind::Simulated, Fault::None).await;
-    assert_eq!(first.published, second.published);
-    assert_eq!(first.up_bytes, second.up_bytes);
+    assert_ne!(first.plan, other.plan);
+    assert_ne!(
+        first.outcome.published_digest,
+        other.outcome.published_digest
+    );
 }
 
 #[tokio::test]

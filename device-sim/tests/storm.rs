@@ -24,19 +24,19 @@ const BACKOFF: Reconnect = Reconnect::Exponential {
 #[tokio::test]
 async fn a_storm_loses_nothing_and_everybody_comes_back() {
     let (report, seen) = run(200, vec![kill(0.3, None)]).await;
-    assert_eq!(report.violations, [""; 0]);
-    assert_eq!(report.killed, 60);
-    assert_eq!(report.reconnects, 60);
-    assert_eq!(report.away.count, 60);
-    assert_eq!(report.connected, 200);
-    assert_eq!(report.lost, 0);
-    assert_eq!(report.unfinished, 0);
+    assert_eq!(report.outcome.violations, [""; 0]);
+    assert_eq!(report.measured.total.killed, 60);
+    assert_eq!(report.measured.total.reconnects, 60);
+    assert_eq!(report.measured.total.reconnect_seconds.count, 60);
+    assert_eq!(report.measured.total.connected, 200);
+    assert_eq!(report.outcome.total.lost, 0);
+    assert_eq!(report.outcome.total.unfinished, 0);
     assert_eq!(
         seen.resets.len(),
         60,
         "killed devices reset their connections"
     );
-    assert_eq!(report.connect_costs[0].took.count, 260);
+    assert_eq!(report.measured.connect_costs[0].seconds.count, 260);
 }
 
 #[tokio::test]
@@ -51,12 +51,12 @@ async fn one_seed_kills_the_same_devices() {
 #[tokio::test]
 async fn a_policy_that_comes_with_a_kill_replaces_the_cohorts() {
     let (report, _) = run(20, vec![kill(0.5, Some(Reconnect::Never))]).await;
-    assert_eq!(report.killed, 10);
-    assert_eq!(report.reconnects, 0);
-    assert_eq!(report.connected, 10);
+    assert_eq!(report.measured.total.killed, 10);
+    assert_eq!(report.measured.total.reconnects, 0);
+    assert_eq!(report.measured.total.connected, 10);
     // They go on measuring, and have nobody to tell.
-    assert!(report.unfinished > 0);
-    assert_eq!(report.violations, [""; 0]);
+    assert!(report.outcome.total.unfinished > 0);
+    assert_eq!(report.outcome.violations, [""; 0]);
 }
 
 #[tokio::test]
@@ -66,14 +66,23 @@ async fn a_connection_survives_a_short_partition() {
         ..kill(1.0, None)
     };
     let (report, seen) = run(20, vec![phase]).await;
-    assert_eq!(report.partitioned, 20);
-    assert_eq!((report.reconnects, report.connection_failures), (0, 0));
+    assert_eq!(report.measured.total.partitioned, 20);
+    assert_eq!(
+        (
+            report.measured.total.reconnects,
+            report.measured.total.connection_failures
+        ),
+        (0, 0)
+    );
     assert!(seen.resets.is_empty());
-    assert_eq!((report.lost, report.unfinished), (0, 0));
+    assert_eq!(
+        (report.outcome.total.lost, report.outcome.total.unfinished),
+        (0, 0)
+    );
     assert!(
-        report.ack_latency.max_us > 150_000,
+        report.measured.total.publish_ack_seconds.max > 0.15,
         "{:?}",
-        report.ack_latency
+        report.measured.total.publish_ack_seconds
     );
 }
 
@@ -89,7 +98,7 @@ async fn phases_of_a_cohort_leave_the_others_alone() {
     plan.cohorts.push(others);
     plan.phases[0].cohort = Some("others".to_owned());
     let (report, seen) = run_plan(plan).await;
-    assert_eq!(report.killed, 10);
+    assert_eq!(report.measured.total.killed, 10);
     let name = |device: u32| format!("-{device:06}");
     let is_other = |id: &String| (20..30).any(|device| id.ends_with(&name(device)));
     assert_eq!(seen.resets.len(), 10);
@@ -102,8 +111,8 @@ async fn devices_come_up_in_every_rhythm_within_the_ramp() {
         let mut plan = plan(100, Vec::new());
         plan.cohorts[0].ramp.shape = shape;
         let (report, _) = run_plan(plan).await;
-        assert_eq!(report.connected, 100, "{shape:?}");
-        assert_eq!(report.violations, [""; 0]);
+        assert_eq!(report.measured.total.connected, 100, "{shape:?}");
+        assert_eq!(report.outcome.violations, [""; 0]);
     }
 }
 

@@ -1,6 +1,7 @@
 //! `motemq-sim run`: a fleet against a broker.
 
 use crate::link::{self, Preset};
+use crate::output::{Output, OutputArguments};
 use crate::plan::{ClientKind, Cohort, Event, Phase, Plan, Reconnect};
 use crate::profile::Profile;
 use crate::scenario::{self, Overrides};
@@ -10,7 +11,7 @@ use crate::wire::{Login, Version};
 use crate::{Endpoint, Report, SimError, TlsFiles};
 use clap::{Args, ValueEnum};
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,9 +54,8 @@ pub(super) struct RunArguments {
     /// Local addresses to connect from, in turn: more than some 28,000 connections need several.
     #[arg(long, value_name = "ADDRESSES", value_delimiter = ',')]
     source_ip: Vec<IpAddr>,
-    /// Write the report as JSON too.
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
+    #[command(flatten)]
+    output: OutputArguments,
     #[command(flatten)]
     fleet: FleetArguments,
 }
@@ -113,20 +113,17 @@ enum Client {
 
 /// Runs the fleet and says what came of it.
 pub(super) fn run(arguments: RunArguments) -> Result<(String, ExitCode), SimError> {
-    let json = arguments.json.clone();
+    let output = Output::open(&arguments.output)?;
     let plan = plan(arguments)?;
     let runtime = tokio::runtime::Runtime::new().map_err(|_| SimError::Internal("no runtime"))?;
-    let report = runtime.block_on(crate::run(plan))?;
-    if let Some(path) = json {
-        write_json(&path, &report)?;
-    }
+    let report = runtime.block_on(crate::run_with(plan, output))?;
     Ok((report.to_string(), exit_code(&report)))
 }
 
 fn exit_code(report: &Report) -> ExitCode {
-    if !report.violations.is_empty() {
+    if !report.is_passed() {
         ExitCode::from(EXIT_VIOLATION)
-    } else if report.published > 0 && report.delivered == 0 {
+    } else if report.outcome.total.published > 0 && report.outcome.total.delivered == 0 {
         // Nothing was promised and nothing broken, but nobody should take this for a success.
         ExitCode::FAILURE
     } else {
@@ -186,16 +183,6 @@ impl FleetArguments {
         });
         overrides.plan(name, vec![cohort], kill.into_iter().collect(), Vec::new())
     }
-}
-
-fn write_json(path: &Path, report: &Report) -> Result<(), SimError> {
-    let failed = |source| SimError::Report {
-        path: path.to_owned(),
-        source,
-    };
-    let mut text = serde_json::to_vec_pretty(report).map_err(|error| failed(error.into()))?;
-    text.push(b'\n');
-    std::fs::write(path, text).map_err(failed)
 }
 
 fn profile(name: &str) -> Result<Arc<Profile>, String> {
