@@ -16,6 +16,7 @@ pub mod command;
 mod connection;
 mod connects;
 mod device;
+pub mod diff;
 mod endpoint;
 mod error;
 pub mod explain;

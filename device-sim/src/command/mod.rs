@@ -4,6 +4,7 @@
 //! usage; 99 acknowledged messages were lost, QoS 2 was delivered twice, the order was broken, or a threshold missed.
 
 mod bench;
+mod diff;
 mod explain;
 mod links;
 mod proxy;
@@ -27,6 +28,8 @@ enum Command {
     Run(Box<run::RunArguments>),
     /// Load any broker with plain connections and count what becomes of every message.
     Bench(Box<bench::BenchArguments>),
+    /// Compare two reports: plan and outcome must be equal for equal seeds.
+    Diff(diff::DiffArguments),
     /// Show the link presets and where their figures come from.
     Links(links::LinksArguments),
     /// Say what a schedule of readings costs on a link: bytes, seconds, MB a month.
@@ -44,6 +47,7 @@ pub fn main() -> ExitCode {
         }
         Command::Proxy(arguments) => proxy::proxy(arguments).map(|text| (text, ExitCode::SUCCESS)),
         Command::Links(arguments) => Ok((links::links(&arguments), ExitCode::SUCCESS)),
+        Command::Diff(arguments) => Ok(diff::diff(&arguments)),
         Command::Bench(arguments) => Ok(bench::bench(*arguments)),
         Command::Run(arguments) => run::run(*arguments),
     };
