@@ -46,8 +46,10 @@ pub(crate) struct Publisher {
     window: u16,
     /// How many of those in flight were sent on this connection: the first ones.
     sent: u16,
-    /// How the next PUBLISH names its topic.
-    naming: Naming,
+    /// How many topic aliases this connection may have.
+    aliases_max: u16,
+    /// The topics that have one on this connection: the first has alias 1.
+    aliases: Vec<Box<[u8]>>,
     waiting: VecDeque<Message>,
     in_flight: VecDeque<Message>,
 }
@@ -81,7 +83,8 @@ impl Publisher {
             in_flight_max,
             window: 0,
             sent: 0,
-            naming: Naming::Topic,
+            aliases_max: 0,
+            aliases: Vec::new(),
             waiting: VecDeque::new(),
             in_flight: VecDeque::new(),
         }
@@ -107,9 +110,10 @@ impl Publisher {
     pub(crate) fn connected(&mut self, connack: &ConnAck, wants_alias: bool) -> u64 {
         self.window = connack.receive_maximum.min(self.in_flight_max);
         self.sent = 0;
-        self.naming = match wants_alias && connack.topic_alias_maximum > 0 {
-            true => Naming::Introduction,
-            false => Naming::Topic,
+        self.aliases = Vec::new();
+        self.aliases_max = match wants_alias {
+            true => connack.topic_alias_maximum,
+            false => 0,
         };
         let before = self.in_flight.len();
         if !connack.session_present {
@@ -129,7 +133,10 @@ impl Publisher {
         }
         if let Some(message) = self.in_flight.get(self.sent.into()) {
             match message.stage {
-                Stage::Published => send(&message.frame, &mut self.naming, out),
+                Stage::Published => {
+                    let naming = name(&message.frame, &mut self.aliases, self.aliases_max);
+                    wire::write_publish(&message.frame, naming, out);
+                }
                 Stage::Released => out.extend(wire::pubrel(message.id)?),
             }
             self.sent += 1;
@@ -139,13 +146,14 @@ impl Publisher {
             self.waiting.shrink_to_fit();
             return Ok(false);
         };
+        let naming = name(&message.frame, &mut self.aliases, self.aliases_max);
         if wire::quality_of(&message.frame) == 0 {
-            send(&message.frame, &mut self.naming, out);
+            wire::write_publish(&message.frame, naming, out);
             return Ok(true);
         }
         message.id = self.next_id();
         wire::set_id(&mut message.frame, message.id);
-        send(&message.frame, &mut self.naming, out);
+        wire::write_publish(&message.frame, naming, out);
         self.in_flight.push_back(message);
         self.sent += 1;
         Ok(true)
@@ -216,11 +224,24 @@ fn is_message(message: &Message, id: u16, qos: u8) -> bool {
     message.id == id && wire::quality_of(&message.frame) == qos
 }
 
-/// Writes a PUBLISH; after an introduction the alias is enough.
-fn send(frame: &[u8], naming: &mut Naming, out: &mut Vec<u8>) {
-    wire::write_publish(frame, *naming, out);
-    if *naming == Naming::Introduction {
-        *naming = Naming::Alias;
+/// How a PUBLISH names its topic: a topic that has no alias yet gets one, as long as there are any.
+fn name(frame: &[u8], aliases: &mut Vec<Box<[u8]>>, aliases_max: u16) -> Naming {
+    if aliases_max == 0 {
+        return Naming::Topic;
+    }
+    let topic = wire::topic_of(frame);
+    // A gateway has a hundred topics, other devices one.
+    for (alias, known) in (1..).zip(&*aliases) {
+        if **known == *topic {
+            return Naming::Alias(alias);
+        }
+    }
+    match u16::try_from(aliases.len() + 1) {
+        Ok(alias) if alias <= aliases_max => {
+            aliases.push(topic.into());
+            Naming::Introduction(alias)
+        }
+        _ => Naming::Topic,
     }
 }
 
@@ -341,6 +362,33 @@ mod tests {
         }
         // A broker that takes no aliases gets none, also in what was sent with one before.
         assert_eq!(lengths(&resume(&mut publisher, true)), [19, 19]);
+    }
+
+    #[test]
+    fn each_topic_has_an_alias_of_its_own_while_there_are_any() {
+        let mut publisher = Publisher::new();
+        let connack = ConnAck {
+            topic_alias_maximum: 2,
+            ..ConnAck::default()
+        };
+        publisher.connected(&connack, true);
+        let pattern = "t/{leaf}".parse().unwrap();
+        let template = Template::new(Version::V5, "r", "c", pattern, 0).unwrap();
+        let mut out = Vec::new();
+        for leaf in [1, 2, 3, 2, 1, 3] {
+            let frame = template.fill(0, "id", leaf, b"").unwrap();
+            publisher.offer(label(0), frame);
+        }
+        while publisher.transmit(&mut out).unwrap() {}
+        let expected: [&[u8]; 6] = [
+            b"\x30\x0b\0\x05t/001\x03\x23\0\x01",
+            b"\x30\x0b\0\x05t/002\x03\x23\0\x02",
+            b"\x30\x08\0\x05t/003\0",
+            b"\x30\x06\0\0\x03\x23\0\x02",
+            b"\x30\x06\0\0\x03\x23\0\x01",
+            b"\x30\x08\0\x05t/003\0",
+        ];
+        assert_eq!(packets(&out), expected);
     }
 
     #[test]

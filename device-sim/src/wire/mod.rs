@@ -19,7 +19,7 @@ pub use packets::{
     Connect, disconnect, pingreq, puback, pubcomp, pubrec, pubrel, subscribe, subscribe_all,
 };
 pub use reader::Reader;
-pub use template::{Naming, Template, quality_of, set_duplicate, set_id, write_publish};
+pub use template::{Naming, Template, quality_of, set_duplicate, set_id, topic_of, write_publish};
 
 use std::fmt;
 use std::str::FromStr;

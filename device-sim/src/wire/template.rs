@@ -12,8 +12,8 @@ use mqttbytes::{v4, v5};
 const DUP: u8 = 0x08;
 /// What four bytes of seven bits can say.
 const REMAINING_LENGTH_MAX: usize = 268_435_455;
-/// The property Topic Alias with the only alias that a device needs: it has one topic.
-const ALIAS_PROPERTIES: [u8; 4] = [3, 0x23, 0, 1];
+/// The property Topic Alias.
+const TOPIC_ALIAS: u8 = 0x23;
 
 /// The publish packets of a cohort.
 #[derive(Debug, Clone)]
@@ -32,10 +32,10 @@ pub struct Template {
 pub enum Naming {
     /// By the topic.
     Topic,
-    /// By the topic, which also gets its alias.
-    Introduction,
+    /// By the topic, which also gets this alias.
+    Introduction(u16),
     /// By the alias.
-    Alias,
+    Alias(u16),
 }
 
 impl Template {
@@ -144,21 +144,31 @@ pub fn set_id(frame: &mut [u8], id: u16) {
 
 /// Appends a publish frame as it goes out; one that names an alias is of MQTT 5 and came from [`Template::fill`].
 pub fn write_publish(frame: &[u8], naming: Naming, out: &mut Vec<u8>) {
-    let parts = (naming != Naming::Topic).then(|| split(frame)).flatten();
-    let Some(Parts { topic, id, payload }) = parts else {
-        out.extend_from_slice(frame);
-        return;
+    let (alias, is_known) = match naming {
+        Naming::Topic => return out.extend_from_slice(frame),
+        Naming::Introduction(alias) => (alias, false),
+        Naming::Alias(alias) => (alias, true),
     };
-    let topic = match naming {
-        Naming::Alias => &[0, 0],
-        _ => topic,
+    let Some(Parts { topic, id, payload }) = split(frame) else {
+        return out.extend_from_slice(frame);
     };
-    let parts = [topic, id, &ALIAS_PROPERTIES, payload];
+    let topic = if is_known { &[0, 0] } else { topic };
+    let [high, low] = alias.to_be_bytes();
+    let properties = &[3, TOPIC_ALIAS, high, low];
+    let parts = [topic, id, properties, payload];
     out.extend(frame.first());
     write_length(parts.iter().map(|part| part.len()).sum(), out);
     for part in parts {
         out.extend_from_slice(part);
     }
+}
+
+/// The topic of a publish frame, with its length.
+#[must_use]
+pub fn topic_of(frame: &[u8]) -> &[u8] {
+    let range = topic_range(frame);
+    let topic = range.and_then(|(start, end)| frame.get(start..end));
+    topic.unwrap_or_default()
 }
 
 /// What a frame of MQTT 5 without properties consists of.

@@ -28,8 +28,8 @@ fn an_alias_is_put_in_as_mqttbytes_would_have_done() {
                 .unwrap();
             set_id(&mut frame, 0xABCD);
             for (naming, topic) in [
-                (Naming::Introduction, "sim/0123abcd/123456/power"),
-                (Naming::Alias, ""),
+                (Naming::Introduction(300), "sim/0123abcd/123456/power"),
+                (Naming::Alias(300), ""),
             ] {
                 let mut out = Vec::new();
                 write_publish(&frame, naming, &mut out);
@@ -162,7 +162,8 @@ proptest! {
         bytes.extend_from_slice(&body);
         let _ = read_all(version, &bytes);
         set_id(&mut bytes, 7);
-        for naming in [Naming::Topic, Naming::Introduction, Naming::Alias] {
+        let _ = topic_of(&bytes);
+        for naming in [Naming::Topic, Naming::Introduction(1), Naming::Alias(1)] {
             write_publish(&bytes, naming, &mut Vec::new());
         }
     }
@@ -211,7 +212,7 @@ fn template(version: Version, qos: u8) -> Template {
     Template::new(version, "0123abcd", "meters", pattern, qos).unwrap()
 }
 
-/// With this topic and the alias 1, or with the topic of device 123456 and no alias.
+/// With this topic and the alias 300, or with the topic of device 123456 and no alias.
 fn made_by_mqttbytes(version: Version, qos: u8, topic: Option<&str>, payload: &[u8]) -> Vec<u8> {
     let quality = packets::quality(qos);
     let name = topic.unwrap_or("sim/0123abcd/123456/power");
@@ -229,7 +230,7 @@ fn made_by_mqttbytes(version: Version, qos: u8, topic: Option<&str>, payload: &[
             publish.properties = topic.map(|_| v5::PublishProperties {
                 payload_format_indicator: None,
                 message_expiry_interval: None,
-                topic_alias: Some(1),
+                topic_alias: Some(300),
                 response_topic: None,
                 correlation_data: None,
                 user_properties: Vec::new(),
