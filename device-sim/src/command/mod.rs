@@ -8,6 +8,7 @@ mod diff;
 mod explain;
 mod links;
 mod proxy;
+mod profiles;
 mod run;
 
 use clap::{Parser, Subcommand};
@@ -36,6 +37,8 @@ enum Command {
     Explain(explain::ExplainArguments),
     /// Put a link between any MQTT client and any broker, and count what crosses it.
     Proxy(proxy::ProxyArguments),
+    /// Show the device profiles, and what their messages look like.
+    Profiles(profiles::ProfilesArguments),
 }
 
 /// What the binary does.
@@ -49,6 +52,7 @@ pub fn main() -> ExitCode {
         Command::Links(arguments) => Ok((links::links(&arguments), ExitCode::SUCCESS)),
         Command::Diff(arguments) => Ok(diff::diff(&arguments)),
         Command::Bench(arguments) => Ok(bench::bench(*arguments)),
+        Command::Profiles(arguments) => Ok((profiles::profiles(&arguments), ExitCode::SUCCESS)),
         Command::Run(arguments) => run::run(*arguments),
     };
     match outcome {

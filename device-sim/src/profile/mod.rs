@@ -12,6 +12,7 @@
 //! The same seed gives the same readings at the same times; real time plays no part.
 
 mod command;
+mod definition;
 mod encoding;
 mod measure;
 mod presets;
@@ -20,6 +21,7 @@ mod sensor;
 mod series;
 
 pub use command::Command;
+pub use definition::{Definition, ProfileError, find};
 pub use encoding::{Encoding, label};
 pub use measure::{Field, Measure, Reading, Shape, Unit, Width};
 pub use schedule::{Cadence, Schedule};
