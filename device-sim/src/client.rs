@@ -103,11 +103,10 @@ impl Client {
     ) -> Result<(Self, ConnAck), ClientError> {
         let tcp = TcpStream::connect(world.address).await?;
         tcp.set_nodelay(true)?;
-        let stream: Box<dyn Stream> = match &world.tls {
+        let stream: Box<dyn Stream> = match world.tls(client_id) {
             None => Box::new(tcp),
-            Some(tls) => {
-                let connector = TlsConnector::from(tls.device_config());
-                let stream = connector.connect(tls.server_name.clone(), tcp).await?;
+            Some((config, name)) => {
+                let stream = TlsConnector::from(config).connect(name, tcp).await?;
                 Box::new(stream)
             }
         };

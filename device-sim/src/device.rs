@@ -91,7 +91,8 @@ impl Device {
     /// Device `index`; `None` when no cohort has it.
     pub(crate) fn new(world: &World, index: u32) -> Option<Self> {
         let troop_index = world.troop_index(index)?;
-        let cohort = &world.troops.get(troop_index)?.cohort;
+        let troop = world.troops.get(troop_index)?;
+        let cohort = &troop.cohort;
         let seed = world.plan.seed;
         let connects_at = cohort.connects_at(seed, index);
         let ready_at = connects_at + world.plan.settle_time(cohort);
@@ -110,7 +111,7 @@ impl Device {
             lost_at: None,
             attempt: Attempt::default(),
             backoff: rng(seed, index, Purpose::Reconnect),
-            tls_config: world.tls.as_ref().map(|tls| tls.device_config()),
+            tls_config: (troop.tls.as_ref()).map(|tls| tls.config_for(troop.identity(index))),
         })
     }
 
@@ -180,7 +181,7 @@ impl Device {
             let reading = self.sensor.read(profile, intended_at);
             let mut payload = Vec::new();
             profile.encode(&label, &reading, &mut payload);
-            let client_id = world.plan.client_id(self.index);
+            let client_id = world.client_id(self.index);
             let offer =
                 match troop
                     .template
@@ -282,7 +283,7 @@ impl Device {
             return Ok(());
         };
         let answer_by = self.attempt.began_at + ANSWER_TIMEOUT;
-        let tls = match (&self.tls_config, &world.tls) {
+        let tls = match (&self.tls_config, &self.troop(world).tls) {
             (Some(config), Some(tls)) => {
                 let name = tls.server_name.clone();
                 let tls = ClientConnection::new(config.clone(), name)?;
@@ -298,7 +299,7 @@ impl Device {
         let cohort = &self.troop(world).cohort;
         let connect = Connect {
             version: cohort.version,
-            client_id: &world.plan.client_id(self.index),
+            client_id: &world.client_id(self.index),
             session: cohort.session,
             expiry_s: cohort.expiry_s,
             keep_alive_s: cohort.keep_alive_s,

@@ -53,4 +53,4 @@ pub use ledger::{Counts, Digest, Ledger};
 pub use plan::Plan;
 pub use report::{Report, SCHEMA_VERSION};
 pub use run::{run, run_with};
-pub use tls::TlsFiles;
+pub use tls::{TlsFiles, TlsGroup, TlsPlan, TlsVersion};

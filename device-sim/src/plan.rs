@@ -12,7 +12,7 @@ use crate::report::check_figure;
 use crate::seed::{Purpose, rng};
 use crate::text::duration;
 use crate::threshold::Threshold;
-use crate::tls::TlsFiles;
+use crate::tls::{TlsFiles, TlsPlan};
 use crate::topic::TopicPattern;
 use crate::wire::{Login, Session, Version};
 use aws_lc_rs::digest::{SHA256, digest};
@@ -92,6 +92,8 @@ pub struct Cohort {
     pub version: Version,
     /// Whether they name their topic by an alias once the broker knows it (MQTT 5).
     pub topic_alias: bool,
+    /// How they speak TLS, where the broker does.
+    pub tls: TlsPlan,
     /// Whether the broker is asked to keep the session.
     pub session: Session,
     /// Seconds for which a kept session outlives its connection (MQTT 5); a day unless said otherwise.
@@ -195,7 +197,7 @@ impl Plan {
         self.cohorts.iter().map(|cohort| cohort.devices).sum()
     }
 
-    /// The MQTT client id of a device.
+    /// The MQTT client id of a device without a certificate of its own.
     #[must_use]
     pub fn client_id(&self, device: u32) -> String {
         format!("sim-{}-{device:06}", self.run)
@@ -321,6 +323,7 @@ impl Cohort {
             reconnect: Reconnect::default(),
             version: Version::V4,
             topic_alias: false,
+            tls: TlsPlan::default(),
             session: Session::needed_for(qos),
             expiry_s: None,
             keep_alive_s: keep_alive_s(every),
@@ -370,6 +373,14 @@ impl Cohort {
         }
         if self.expiry_s.is_some() && self.session == Session::Clean {
             return Err("a session that is not kept has no expiry: clean = false".to_owned());
+        }
+        if self.tls.manifest.is_some() && endpoint.transport == Transport::Tcp {
+            return Err(
+                "has certificates, but the broker's address has no TLS: write mqtts://".to_owned(),
+            );
+        }
+        if self.tls.groups.is_empty() {
+            return Err("needs a group for TLS: x25519 or secp256r1".to_owned());
         }
         if self.client == ClientKind::Simulated {
             return Ok(());

@@ -88,7 +88,7 @@ pub(crate) async fn run(world: Arc<World>, index: u32) {
 fn options(world: &World, troop: &Troop, index: u32) -> MqttOptions {
     let (plan, cohort) = (&world.plan, &troop.cohort);
     let mut options = MqttOptions::new(
-        plan.client_id(index),
+        world.client_id(index),
         world.address.ip().to_string(),
         world.address.port(),
     );
@@ -117,7 +117,7 @@ fn publish(
     let mut payload = Vec::new();
     let reading = sensor.read(&cohort.profile, label.intended_at);
     cohort.profile.encode(&label, &reading, &mut payload);
-    let client_id = world.plan.client_id(label.device);
+    let client_id = world.client_id(label.device);
     let topic = troop
         .template
         .topic(label.device, &client_id, cohort.profile.leaf(&reading));

@@ -181,7 +181,7 @@ async fn forget_devices(world: &Arc<World>) {
             .collect();
         tidiers.spawn(async move {
             for (done, device) in devices.iter().enumerate() {
-                let client_id = world.plan.client_id(*device);
+                let client_id = world.client_id(*device);
                 if forget_session(&world, &client_id).await.is_err() {
                     // A broker that is gone would keep us waiting for each of them.
                     let left = (devices.len() - done) as u64;

@@ -32,7 +32,7 @@ pub(crate) struct Verifier {
 impl Verifier {
     /// Connects and subscribes to the whole run.
     pub(crate) async fn start(world: Arc<World>) -> Result<Self, ClientError> {
-        let (client, _) = Client::connect(&world, &client_id(&world), Session::Kept).await?;
+        let (client, _) = Client::connect(&world, world.verifier_id(), Session::Kept).await?;
         let mut verifier = Self {
             world,
             client,
@@ -62,7 +62,7 @@ impl Verifier {
             _ = stop.changed() => {}
         }
         // The broker drops the old connection when the same client comes back.
-        if forget_session(&world, &client_id(&world)).await.is_err() {
+        if forget_session(&world, world.verifier_id()).await.is_err() {
             world.verifier.uncleaned.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -132,7 +132,7 @@ impl Verifier {
         loop {
             tokio::time::sleep(RETRY).await;
             let connected =
-                Client::connect(&self.world, &client_id(&self.world), Session::Kept).await;
+                Client::connect(&self.world, self.world.verifier_id(), Session::Kept).await;
             let Ok((client, connack)) = connected else {
                 continue;
             };
@@ -172,8 +172,4 @@ fn filters(world: &World) -> BTreeMap<String, u8> {
         *qos = cohort.qos.max(*qos);
     }
     filters
-}
-
-fn client_id(world: &World) -> String {
-    format!("sim-{}-verifier", world.plan.run)
 }

@@ -8,12 +8,15 @@ use crate::label::Label;
 use crate::ledger::{Counts, Ledger, micros};
 use crate::phases::Phases;
 use crate::plan::{Cohort, Plan};
-use crate::tls::Tls;
-use crate::wire::{Template, WireError};
+use crate::tls::{Identity, Shared, Tls};
+use crate::wire::Template;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use std::borrow::Cow;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 /// What the parts of a run share.
@@ -21,8 +24,10 @@ pub(crate) struct World {
     pub(crate) plan: Plan,
     pub(crate) clock: Clock,
     pub(crate) address: SocketAddr,
-    /// What the verifier presents, and all cohorts without certificates of their own.
-    pub(crate) tls: Option<Tls>,
+    /// How the verifier speaks TLS.
+    tls: Option<Tls>,
+    /// The client id that the verifier's certificate asks for.
+    verifier_id: String,
     pub(crate) troops: Vec<Troop>,
     pub(crate) phases: Phases,
     pub(crate) verifier: VerifierTally,
@@ -35,6 +40,9 @@ pub(crate) struct Troop {
     pub(crate) cohort: Cohort,
     pub(crate) template: Template,
     pub(crate) tally: Tally,
+    pub(crate) tls: Option<Tls>,
+    /// Who its devices are, if they have certificates of their own.
+    identities: Vec<Identity>,
     ledger: Mutex<Ledger>,
     connects: Mutex<Connects>,
 }
@@ -110,23 +118,29 @@ impl Tally {
 
 impl World {
     pub(crate) async fn new(plan: Plan) -> Result<Self, SimError> {
-        let tls = match plan.endpoint.transport {
+        let mut shared = match plan.endpoint.transport {
             Transport::Tcp => None,
-            Transport::Tls => Some(Tls::load(&plan.tls_files, &plan.endpoint)?),
+            Transport::Tls => Some(Shared::load(&plan.tls_files, &plan.endpoint)?),
+        };
+        let troop = |cohort| Troop::new(&plan, cohort, shared.as_mut());
+        let troops = plan.cohorts.iter().map(troop).collect::<Result<_, _>>()?;
+        let (tls, verifier_id) = match &mut shared {
+            None => (None, None),
+            Some(shared) => {
+                let (tls, id) = shared.verifier(plan.login.is_some())?;
+                (Some(tls), id)
+            }
         };
         Ok(Self {
             address: address(&plan.endpoint).await?,
-            troops: plan
-                .cohorts
-                .iter()
-                .map(|cohort| Troop::new(&plan, cohort))
-                .collect::<Result<_, _>>()?,
+            troops,
             verifier: VerifierTally::default(),
             phases: Phases::new(&plan),
             stage: AtomicU8::new(Stage::Publishing as u8),
             publish_until_us: AtomicU64::new(micros(plan.publish_until())),
             clock: Clock::start(),
             tls,
+            verifier_id: verifier_id.unwrap_or_else(|| format!("sim-{}-verifier", plan.run)),
             plan,
         })
     }
@@ -146,6 +160,32 @@ impl World {
     /// A device's cohort.
     pub(crate) fn troop(&self, device: u32) -> Option<&Troop> {
         self.troops.get(self.troop_index(device)?)
+    }
+
+    /// The verifier's client id.
+    pub(crate) fn verifier_id(&self) -> &str {
+        &self.verifier_id
+    }
+
+    /// The client id of a device: what its certificate names, or one of the run.
+    pub(crate) fn client_id(&self, device: u32) -> Cow<'_, str> {
+        let identity = self.troop(device).and_then(|troop| troop.identity(device));
+        match identity {
+            Some(identity) => Cow::Borrowed(&identity.id),
+            None => Cow::Owned(self.plan.client_id(device)),
+        }
+    }
+
+    /// How the client with this id speaks TLS, without a ticket so far.
+    pub(crate) fn tls(&self, client_id: &str) -> Option<(Arc<ClientConfig>, ServerName<'static>)> {
+        let name = self.tls.as_ref()?.server_name.clone();
+        let identified = self.troops.iter().find_map(|troop| {
+            let mut identities = troop.identities.iter();
+            let identity = identities.find(|identity| *identity.id == *client_id)?;
+            Some(troop.tls.as_ref()?.config_for(Some(identity)))
+        });
+        let config = identified.or_else(|| Some(self.tls.as_ref()?.device_config()))?;
+        Some((config, name))
     }
 
     /// A message reached the verifier; `None` when it carries no label.
@@ -203,17 +243,32 @@ impl World {
 }
 
 impl Troop {
-    fn new(plan: &Plan, cohort: &Cohort) -> Result<Self, WireError> {
+    fn new(plan: &Plan, cohort: &Cohort, shared: Option<&mut Shared>) -> Result<Self, SimError> {
         let (version, topic) = (cohort.version, cohort.topic.clone());
         let mut cohort = cohort.clone();
         cohort.profile = cohort.profile.paced(cohort.every, cohort.jitter);
+        let (tls, identities) = match shared {
+            None => (None, Vec::new()),
+            Some(shared) => (
+                Some(shared.cohort(&cohort.tls)?),
+                shared.identities(&cohort)?,
+            ),
+        };
         Ok(Self {
+            tls,
+            identities,
             template: Template::new(version, &plan.run, &cohort.name, topic, cohort.qos)?,
             tally: Tally::default(),
             ledger: Mutex::new(Ledger::new(cohort.qos, cohort.first, cohort.devices)),
             connects: Mutex::new(Connects::new()),
             cohort,
         })
+    }
+
+    /// Who a device is, if it has a certificate of its own.
+    pub(crate) fn identity(&self, device: u32) -> Option<&Identity> {
+        let place = device.checked_sub(self.cohort.first)?;
+        self.identities.get(place as usize)
     }
 
     #[expect(

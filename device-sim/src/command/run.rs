@@ -98,6 +98,9 @@ struct FleetArguments {
     /// Kill this part of the devices halfway, such as 30% (a storm).
     #[arg(long, value_name = "SHARE", value_parser = share)]
     kill: Option<f64>,
+    /// Certificates of the devices, from `motemq-certs batch --manifest FILE`: they name the client ids. The verifier takes the first that no device has, unless there is --cert.
+    #[arg(long, value_name = "FILE")]
+    manifest: Option<PathBuf>,
     /// Client stack of the devices.
     #[arg(long, default_value = "simulated")]
     client: Client,
@@ -170,6 +173,7 @@ impl FleetArguments {
         if let Some(reconnect) = self.reconnect {
             cohort.reconnect = reconnect;
         }
+        cohort.tls.manifest = self.manifest;
         cohort.client = match self.client {
             Client::Simulated => ClientKind::Simulated,
             Client::Rumqttc => ClientKind::Rumqttc,

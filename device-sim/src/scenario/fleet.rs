@@ -4,9 +4,11 @@ use super::values::{Policy, Rate, Share, Time, Written};
 use crate::link::{self, Preset};
 use crate::plan::{ClientKind, Cohort, Ramp, RampShape};
 use crate::profile::Profile;
+use crate::tls::{TlsGroup, TlsPlan, TlsVersion};
 use crate::topic::TopicPattern;
 use crate::wire::{Session, Version};
 use serde::Deserialize;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Devices of one kind.
@@ -28,6 +30,8 @@ pub(super) struct CohortTable {
     #[serde(default)]
     session: SessionTable,
     reconnect: Option<Policy>,
+    #[serde(default)]
+    tls: CohortTlsTable,
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
@@ -82,6 +86,30 @@ struct SessionTable {
 enum VersionName {
     Number(u8),
     Text(Written<Version>),
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CohortTlsTable {
+    manifest: Option<PathBuf>,
+    version: Option<Written<TlsVersion>>,
+    groups: Option<Vec<Written<TlsGroup>>>,
+    resumption: Option<bool>,
+}
+
+impl CohortTlsTable {
+    fn plan(self) -> TlsPlan {
+        let usual = TlsPlan::default();
+        let groups = self
+            .groups
+            .map(|groups| groups.into_iter().map(|group| group.0));
+        TlsPlan {
+            manifest: self.manifest,
+            version: self.version.map(|version| version.0),
+            groups: groups.map_or(usual.groups, Iterator::collect),
+            resumption: self.resumption.unwrap_or(usual.resumption),
+        }
+    }
 }
 
 fn power_meter() -> String {
@@ -154,6 +182,7 @@ impl CohortTable {
             cohort.expiry_s = Some(u32::try_from(expiry.as_secs()).unwrap_or(u32::MAX));
         }
         cohort.patience = self.session.patience.map(|time| time.0);
+        cohort.tls = self.tls.plan();
         match self.session.clean {
             Some(true) => cohort.session = Session::Clean,
             Some(false) => cohort.session = Session::Kept,

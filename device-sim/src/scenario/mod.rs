@@ -113,7 +113,9 @@ fn parse(text: &str, stem: &str, folder: &Path, overrides: Overrides) -> Result<
     let mut cohorts = Vec::new();
     let mut first = 0_u32;
     for table in file.cohort {
-        let cohort = table.cohort(first, &links)?;
+        let mut cohort = table.cohort(first, &links)?;
+        let manifest = cohort.tls.manifest.take();
+        cohort.tls.manifest = manifest.map(|path| folder.join(path));
         first = first.saturating_add(cohort.devices);
         cohorts.push(cohort);
     }
@@ -218,6 +220,7 @@ impl PhaseTable {
 mod tests {
     use super::*;
     use crate::plan::{Jitter, Reconnect};
+    use crate::tls::{TlsGroup, TlsPlan, TlsVersion};
 
     #[test]
     fn a_scenario_is_read_with_defaults_and_overrides() {
@@ -234,6 +237,7 @@ mod tests {
             connect = { rate = "50/s", shape = "poisson" }
             publish = { topic = "fleet/{site}/{id}/energy", every = "30s", jitter = "30 %", qos = 1 }
             reconnect = "fixed:5s"
+            tls = { manifest = "pki/fleet.csv", version = "1.2", groups = ["secp256r1", "x25519"], resumption = false }
             [[cohort]]
             name = "plugs"
             count = 10
@@ -269,6 +273,14 @@ mod tests {
         assert_eq!(meters.topic.to_string(), "fleet/{site}/{id}/energy");
         assert_eq!(meters.preset.name, "nb-iot");
         assert_eq!(meters.reconnect, Reconnect::Fixed(Duration::from_secs(5)));
+        let tls = TlsPlan {
+            manifest: Some("/there/pki/fleet.csv".into()),
+            version: Some(TlsVersion::V12),
+            groups: vec![TlsGroup::Secp256r1, TlsGroup::X25519],
+            resumption: false,
+        };
+        assert_eq!(meters.tls, tls);
+        assert_eq!(plugs.tls, TlsPlan::default());
         assert_eq!(plugs.preset.name, "none");
         assert_eq!(
             plan.phases[0].event,
