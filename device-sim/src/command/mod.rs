@@ -7,8 +7,8 @@ mod bench;
 mod diff;
 mod explain;
 mod links;
-mod proxy;
 mod profiles;
+mod proxy;
 mod run;
 
 use clap::{Parser, Subcommand};

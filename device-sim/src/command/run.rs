@@ -3,7 +3,7 @@
 use crate::link::{self, Preset};
 use crate::output::{Output, OutputArguments};
 use crate::plan::{ClientKind, Cohort, Event, Phase, Plan, Reconnect};
-use crate::profile::Profile;
+use crate::profile::{self, Profile};
 use crate::scenario::{self, Overrides};
 use crate::text::{duration, rate, share};
 use crate::topic::TopicPattern;
@@ -71,13 +71,13 @@ struct FleetArguments {
     /// What lies between the devices and the network: see `motemq-sim links`, or FILE.toml#NAME.
     #[arg(long, default_value = "none", value_name = "LINK", value_parser = link::find)]
     link: Arc<Preset>,
-    /// What the devices measure; see `motemq-sim profiles`.
-    #[arg(long, default_value = "power-meter", value_name = "PROFILE", value_parser = profile)]
+    /// What the devices measure: one of `motemq-sim profiles`, or FILE.toml#NAME.
+    #[arg(long, default_value = "power-meter", value_name = "PROFILE", value_parser = profile::find)]
     profile: Arc<Profile>,
     /// Where they publish; {run}, {index}, {id}, {site} and {cohort} have places [default: sim/{run}/{index}/MEASURE].
     #[arg(long, value_name = "PATTERN")]
     topic: Option<TopicPattern>,
-    /// Mean time between two readings of a device, which varies by 30 % [default: the profile's].
+    /// Mean time between two readings of a device [default: the profile's].
     #[arg(long, value_name = "TIME", value_parser = duration)]
     every: Option<Duration>,
     /// Quality of service of the readings [default: the profile's].
@@ -187,8 +187,4 @@ impl FleetArguments {
         });
         overrides.plan(name, vec![cohort], kill.into_iter().collect(), Vec::new())
     }
-}
-
-fn profile(name: &str) -> Result<Arc<Profile>, String> {
-    Profile::named(name).ok_or_else(|| "no such profile: see `motemq-sim profiles`".to_owned())
 }

@@ -3,7 +3,7 @@
 use super::values::{Policy, Rate, Share, Time, Written};
 use crate::link::{self, Preset};
 use crate::plan::{ClientKind, Cohort, Ramp, RampShape};
-use crate::profile::Profile;
+use crate::profile::{self, Profile};
 use crate::tls::{TlsGroup, TlsPlan, TlsVersion};
 use crate::topic::TopicPattern;
 use crate::wire::{Session, Version};
@@ -112,6 +112,13 @@ impl CohortTlsTable {
     }
 }
 
+/// What a scenario defines for its cohorts.
+#[derive(Debug, Default)]
+pub(super) struct Own {
+    pub(super) links: Vec<Arc<Preset>>,
+    pub(super) profiles: Vec<Arc<Profile>>,
+}
+
 fn power_meter() -> String {
     "power-meter".to_owned()
 }
@@ -122,17 +129,17 @@ fn no_link() -> String {
 
 impl CohortTable {
     /// The cohort whose first device has the number `first`.
-    pub(super) fn cohort(self, first: u32, links: &[Arc<Preset>]) -> Result<Cohort, String> {
+    pub(super) fn cohort(self, first: u32, own: &Own) -> Result<Cohort, String> {
         let name = self.name.clone();
-        self.try_cohort(first, links)
+        self.try_cohort(first, own)
             .map_err(|problem| format!("cohort {name:?}: {problem}"))
     }
 
-    fn try_cohort(self, first: u32, links: &[Arc<Preset>]) -> Result<Cohort, String> {
+    fn try_cohort(self, first: u32, own: &Own) -> Result<Cohort, String> {
         if self.count == 0 {
             return Err("count must be at least 1".to_owned());
         }
-        let profile = profile(&self.profile)?;
+        let profile = profile(&self.profile, &own.profiles)?;
         let qos = self.publish.qos.unwrap_or(profile.qos);
         if qos > 2 {
             return Err(format!("publish.qos is {qos}: write 0, 1 or 2"));
@@ -143,7 +150,7 @@ impl CohortTable {
             first,
             self.count,
             profile,
-            link(&self.link, links)?,
+            link(&self.link, &own.links)?,
             qos,
             every,
         );
@@ -204,10 +211,10 @@ fn link(name: &str, links: &[Arc<Preset>]) -> Result<Arc<Preset>, String> {
     }
 }
 
-fn profile(name: &str) -> Result<Arc<Profile>, String> {
-    Profile::named(name).ok_or_else(|| {
-        format!(
-            "profile {name:?} is unknown: `motemq-sim profiles` lists them, such as power-meter"
-        )
-    })
+/// One of the scenario's own profiles, or any other that can be named.
+fn profile(name: &str, profiles: &[Arc<Profile>]) -> Result<Arc<Profile>, String> {
+    match profiles.iter().find(|profile| profile.name == name) {
+        Some(profile) => Ok(profile.clone()),
+        None => profile::find(name).map_err(|error| error.to_string()),
+    }
 }

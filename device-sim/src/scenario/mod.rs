@@ -10,10 +10,11 @@ use crate::SimError;
 use crate::endpoint::Endpoint;
 use crate::link::Definition;
 use crate::plan::{Cohort, Event, Phase, Plan};
+use crate::profile;
 use crate::threshold::{Demand, Threshold};
 use crate::tls::TlsFiles;
 use crate::wire::Login;
-use fleet::CohortTable;
+use fleet::{CohortTable, Own};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -61,6 +62,8 @@ struct File {
     tls: TlsTable,
     #[serde(default)]
     link: Vec<Definition>,
+    #[serde(default)]
+    profile: Vec<profile::Definition>,
     cohort: Vec<CohortTable>,
     #[serde(default)]
     phase: Vec<PhaseTable>,
@@ -105,15 +108,19 @@ pub fn read(path: &Path, overrides: Overrides) -> Result<Plan, SimError> {
 
 fn parse(text: &str, stem: &str, folder: &Path, overrides: Overrides) -> Result<Plan, String> {
     let file: File = toml::from_str(text).map_err(|error| error.to_string())?;
-    let mut links = Vec::new();
+    let mut own = Own::default();
     for definition in &file.link {
         let link = definition.preset().map_err(|error| error.to_string())?;
-        links.push(Arc::new(link));
+        own.links.push(Arc::new(link));
+    }
+    for definition in &file.profile {
+        let profile = definition.profile().map_err(|error| error.to_string())?;
+        own.profiles.push(Arc::new(profile));
     }
     let mut cohorts = Vec::new();
     let mut first = 0_u32;
     for table in file.cohort {
-        let mut cohort = table.cohort(first, &links)?;
+        let mut cohort = table.cohort(first, &own)?;
         let manifest = cohort.tls.manifest.take();
         cohort.tls.manifest = manifest.map(|path| folder.join(path));
         first = first.saturating_add(cohort.devices);
@@ -309,6 +316,31 @@ mod tests {
         let plan = parse(text, "s", Path::new(""), Overrides::default()).unwrap();
         let preset = &plan.cohorts[0].preset;
         assert_eq!((&*preset.name, preset.loss), ("basement", 0.04));
+    }
+
+    #[test]
+    fn a_scenario_has_profiles_of_its_own() {
+        let text = r#"
+            [[profile]]
+            name = "leaky"
+            based_on = "water-meter"
+            every = "1m"
+            topic = "water"
+            [profile.series]
+            spikes = "5 %"
+            [[cohort]]
+            name = "meters"
+            count = 1
+            profile = "leaky"
+        "#;
+        let plan = parse(text, "s", Path::new(""), Overrides::default()).unwrap();
+        let cohort = &plan.cohorts[0];
+        assert_eq!(cohort.profile.series.spikes, 0.05);
+        assert_eq!(
+            (cohort.every, cohort.jitter),
+            (Duration::from_secs(60), 0.0)
+        );
+        assert_eq!(cohort.topic.to_string(), "sim/{run}/{index}/water");
     }
 
     #[test]
