@@ -426,7 +426,8 @@ const LIMIT: &str = "the limit is reached";
 pub(crate) const GAVE_WAY: &str =
     "gave way to a newcomer: oldest connection without a session, of the address with most of them";
 pub(crate) const NO_HANDSHAKE: &str = "no complete handshake and CONNECT in time";
-/// A socket that says nothing for so long is closed.
-const FIRST_BYTE_TIME: Duration = Duration::from_secs(10);
+/// A socket that says nothing for so long is closed. At the edge of NB-IoT's coverage a ClientHello takes 15 s to
+/// come, and a lost segment makes that half a minute.
+const FIRST_BYTE_TIME: Duration = Duration::from_secs(60);
 /// Pause after a failed accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
