@@ -11,7 +11,9 @@ use serde_json::{Map, Value};
 use std::fmt::{self, Display, Formatter};
 
 /// Statistics of a distribution that the text shows; the JSON has all.
-const SHOWN: [&str; 4] = ["count", "p50", "p99", "max"];
+const SHOWN: [&str; 3] = ["p50", "p99", "max"];
+/// Differences that the text shows.
+const DIFFERENCES_MAX: usize = 40;
 
 /// Why two reports cannot be compared.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -230,8 +232,12 @@ impl Display for Comparison {
                 "{} differences in plan and outcome",
                 self.differences.len()
             )?;
-            for Difference { place, a, b } in &self.differences {
+            for Difference { place, a, b } in self.differences.iter().take(DIFFERENCES_MAX) {
                 writeln!(formatter, "  {place}: {a} -> {b}")?;
+            }
+            let more = self.differences.len().saturating_sub(DIFFERENCES_MAX);
+            if more > 0 {
+                writeln!(formatter, "  and {more} more: --json has them all")?;
             }
         }
         writeln!(
@@ -277,7 +283,6 @@ impl Pair {
     fn text(&self, value: Option<f64>) -> String {
         match value {
             None => "-".to_owned(),
-            Some(value) if self.figure.ends_with(".count") => threshold_text(Some(value)),
             Some(value) if self.figure.contains("_seconds.") || self.figure == "took_s" => {
                 time_text(value)
             }

@@ -7,13 +7,17 @@
 )]
 
 use bytes::BytesMut;
+use motemq_sim::diff::{Parsed, compare};
 use motemq_sim::link::Preset;
+use motemq_sim::output::{Output, OutputArguments};
 use motemq_sim::plan::{ClientKind, Cohort, Plan, Reconnect};
 use motemq_sim::profile::Profile;
+use motemq_sim::threshold::Threshold;
 use motemq_sim::{Report, SimError, TlsFiles};
 use mqttbytes::v4::{self, Packet};
 use mqttbytes::{QoS, v4::SubscribeReasonCode};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -115,6 +119,69 @@ async fn another_seed_gives_another_outcome() {
     assert_ne!(
         first.outcome.published_digest,
         other.outcome.published_digest
+    );
+}
+
+#[tokio::test]
+async fn what_a_run_showed_remains_in_files() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let broker = tokio::spawn(serve(listener, Fault::None));
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| Some(folder.path().join(name));
+    let arguments = OutputArguments {
+        json: path("run.json"),
+        html: path("run.html"),
+        hdr: path("run.hlog"),
+        metrics: Some("127.0.0.1:0".parse().unwrap()),
+        quiet: true,
+    };
+    let output = Output::open(&arguments).unwrap();
+    let mut plan = plan(address, 1, ClientKind::Simulated);
+    plan.duration = Duration::from_millis(1_200);
+    let report = motemq_sim::run_with(plan, output).await.unwrap();
+    broker.abort();
+    let read = |path: &Option<PathBuf>| std::fs::read(path.as_ref().unwrap()).unwrap();
+    let json = Parsed::read(&read(&arguments.json)).unwrap();
+    let report = Parsed::read(&serde_json::to_vec(&report).unwrap()).unwrap();
+    let comparison = compare(&json, &report);
+    assert!(comparison.equal, "{comparison}");
+    assert!(read(&arguments.html).ends_with(b"</html>\n"));
+    let log = String::from_utf8(read(&arguments.hdr)).unwrap();
+    // An interval that began with the run, and one after it.
+    assert!(log.matches("Tag=meters.delivery,").count() >= 2, "{log}");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 3);
+}
+
+#[tokio::test]
+async fn a_run_that_cannot_take_place_leaves_the_old_report_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run.json");
+    std::fs::write(&path, "old").unwrap();
+    let arguments = OutputArguments {
+        json: Some(path.clone()),
+        quiet: true,
+        ..OutputArguments::default()
+    };
+    let output = Output::open(&arguments).unwrap();
+    let nobody = "127.0.0.1:1".parse().unwrap();
+    let plan = plan(nobody, 1, ClientKind::Simulated);
+    assert!(motemq_sim::run_with(plan, output).await.is_err());
+    assert_eq!(std::fs::read(&path).unwrap(), b"old");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+#[tokio::test]
+async fn a_threshold_that_names_no_figure_is_an_error_before_the_run() {
+    let mut plan = plan("127.0.0.1:1".parse().unwrap(), 1, ClientKind::Simulated);
+    plan.thresholds.push(Threshold {
+        figure: "losst".to_owned(),
+        demand: "== 0".parse().unwrap(),
+    });
+    let error = motemq_sim::run(plan).await.unwrap_err();
+    assert!(
+        error.to_string().contains("did you mean \"lost\"?"),
+        "{error}"
     );
 }
 

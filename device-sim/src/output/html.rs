@@ -44,11 +44,16 @@ pub(super) fn page(report: &Report) -> String {
 /// The verdict in a word, whether it is good, and a sentence.
 fn verdict(report: &Report) -> (&'static str, bool, String) {
     let total = &report.outcome.total;
-    let (sent, acknowledged) = (count_text(total.published), count_text(total.acknowledged));
-    let delivered = count_text(total.delivered);
-    let is_promised = report.plan.cohorts.iter().any(|cohort| cohort.qos > 0);
+    let (sent, delivered) = (count_text(total.published), count_text(total.delivered));
+    let cohorts = report.plan.cohorts.iter().zip(&report.outcome.cohorts);
+    let promised = cohorts.filter(|(planned, _)| planned.qos > 0);
+    let promised: u64 = promised.map(|(_, outcome)| outcome.counted.published).sum();
+    let is_promised = promised > 0;
     let arrived = if is_promised {
-        format!("{acknowledged} of {sent} messages were acknowledged, {delivered} arrived.")
+        let (acknowledged, promised) = (count_text(total.acknowledged), count_text(promised));
+        format!(
+            "{acknowledged} of {promised} messages with QoS 1 or 2 were acknowledged; {delivered} of {sent} messages arrived."
+        )
     } else {
         format!("{delivered} of {sent} messages arrived; QoS 0 promises none.")
     };
@@ -143,10 +148,10 @@ fn tiles(report: &Report) -> String {
 fn latencies(report: &Report) -> String {
     let figures = &report.measured.total;
     let rows = [
-        ("due to acknowledged", "s1", &figures.publish_ack_seconds),
-        ("due to delivered", "s2", &figures.delivery_seconds),
-        ("due to connected", "s3", &figures.connect_seconds),
-        ("lost to connected again", "s4", &figures.reconnect_seconds),
+        ("acknowledged", "s1", &figures.publish_ack_seconds),
+        ("delivered", "s2", &figures.delivery_seconds),
+        ("connected", "s3", &figures.connect_seconds),
+        ("reconnected", "s4", &figures.reconnect_seconds),
     ];
     let measured = rows
         .into_iter()
@@ -157,7 +162,7 @@ fn latencies(report: &Report) -> String {
         title: "Latency by percentile".to_owned(),
         along: Along::Nines { until },
         values: Values::Logarithmic,
-        text: time_text,
+        text: |seconds| rounded(&time_text(seconds)),
         series: measured
             .clone()
             .map(|(name, class, times)| Series {
@@ -173,11 +178,7 @@ fn latencies(report: &Report) -> String {
         let _ = write!(table, "<th>{name}</th>");
     }
     table += "</tr>";
-    let lag = (
-        "the simulator's own lag",
-        "",
-        &figures.generator_lag_seconds,
-    );
+    let lag = ("simulator's lag", "", &figures.generator_lag_seconds);
     for (name, _, times) in measured.chain(lag.2.measured().map(|_| lag)) {
         let _ = write!(
             table,
@@ -238,7 +239,10 @@ fn timeline(report: &Report) -> String {
         let samples = timeline.samples();
         samples.map(|sample| (sample.at_s, of(sample))).collect()
     };
-    let chart = |title: &str, values, text, series: Vec<(&'static str, &'static str, _)>| {
+    let chart = |title: &str,
+                 values,
+                 text: fn(f64) -> String,
+                 series: Vec<(&'static str, &'static str, _)>| {
         let series = series
             .into_iter()
             .map(|(name, class, points)| Series {
@@ -258,7 +262,7 @@ fn timeline(report: &Report) -> String {
         }
         .figure()
     };
-    let number = |number: f64| short_number(number);
+    let number = short_number;
     let is_acknowledged = plan.cohorts.iter().any(|cohort| cohort.qos > 0);
     let mut rates = vec![("published", "s3", per_second(|sample| sample.published))];
     let mut delays = vec![
@@ -279,7 +283,7 @@ fn timeline(report: &Report) -> String {
     html += &chart(
         "Latency when delivered",
         Values::Logarithmic,
-        time_text,
+        |seconds| rounded(&time_text(seconds)),
         delays,
     );
     let up = value(|sample| Some(sample.up as f64));
@@ -308,7 +312,7 @@ fn timeline(report: &Report) -> String {
         html += &chart(
             "Bytes per second on the links",
             Values::Linear,
-            bytes_text,
+            |bytes| rounded(&bytes_text(bytes)),
             series,
         );
     }
@@ -319,8 +323,8 @@ fn cohorts(report: &Report) -> String {
     let mut html = String::from(
         "<h2>Cohorts</h2>\n<div class=\"scroll\"><table><tr><th>cohort</th><th class=\"text\">link</th>\
          <th class=\"text\">profile</th><th>devices</th><th>every</th><th>QoS</th><th>published</th>\
-         <th>delivered</th><th>lost</th><th>twice</th><th>out of order</th><th>unfinished</th>\
-         <th>ack p99</th><th>delivered p50</th><th>p99</th><th>reconnects</th><th>B per reading</th></tr>",
+         <th>delivered</th><th>lost</th><th>twice</th><th>reordered</th><th>unfinished</th>\
+         <th>ack p99</th><th>del. p50</th><th>p99</th><th>back</th><th>B/reading</th></tr>",
     );
     let parts = report.plan.cohorts.iter().zip(&report.outcome.cohorts);
     for ((planned, outcome), measured) in parts.zip(&report.measured.cohorts) {
@@ -541,6 +545,17 @@ fn clipped(text: &str, characters: usize) -> String {
     }
     let start: String = text.chars().take(characters - 1).collect();
     start + "\u{2026}"
+}
+
+/// Without zeros behind the point, for an axis.
+fn rounded(text: &str) -> String {
+    match text.split_once(' ') {
+        Some((number, unit)) if number.contains('.') => {
+            let number = number.trim_end_matches('0').trim_end_matches('.');
+            format!("{number} {unit}")
+        }
+        _ => text.to_owned(),
+    }
 }
 
 /// A number for an axis.

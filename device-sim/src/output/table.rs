@@ -45,7 +45,9 @@ impl Table {
 impl Drop for Table {
     fn drop(&mut self) {
         // The report follows where the table was.
+        let top = self.terminal.get_frame().area().as_position();
         let _ = self.terminal.clear();
+        let _ = self.terminal.set_cursor_position(top);
         let _ = self.terminal.show_cursor();
     }
 }
