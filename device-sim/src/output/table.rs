@@ -92,6 +92,8 @@ fn draw(frame: &mut Frame<'_>, view: &View<'_>, is_coloured: bool) {
     frame.set_cursor_position(Position::new(area.x, area.bottom().saturating_sub(1)));
 }
 
+type Statistic = fn(&Distribution) -> f64;
+
 struct Palette {
     is_coloured: bool,
 }
@@ -172,7 +174,7 @@ fn phase(view: &View<'_>, palette: &Palette) -> Line<'static> {
 
 fn rows(view: &View<'_>, palette: &Palette, width: u16) -> Vec<Line<'static>> {
     // The most telling columns stay longest.
-    let columns: &[(&str, fn(&Distribution) -> f64)] = match width {
+    let columns: &[(&str, Statistic)] = match width {
         0..60 => &[("p99", |times| times.p99)],
         60..80 => &[("p50", |times| times.p50), ("p99", |times| times.p99)],
         _ => &[

@@ -12,6 +12,8 @@ struct Part<'a> {
 }
 
 type Count = fn(&Part<'_>) -> Option<f64>;
+type Statistic = fn(&Distribution) -> f64;
+type OfRun = fn(&Report) -> Option<f64>;
 type Times = fn(&Figures) -> &Distribution;
 
 /// What all cohorts have, each and together.
@@ -86,7 +88,7 @@ const TIMES: [(&str, Times); 5] = [
     ("reconnect_seconds", |figures| &figures.reconnect_seconds),
 ];
 
-const STATISTICS: [(&str, fn(&Distribution) -> f64); 6] = [
+const STATISTICS: [(&str, Statistic); 6] = [
     ("p50", |times| times.p50),
     ("p90", |times| times.p90),
     ("p99", |times| times.p99),
@@ -96,7 +98,7 @@ const STATISTICS: [(&str, fn(&Distribution) -> f64); 6] = [
 ];
 
 /// What only the whole run has.
-const RUN_FIGURES: [(&str, fn(&Report) -> Option<f64>); 10] = [
+const RUN_FIGURES: [(&str, OfRun); 10] = [
     ("violations", |report| {
         number(report.outcome.violations.len() as u64)
     }),
