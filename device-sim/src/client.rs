@@ -127,7 +127,8 @@ impl Client {
             client_id,
             session,
             expiry_s: None,
-            keep_alive_s: 0,
+            // As long as can be: rumqttd refuses to do without, and 27 hours need no ping.
+            keep_alive_s: u16::MAX,
             login: world.plan.login.as_ref(),
         };
         client.queue(&connect.encode()?)?;

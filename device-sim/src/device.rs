@@ -26,12 +26,13 @@ use rand_pcg::Pcg32;
 use rustls::{ClientConfig, ClientConnection};
 use std::future::Future;
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 /// How long a device waits for CONNACK: a TLS handshake on the slowest links takes more than a minute.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(150);
@@ -249,7 +250,8 @@ impl Device {
                 true
             }
             Contact::Opening(until) if *until <= now => {
-                self.contact = Contact::Dialing(Box::pin(TcpStream::connect(world.address)));
+                let source = world.source_address(self.index);
+                self.contact = Contact::Dialing(Box::pin(dial(world.address, source)));
                 true
             }
             Contact::Dialing(connecting) => match connecting.as_mut().poll(context) {
@@ -461,6 +463,18 @@ impl Device {
             }
         }
     }
+}
+
+async fn dial(address: SocketAddr, source: Option<IpAddr>) -> io::Result<TcpStream> {
+    let Some(source) = source else {
+        return TcpStream::connect(address).await;
+    };
+    let socket = match source {
+        IpAddr::V4(_) => TcpSocket::new_v4()?,
+        IpAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    socket.bind((source, 0).into())?;
+    socket.connect(address).await
 }
 
 /// The broker answered CONNECT.

@@ -1,12 +1,11 @@
-//! Drives the devices: one task per worker, a heap of deadlines, and a waker per device.
+//! Drives the devices: one task per worker, a wheel of deadlines, and a waker per device.
 //!
 //! A socket that becomes ready puts its device's position on the worker's list and wakes the worker's task,
 //! which polls just the devices that are on the list or due. A device thus costs no task and no timer.
 
 use crate::device::Device;
+use crate::wheel::Wheel;
 use crate::world::{Stage, World};
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -21,8 +20,9 @@ const SCRATCH_BYTES: usize = 4 * 1024;
 pub(crate) struct Worker {
     world: Arc<World>,
     slots: Vec<Slot>,
-    /// When to poll which slot; entries that no longer agree with the slot are stale.
-    deadlines: BinaryHeap<Reverse<(Duration, usize)>>,
+    /// When to poll which slot; early entries are of slots that changed their mind.
+    deadlines: Wheel,
+    due: Vec<u32>,
     ready: Arc<Ready>,
     sleep: Pin<Box<Sleep>>,
     scratch: Box<[u8]>,
@@ -31,7 +31,24 @@ pub(crate) struct Worker {
 struct Slot {
     device: Device,
     deadline: Option<Duration>,
+    /// The earliest entry on the wheel, where that is known.
+    armed: Option<Duration>,
     waker: Waker,
+}
+
+impl Slot {
+    /// Sees to it that the wheel knows the deadline, or an earlier one.
+    fn arm(&mut self, wheel: &mut Wheel, position: usize) {
+        let Some(deadline) = self.deadline else {
+            return;
+        };
+        if self.armed.is_none_or(|armed| deadline < armed)
+            && let Ok(position) = u32::try_from(position)
+        {
+            wheel.insert(deadline, position);
+            self.armed = Some(deadline);
+        }
+    }
 }
 
 /// The positions whose sockets have news, and the task to wake for them.
@@ -58,6 +75,7 @@ impl Worker {
             Slot {
                 device,
                 deadline: None,
+                armed: None,
                 waker: Waker::from(Arc::new(DeviceWaker { position, ready })),
             }
         };
@@ -66,7 +84,8 @@ impl Worker {
         ready.lock().positions.extend(0..slots.len());
         Self {
             slots,
-            deadlines: BinaryHeap::new(),
+            deadlines: Wheel::new(),
+            due: Vec::new(),
             sleep: Box::pin(sleep_until(world.clock.instant(Duration::ZERO))),
             scratch: vec![0; SCRATCH_BYTES].into(),
             ready,
@@ -87,38 +106,35 @@ impl Worker {
         let next = slot
             .device
             .poll(&self.world, now, &mut context, &mut self.scratch);
-        if next != slot.deadline {
-            slot.deadline = next;
-            self.deadlines
-                .extend(next.map(|deadline| Reverse((deadline, position))));
-        }
+        slot.deadline = next;
+        slot.arm(&mut self.deadlines, position);
     }
 
     /// Polls the devices whose time has come; each at most once.
     fn poll_due(&mut self, now: Duration) {
-        let mut due = Vec::new();
-        while let Some(Reverse((deadline, position))) = self.deadlines.peek().copied() {
-            if deadline > now {
-                break;
-            }
-            self.deadlines.pop();
-            let slot = self.slots.get_mut(position);
-            if let Some(slot) = slot.filter(|slot| slot.deadline == Some(deadline)) {
-                slot.deadline = None;
-                due.push(position);
+        let mut due = std::mem::take(&mut self.due);
+        self.deadlines.advance(now, &mut due);
+        for position in due.drain(..) {
+            let position = position as usize;
+            let Some(slot) = self.slots.get_mut(position) else {
+                continue;
+            };
+            slot.armed = None;
+            if slot.deadline.is_some_and(|deadline| deadline <= now) {
+                self.poll_slot(position, now);
+            } else {
+                slot.arm(&mut self.deadlines, position);
             }
         }
-        for position in due {
-            self.poll_slot(position, now);
-        }
+        self.due = due;
     }
 
     /// Sets the timer to the next deadline; `true` when that is not in the future.
     fn set_timer(&mut self, context: &mut Context<'_>) -> bool {
-        let Some(Reverse((deadline, _))) = self.deadlines.peek() else {
+        let Some(next) = self.deadlines.next() else {
             return false;
         };
-        let instant = self.world.clock.instant(*deadline);
+        let instant = self.world.clock.instant(next);
         if self.sleep.deadline() != instant {
             self.sleep.as_mut().reset(instant);
         }

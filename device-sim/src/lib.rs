@@ -25,6 +25,7 @@ mod keep_alive;
 mod label;
 mod ledger;
 pub mod link;
+mod open_files;
 pub mod output;
 mod phases;
 pub mod plan;
@@ -42,6 +43,7 @@ mod tls;
 pub mod topic;
 mod verify;
 mod websocket;
+mod wheel;
 pub mod wire;
 mod world;
 

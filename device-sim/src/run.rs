@@ -3,6 +3,7 @@
 use crate::client::{ClientError, forget_session};
 use crate::endpoint::Endpoint;
 use crate::fleet::{Ready, Worker};
+use crate::open_files::allow_open_files;
 use crate::output::{Live, Output};
 use crate::plan::{ClientKind, Plan};
 use crate::report::Report;
@@ -50,6 +51,7 @@ pub async fn run_with(plan: Plan, output: Output) -> Result<Report, SimError> {
     let (workers, alarms) = start_fleet(&world);
     let mut live = output.start(&world)?;
     let took = watch_fleet(&world, &alarms, &mut live).await?;
+    world.record_memory();
     set_stage(&world, Stage::Finished, &alarms);
     for worker in workers {
         worker
@@ -78,19 +80,11 @@ fn cannot_verify(endpoint: &Endpoint, source: ClientError) -> SimError {
 /// Fails early where the system would fail device by device.
 fn check_open_files(devices: u32) -> Result<(), SimError> {
     let needed = u64::from(devices) + 64;
-    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
-    let soft_limit = limits
-        .lines()
-        .find_map(|line| line.strip_prefix("Max open files"))
-        .and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
-    match soft_limit {
-        Some(limit) if limit < needed => Err(SimError::OpenFiles {
-            devices,
-            needed,
-            limit,
-        }),
-        _ => Ok(()),
-    }
+    allow_open_files(needed).map_err(|limit| SimError::OpenFiles {
+        devices,
+        needed,
+        limit,
+    })
 }
 
 fn set_stage(world: &World, stage: Stage, alarms: &[Arc<Ready>]) {

@@ -8,16 +8,20 @@ use crate::label::Label;
 use crate::ledger::{Counts, Ledger, micros};
 use crate::phases::Phases;
 use crate::plan::{Cohort, Plan};
+use crate::report::resident_bytes;
 use crate::tls::{Identity, Shared, Tls};
 use crate::wire::Template;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use std::borrow::Cow;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
+
+/// A third of the ports that Linux gives out.
+const DEVICES_PER_ADDRESS: u32 = 10_000;
 
 /// What the parts of a run share.
 pub(crate) struct World {
@@ -31,6 +35,11 @@ pub(crate) struct World {
     pub(crate) troops: Vec<Troop>,
     pub(crate) phases: Phases,
     pub(crate) verifier: VerifierTally,
+    /// Where devices connect from, in turn; empty leaves it to the system.
+    source_addresses: Vec<IpAddr>,
+    /// Memory of the process before the fleet was there, bytes.
+    memory_before: Option<u64>,
+    memory_after: AtomicU64,
     stage: AtomicU8,
     publish_until_us: AtomicU64,
 }
@@ -118,6 +127,14 @@ impl Tally {
 
 impl World {
     pub(crate) async fn new(plan: Plan) -> Result<Self, SimError> {
+        let memory_before = resident_bytes();
+        let address = address(&plan.endpoint).await?;
+        let is_other = |source: &&IpAddr| source.is_ipv4() != address.is_ipv4();
+        if let Some(source) = plan.source_addresses.iter().find(is_other) {
+            return Err(SimError::Plan(format!(
+                "devices cannot connect from {source} to {address}: give --source-ip addresses of the same family"
+            )));
+        }
         let mut shared = match plan.endpoint.transport {
             Transport::Tcp => None,
             Transport::Tls => Some(Shared::load(&plan.tls_files, &plan.endpoint)?),
@@ -132,10 +149,16 @@ impl World {
             }
         };
         Ok(Self {
-            address: address(&plan.endpoint).await?,
+            address,
             troops,
             verifier: VerifierTally::default(),
             phases: Phases::new(&plan),
+            source_addresses: match plan.source_addresses.is_empty() {
+                true => loopback_addresses(address, plan.devices()),
+                false => plan.source_addresses.clone(),
+            },
+            memory_before,
+            memory_after: AtomicU64::new(0),
             stage: AtomicU8::new(Stage::Publishing as u8),
             publish_until_us: AtomicU64::new(micros(plan.publish_until())),
             clock: Clock::start(),
@@ -218,6 +241,28 @@ impl World {
         self.troops.iter().map(|troop| figure(&troop.tally)).sum()
     }
 
+    /// Sees how much memory the whole fleet takes, while it is there.
+    pub(crate) fn record_memory(&self) {
+        let bytes = resident_bytes().unwrap_or(0);
+        self.memory_after.fetch_max(bytes, Ordering::Relaxed);
+    }
+
+    /// What the process has taken since there was no fleet, for each device; `None` where nobody knows.
+    pub(crate) fn memory_per_device(&self) -> Option<u64> {
+        let taken = self
+            .memory_after
+            .load(Ordering::Relaxed)
+            .checked_sub(self.memory_before?)?;
+        taken.checked_div(self.plan.devices().into())
+    }
+
+    /// Where a device connects from; `None` leaves it to the system.
+    pub(crate) fn source_address(&self, device: u32) -> Option<IpAddr> {
+        let addresses = &self.source_addresses;
+        let place = (device as usize).checked_rem(addresses.len())?;
+        addresses.get(place).copied()
+    }
+
     pub(crate) fn stage(&self) -> Stage {
         match self.stage.load(Ordering::Acquire) {
             0 => Stage::Publishing,
@@ -288,6 +333,18 @@ impl Troop {
     }
 }
 
+/// A broker on this machine is reached from as many loopback addresses as keep the search for a free port short: with
+/// more than half of the ports of one address in use, each connect takes Linux milliseconds.
+fn loopback_addresses(broker: SocketAddr, devices: u32) -> Vec<IpAddr> {
+    let is_ours = matches!(broker.ip(), IpAddr::V4(ip) if ip.is_loopback());
+    if !cfg!(target_os = "linux") || !is_ours || devices <= DEVICES_PER_ADDRESS {
+        return Vec::new();
+    }
+    let addresses = devices.div_ceil(DEVICES_PER_ADDRESS);
+    let address = |number| IpAddr::V4(Ipv4Addr::from_bits(Ipv4Addr::LOCALHOST.to_bits() + number));
+    (0..addresses).map(address).collect()
+}
+
 async fn address(endpoint: &Endpoint) -> Result<SocketAddr, SimError> {
     let unreachable = |source| SimError::Unreachable {
         endpoint: endpoint.clone(),
@@ -302,4 +359,20 @@ async fn address(endpoint: &Endpoint) -> Result<SocketAddr, SimError> {
     addresses.sort_by_key(SocketAddr::is_ipv6);
     let none = || unreachable(io::Error::other("the name has no address"));
     addresses.first().copied().ok_or_else(none)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_devices_share_out_their_ports_among_loopback_addresses() {
+        let loopback: SocketAddr = "127.0.0.1:1883".parse().unwrap();
+        assert!(loopback_addresses(loopback, 10_000).is_empty());
+        let addresses = loopback_addresses(loopback, 25_000);
+        let texts: Vec<String> = addresses.iter().map(IpAddr::to_string).collect();
+        assert_eq!(texts, ["127.0.0.1", "127.0.0.2", "127.0.0.3"]);
+        let other: SocketAddr = "10.0.0.5:1883".parse().unwrap();
+        assert!(loopback_addresses(other, 25_000).is_empty());
+    }
 }

@@ -11,8 +11,8 @@ use super::socket::Down;
 use crate::SimError;
 use crate::clock::run_number;
 use crate::endpoint::Transport;
+use crate::open_files::allow_open_files;
 use crate::tls::Tls;
-use rustix::process::{Resource, getrlimit, setrlimit};
 use std::io::{self, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
@@ -444,22 +444,14 @@ fn address(plan: &Plan) -> Result<SocketAddr, BenchError> {
 /// Raises the limit of open files as far as the system allows; fails early where that is not enough.
 fn raise_open_files(connections: u32) -> Result<(), BenchError> {
     let needed = u64::from(connections) + OTHER_FILES;
-    let mut limit = getrlimit(Resource::Nofile);
-    if limit.current.is_none_or(|current| current >= needed) {
-        return Ok(());
-    }
-    if limit.maximum.is_some_and(|maximum| maximum < needed) {
-        let limit = limit.maximum.unwrap_or_default();
-        return Err(BenchError::Setup(SimError::OpenFiles {
+    let too_few = |limit| {
+        BenchError::Setup(SimError::OpenFiles {
             devices: connections,
             needed,
             limit,
-        }));
-    }
-    limit.current = Some(needed);
-    setrlimit(Resource::Nofile, limit)
-        .map_err(io::Error::from)
-        .map_err(system("raising the limit of open files"))
+        })
+    };
+    allow_open_files(needed).map_err(too_few)
 }
 
 fn system(doing: &'static str) -> impl FnOnce(io::Error) -> BenchError {

@@ -1,5 +1,6 @@
 //! What the simulator ran on, and how much of it it took.
 
+use crate::world::World;
 use serde::Serialize;
 
 /// What the simulator ran on.
@@ -20,6 +21,8 @@ pub struct Machine {
 pub struct Memory {
     /// The most that was resident.
     pub resident_bytes_max: Option<u64>,
+    /// What was resident more than before the fleet was there, for each device.
+    pub bytes_per_device: Option<u64>,
 }
 
 impl Machine {
@@ -34,9 +37,10 @@ impl Machine {
 }
 
 impl Memory {
-    pub(super) fn now() -> Self {
+    pub(super) fn of(world: &World) -> Self {
         Self {
             resident_bytes_max: kilobytes("VmHWM"),
+            bytes_per_device: world.memory_per_device(),
         }
     }
 }

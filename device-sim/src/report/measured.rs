@@ -181,7 +181,7 @@ impl Measured {
             started_at: rfc3339(world.clock.started_at()),
             took_s: took.as_secs_f64(),
             machine: Machine::this(),
-            memory: Memory::now(),
+            memory: Memory::of(world),
             valid: total.late as f64 <= published as f64 * LATE_SHARE_MAX,
             total,
             cohorts,

@@ -11,6 +11,7 @@ impl Display for Report {
         self.write_cohorts(formatter)?;
         self.write_traffic(formatter)?;
         self.write_connects(formatter)?;
+        self.write_memory(formatter)?;
         self.write_remarks(formatter)?;
         let total = &self.outcome.total;
         writeln!(
@@ -215,6 +216,19 @@ impl Report {
             )?;
         }
         Ok(())
+    }
+
+    fn write_memory(&self, formatter: &mut Formatter<'_>) -> Result {
+        // With few devices, what does not depend on their number would count as theirs.
+        let bytes = self.measured.memory.bytes_per_device;
+        match bytes.filter(|_| self.plan.devices >= 1_000) {
+            Some(bytes) => writeln!(
+                formatter,
+                "  memory of the simulator per device {}",
+                bytes_text(bytes as f64)
+            ),
+            None => Ok(()),
+        }
     }
 
     fn write_remarks(&self, formatter: &mut Formatter<'_>) -> Result {
