@@ -136,10 +136,18 @@ impl Engine {
         }
     }
 
-    /// Sends what waits, waits at most `wait_ns` for news, serves it and sends the answers.
-    pub(super) fn round(&mut self, wait_ns: u64, handler: &mut impl Handler) -> io::Result<()> {
+    /// Sends what waits, waits for news until `deadline_ns` at most, serves it and sends the answers.
+    pub(super) fn round(
+        &mut self,
+        now_ns: u64,
+        deadline_ns: u64,
+        handler: &mut impl Handler,
+    ) -> io::Result<()> {
         self.flush(handler);
-        let wait_ns = if self.unread.is_empty() { wait_ns } else { 0 };
+        let mut wait_ns = deadline_ns.saturating_sub(now_ns);
+        if !self.unread.is_empty() {
+            wait_ns = 0;
+        }
         let timeout = if wait_ns == 0 || wait_ns >= COARSE_NS {
             Duration::from_nanos(wait_ns)
         } else {

@@ -269,7 +269,10 @@ impl Flow {
         }
         for _ in 0..RELEASE_MAX {
             let due_ns = self.due_ns(self.slot);
-            if due_ns > now_ns || self.counts.due >= self.limit {
+            if self.counts.due >= self.limit {
+                return u64::MAX;
+            }
+            if due_ns > now_ns {
                 return due_ns;
             }
             self.release_slot(sockets, due_ns, now_ns);

@@ -430,6 +430,13 @@ fn seconds(from_ns: u64, to_ns: u64) -> f64 {
     to_ns.saturating_sub(from_ns).max(1) as f64 / 1e9
 }
 
+fn some(count: u32, what: &str) -> String {
+    match count {
+        1 => format!("1 {what}"),
+        _ => format!("{count} {what}s"),
+    }
+}
+
 fn time(us: f64) -> String {
     match us {
         0.0..1_000.0 => format!("{us:.0} us"),
@@ -472,13 +479,15 @@ impl Report {
             plan.command, plan.broker, plan.mqtt
         )?;
         match plan.command {
-            "conn" => return writeln!(formatter, "{} connections", plan.connections),
-            "pub" => write!(formatter, "{} publishers", plan.publishers)?,
-            "sub" => write!(formatter, "{} subscribers", plan.subscribers)?,
+            "conn" => return writeln!(formatter, "{}", some(plan.connections, "connection")),
+            "pub" => write!(formatter, "{}", some(plan.publishers, "publisher"))?,
+            "sub" => write!(formatter, "{}", some(plan.subscribers, "subscriber"))?,
             _ => write!(
                 formatter,
-                "{} publishers, {} subscribers on {} connections",
-                plan.publishers, plan.subscribers, plan.connections
+                "{}, {} on {}",
+                some(plan.publishers, "publisher"),
+                some(plan.subscribers, "subscriber"),
+                some(plan.connections, "connection")
             )?,
         }
         write!(formatter, ", QoS {}", plan.qos)?;
@@ -499,14 +508,12 @@ impl Report {
     }
 
     fn write_connections(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            formatter,
-            "  connections   {} of {}, {:.0}/s   {}",
-            self.outcome.connected,
-            self.plan.connections,
-            self.measured.connects_per_s,
-            self.measured.connect_latency
-        )
+        let (connected, asked) = (self.outcome.connected, self.plan.connections);
+        write!(formatter, "  connections   {connected} of {asked}")?;
+        if connected > 1 {
+            write!(formatter, ", {:.0}/s", self.measured.connects_per_s)?;
+        }
+        writeln!(formatter, "   {}", self.measured.connect_latency)
     }
 
     fn write_rates(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -625,14 +632,14 @@ impl Report {
             write!(formatter, "   stalls {}", outcome.stalls)?;
         }
         write!(formatter, "   lost {}", outcome.lost)?;
-        match self.plan.qos {
-            0 => writeln!(formatter),
-            _ => writeln!(
+        if self.plan.qos > 0 && self.plan.publishers > 0 {
+            write!(
                 formatter,
                 ", {} of them acknowledged",
                 outcome.lost_acknowledged
-            ),
+            )?;
         }
+        writeln!(formatter)
     }
 }
 

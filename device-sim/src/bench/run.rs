@@ -157,11 +157,11 @@ impl Bench<'_> {
         let mut last_ns = start_ns;
         loop {
             let now_ns = self.engine.clock.now();
-            let mut wait_ns = LOOK_NS;
+            let mut next_ns = now_ns + LOOK_NS;
             while next < count {
                 let intended_ns = start_ns + (f64::from(next) * interval_ns) as u64;
                 if intended_ns > now_ns {
-                    wait_ns = wait_ns.min(intended_ns - now_ns);
+                    next_ns = next_ns.min(intended_ns);
                     break;
                 }
                 let (publisher, subscriber) = ends(next);
@@ -174,7 +174,7 @@ impl Bench<'_> {
                 next += 1;
                 last_ns = now_ns;
                 if next % 64 == 0 {
-                    wait_ns = 0;
+                    next_ns = now_ns;
                     break;
                 }
             }
@@ -187,7 +187,7 @@ impl Bench<'_> {
             if self.interrupts.count() > 0 {
                 return Err(BenchError::Interrupted);
             }
-            self.round(wait_ns)?;
+            self.round(now_ns, next_ns)?;
         }
     }
 
@@ -230,7 +230,7 @@ impl Bench<'_> {
     fn settle(&mut self) -> Result<(), BenchError> {
         let until_ns = self.engine.clock.now() + SETTLE_NS;
         while self.plan.copies() > 0 && self.engine.clock.now() < until_ns {
-            self.round(LOOK_NS)?;
+            self.idle()?;
         }
         match &self.flow.first_failure {
             Some(why) => Err(self.not_connected(why.clone())),
@@ -246,7 +246,7 @@ impl Bench<'_> {
             && self.interrupts.count() == 0
             && !self.is_broken()
         {
-            self.round(LOOK_NS)?;
+            self.idle()?;
         }
         self.finish(&mut window);
         Ok(window)
@@ -284,7 +284,7 @@ impl Bench<'_> {
             };
             let next_ns = self.flow.release(&mut self.engine.sockets, now_ns);
             let next_ns = next_ns.min(boundary_ns).min(now_ns + LOOK_NS);
-            self.round(next_ns.saturating_sub(now_ns))?;
+            self.round(now_ns, next_ns)?;
         }
         // A flow that ended in its warm-up is reported whole.
         let is_whole = window.is_none();
@@ -314,26 +314,31 @@ impl Bench<'_> {
                 if now_ns > self.flow.last_arrival_ns.max(begun_ns) + drain_ns {
                     break;
                 }
-                self.round(LOOK_NS)?;
+                self.idle()?;
             }
         }
         self.flow.give_up_unsent();
         let until_ns = self.engine.clock.now() + STRAGGLERS_NS;
         while self.plan.copies() > 0 && self.engine.clock.now() < until_ns {
-            self.round(LOOK_NS)?;
+            self.idle()?;
         }
         Ok(())
     }
 
-    /// One round of the engine, with what has to happen now and then.
-    fn round(&mut self, wait_ns: u64) -> Result<(), BenchError> {
+    /// A round that waits for nothing in particular.
+    fn idle(&mut self) -> Result<(), BenchError> {
         let now_ns = self.engine.clock.now();
+        self.round(now_ns, now_ns + LOOK_NS)
+    }
+
+    /// One round of the engine, with what has to happen now and then.
+    fn round(&mut self, now_ns: u64, deadline_ns: u64) -> Result<(), BenchError> {
         self.ping(now_ns);
         if now_ns >= self.line_ns + SECOND_NS {
             self.print_line(now_ns);
         }
         self.engine
-            .round(wait_ns, &mut self.flow)
+            .round(now_ns, deadline_ns, &mut self.flow)
             .map_err(system("waiting for sockets"))
     }
 

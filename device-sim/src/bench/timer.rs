@@ -32,6 +32,8 @@ mod linux {
         }
 
         /// Makes an event in so many nanoseconds, 1 to 999,999,999; what the poller itself has to wait at most.
+        ///
+        /// It is set anew for each wait: a timer that was set on another core than this one wakes us 10 us later.
         pub(in crate::bench) fn set(&mut self, wait_ns: u64) -> Duration {
             let never = Timespec {
                 tv_sec: 0,
