@@ -68,7 +68,7 @@ def run(broker, o, kills):
 
 def per_reading(report):
     """Bytes per delivered reading of each cohort."""
-    return {c["name"]: c["wire_bytes_per_reading"] for c in report["measured"]["cohorts"]}
+    return {c["name"]: c["bytes_per_delivered"] for c in report["measured"]["cohorts"]}
 
 
 if __name__ == "__main__":
