@@ -130,7 +130,7 @@ impl Chart {
                 escape(&label)
             );
         }
-        for (place, name) in &self.marks {
+        for (number, (place, name)) in self.marks.iter().enumerate() {
             let x = self.along.x(*place);
             // Names stay inside: to the left of a mark that is far right.
             let (anchor, text_x) = if x > WIDTH * 0.7 {
@@ -143,7 +143,8 @@ impl Chart {
                 "<line class=\"mark\" x1=\"{x:.1}\" x2=\"{x:.1}\" y1=\"{TOP}\" y2=\"{:.1}\"/>\
                  <text class=\"{anchor}\" x=\"{text_x:.1}\" y=\"{:.1}\">{}</text>",
                 HEIGHT - BOTTOM,
-                TOP - 3.0,
+                // Neighbours are named in two rows.
+                TOP + if number % 2 == 0 { -3.0 } else { 11.0 },
                 escape(name)
             );
         }
@@ -159,19 +160,23 @@ impl Chart {
         svg + "</svg>"
     }
 
-    /// A path that breaks where there is no value; a lonely value is a dot.
+    /// A path that breaks where there is no value; where it would have no length, there is a dot.
     fn line(&self, series: &Series, axis: &Axis) -> String {
         let mut path = String::new();
         let mut dots = String::new();
         let pieces = series.points.split(|(_, value)| value.is_none());
         for piece in pieces {
+            let is_dot = match piece {
+                [(first, _), .., (last, _)] => first >= last,
+                _ => true,
+            };
             let places = piece
                 .iter()
                 .filter_map(|(along, value)| Some((self.along.x(*along), axis.y((*value)?))));
             for (number, (x, y)) in places.enumerate() {
                 let step = if number == 0 { 'M' } else { 'L' };
                 let _ = write!(path, "{step}{x:.1} {y:.1}");
-                if piece.len() == 1 {
+                if is_dot && number == 0 {
                     let class = series.class;
                     let _ = write!(
                         dots,

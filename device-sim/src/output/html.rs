@@ -78,10 +78,13 @@ fn head(report: &Report) -> String {
     let (word, is_good, sentence) = verdict(report);
     let plan = &report.plan;
     let mut html = format!(
-        "<header><h1>{}</h1><p>{} devices for {} against {}, {}</p></header>\n\
+        "<header><h1>{}</h1><p>{} for {} against {}, {}</p></header>\n\
          <section class=\"verdict{}\"><b>{word}</b>{sentence}",
         escape(&plan.name),
-        count_text(plan.devices.into()),
+        match plan.devices {
+            1 => "1 device".to_owned(),
+            devices => format!("{} devices", count_text(devices.into())),
+        },
         time_text(plan.duration_s),
         escape(&report.measured.broker),
         escape(&report.measured.started_at),
@@ -323,7 +326,7 @@ fn cohorts(report: &Report) -> String {
     let mut html = String::from(
         "<h2>Cohorts</h2>\n<div class=\"scroll\"><table><tr><th>cohort</th><th class=\"text\">link</th>\
          <th class=\"text\">profile</th><th>devices</th><th>every</th><th>QoS</th><th>published</th>\
-         <th>delivered</th><th>lost</th><th>twice</th><th>reordered</th><th>unfinished</th>\
+         <th>delivered</th><th>lost</th><th>twice</th><th>reordered</th><th>open</th>\
          <th>ack p99</th><th>del. p50</th><th>p99</th><th>back</th><th>B/reading</th></tr>",
     );
     let parts = report.plan.cohorts.iter().zip(&report.outcome.cohorts);

@@ -15,6 +15,10 @@ use std::time::Duration;
 const STORM: Duration = Duration::from_secs(60);
 
 /// A moment of a run.
+#[cfg_attr(
+    not(feature = "tui"),
+    expect(dead_code, reason = "a line shows less than a table")
+)]
 pub(super) struct View<'a> {
     pub(super) world: &'a World,
     pub(super) now: Duration,
@@ -96,6 +100,7 @@ impl<'a> View<'a> {
     }
 
     /// Bytes for each hour of a device.
+    #[cfg(feature = "tui")]
     pub(super) fn per_device_hour(&self, bytes: u64) -> f64 {
         bytes as f64 / self.device_hours.max(1e-9)
     }
