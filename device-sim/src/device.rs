@@ -15,11 +15,12 @@ use crate::label::Label;
 use crate::ledger::Digest;
 use crate::link::{Direction, Link};
 use crate::plan::{Event, Jitter, Reconnect};
-use crate::profile::{Schedule, Sensor};
+use crate::profile::{Command, Schedule, Sensor};
 use crate::publisher::{End, Offer, Publisher};
+use crate::receiver::{Heard, Receiver};
 use crate::seed::{Purpose, rng};
 use crate::websocket::WebSocket;
-use crate::wire::{ConnAck, Connect, Packet};
+use crate::wire::{ConnAck, Connect, Packet, Session};
 use crate::world::{Stage, Troop, World};
 use rand::RngExt;
 use rand_pcg::Pcg32;
@@ -51,6 +52,8 @@ pub(crate) struct Device {
     sensor: Sensor,
     next_sequence: u32,
     publisher: Publisher,
+    /// Listens to commands, if the cohort has any.
+    receiver: Option<Box<Receiver>>,
     link: Link,
     contact: Contact,
     /// Connections that failed since the last success.
@@ -104,6 +107,7 @@ impl Device {
             sensor: Sensor::new(&cohort.profile, seed, index),
             next_sequence: 0,
             publisher: Publisher::new(),
+            receiver: cohort.commands.as_ref().map(|_| Box::default()),
             link: Link::new(cohort.preset.clone(), seed, index),
             contact: Contact::Down(connects_at),
             failures: 0,
@@ -138,11 +142,7 @@ impl Device {
         self.take_readings(world, now);
         self.suffer(world, now);
         while self.advance(world, now, context) {}
-        if matches!(self.contact, Contact::Open(_))
-            && let Err(failure) = self.pump(world, now, context, scratch)
-        {
-            self.fail(world, now, &failure);
-        }
+        self.pump_contact(world, now, context, scratch);
         let after = directions.map(|direction| self.link.wire_bytes(direction));
         self.troop(world).tally.record_bytes(before, after);
         let next_phase = world.phases.next(self.index, self.next_phase);
@@ -157,8 +157,13 @@ impl Device {
     }
 
     /// Leaves in good order, without the link's delays.
-    pub(crate) fn finish(&mut self, context: &mut Context<'_>) {
+    pub(crate) fn finish(&mut self, world: &World, context: &mut Context<'_>) {
         let contact = std::mem::replace(&mut self.contact, Contact::Down(Duration::MAX));
+        let is_there =
+            matches!(&contact, Contact::Open(connection) if connection.answer_by.is_none());
+        if let (Some(post), false) = (&self.troop(world).post, is_there) {
+            post.ledger().excuse(self.index);
+        }
         let Contact::Open(mut connection) = contact else {
             return;
         };
@@ -170,33 +175,41 @@ impl Device {
 
     fn take_readings(&mut self, world: &World, now: Duration) {
         while let Some(intended_at) = self.next_reading(world).filter(|at| *at <= now) {
-            let troop = self.troop(world);
-            let profile = &troop.cohort.profile;
-            self.schedule.advance(profile);
-            let label = Label {
-                device: self.index,
-                sequence: self.next_sequence,
-                intended_at,
-            };
-            self.next_sequence += 1;
-            let reading = self.sensor.read(profile, intended_at);
-            let mut payload = Vec::new();
-            profile.encode(&label, &reading, &mut payload);
-            let client_id = world.client_id(self.index);
-            let offer =
-                match troop
-                    .template
-                    .fill(self.index, &client_id, profile.leaf(&reading), &payload)
-                {
-                    Ok(frame) => self.publisher.offer(label, frame),
-                    Err(_) => Offer::Refused,
-                };
-            let message = Digest::of(&label, &payload);
-            let mut ledger = troop.ledger();
-            ledger.record_published(message, now.saturating_sub(intended_at));
-            if offer == Offer::Refused {
-                ledger.record_overflowed();
-            }
+            self.schedule.advance(&self.troop(world).cohort.profile);
+            self.take_reading(world, intended_at, now);
+        }
+    }
+
+    /// Takes one reading, at `now` instead of `intended_at`.
+    fn take_reading(&mut self, world: &World, intended_at: Duration, now: Duration) {
+        let troop = self.troop(world);
+        let profile = &troop.cohort.profile;
+        let label = Label {
+            device: self.index,
+            sequence: self.next_sequence,
+            intended_at,
+        };
+        self.next_sequence += 1;
+        let reading = self.sensor.read(profile, intended_at);
+        let mut payload = Vec::new();
+        profile.encode(&label, &reading, &mut payload);
+        let client_id = world.client_id(self.index);
+        let leaf = profile.leaf(&reading);
+        let frame = troop.template.fill(self.index, &client_id, leaf, &payload);
+        let offer = match frame {
+            Ok(frame) => self.publisher.offer(label, frame),
+            Err(_) => Offer::Refused,
+        };
+        // When a command is obeyed, and so what a reading says of it, depends on the broker.
+        let determined = match troop.post {
+            None => payload.as_slice(),
+            Some(_) => &[],
+        };
+        let message = Digest::of(&label, determined);
+        let mut ledger = troop.ledger();
+        ledger.record_published(message, now.saturating_sub(intended_at));
+        if offer == Offer::Refused {
+            ledger.record_overflowed();
         }
     }
 
@@ -315,18 +328,35 @@ impl Device {
         Ok(())
     }
 
-    /// Moves bytes in both directions until none moves.
-    fn pump(
+    /// Pumps an open connection, which is out of its place meanwhile.
+    fn pump_contact(
         &mut self,
         world: &World,
         now: Duration,
         context: &mut Context<'_>,
         scratch: &mut [u8],
+    ) {
+        match std::mem::replace(&mut self.contact, Contact::Down(Duration::MAX)) {
+            Contact::Open(mut connection) => {
+                let pumped = self.pump(&mut connection, world, now, context, scratch);
+                self.contact = Contact::Open(connection);
+                if let Err(failure) = pumped {
+                    self.fail(world, now, &failure);
+                }
+            }
+            contact => self.contact = contact,
+        }
+    }
+
+    /// Moves bytes in both directions until none moves.
+    fn pump(
+        &mut self,
+        connection: &mut Connection,
+        world: &World,
+        now: Duration,
+        context: &mut Context<'_>,
+        scratch: &mut [u8],
     ) -> Result<(), Failure> {
-        let troop = self.troop(world);
-        let Contact::Open(connection) = &mut self.contact else {
-            return Ok(());
-        };
         connection.keep_alive(&mut self.link, now)?;
         loop {
             if connection.answer_by.is_none() {
@@ -346,51 +376,115 @@ impl Device {
             connection.receive(&segment)?;
             connection.flush(&mut self.link, now)?;
             while let Some(packet) = connection.reader.next_packet()? {
-                let mut answer = Vec::new();
-                match &packet {
-                    Packet::ConnAck(connack) => {
-                        accept(connection, troop, connack, now)?;
-                        self.link.set_accepted();
-                        self.failures = 0;
-                        let took = now.saturating_sub(self.attempt.began_at);
-                        let up = self.link.wire_bytes(Direction::Up) - self.attempt.up_bytes;
-                        let down = self.link.wire_bytes(Direction::Down) - self.attempt.down_bytes;
-                        let handshake = connection.handshake();
-                        troop.connects().record(handshake, took, (up, down));
-                        if let Some(lost_at) = self.lost_at.take() {
-                            troop.tally.reconnects.fetch_add(1, Ordering::Relaxed);
-                            troop.connects().record_return(now.saturating_sub(lost_at));
-                        } else {
-                            let due_at = troop.cohort.connects_at(world.plan.seed, self.index);
-                            troop.connects().record_first(now.saturating_sub(due_at));
-                        }
-                        let wants_alias = troop.cohort.topic_alias;
-                        let given_up = self.publisher.connected(connack, wants_alias);
-                        troop.ledger().record_given_up(given_up);
-                    }
-                    Packet::Disconnect { reason, .. } => {
-                        return Err(Failure::Disconnected(*reason));
-                    }
-                    _ => match self.publisher.handle(&packet, &mut answer)? {
-                        Some(End::Acknowledged(label)) => {
-                            troop.ledger().record_acknowledged(&label, now);
-                        }
-                        Some(End::Rejected) => troop.ledger().record_rejected(),
-                        None => {}
-                    },
-                }
-                let is_owed = self.publisher.awaits_answer();
-                connection.heard(now, packet == Packet::PingResp, is_owed);
-                if !answer.is_empty() {
-                    connection.write(&mut self.link, now, &answer)?;
-                    connection.sent(now, is_owed);
-                }
+                self.handle(connection, world, now, &packet)?;
             }
         }
         if connection.ends_at.is_some_and(|at| at <= now)
             && self.link.next_arrival(Direction::Down).is_none()
         {
             return Err(Failure::Io);
+        }
+        Ok(())
+    }
+
+    /// Does what a packet asks for.
+    fn handle(
+        &mut self,
+        connection: &mut Connection,
+        world: &World,
+        now: Duration,
+        packet: &Packet,
+    ) -> Result<(), Failure> {
+        let troop = self.troop(world);
+        let mut answer = Vec::new();
+        match packet {
+            Packet::ConnAck(connack) => {
+                accept(connection, troop, connack, now)?;
+                self.welcome(connection, world, now, connack, &mut answer)?;
+            }
+            Packet::Disconnect { reason, .. } => return Err(Failure::Disconnected(*reason)),
+            _ => match self.publisher.handle(packet, &mut answer)? {
+                Some(End::Acknowledged(label)) => troop.ledger().record_acknowledged(&label, now),
+                Some(End::Rejected(_)) => troop.ledger().record_rejected(),
+                None => self.listen(world, now, packet, &mut answer)?,
+            },
+        }
+        let is_owed = self.publisher.awaits_answer();
+        connection.heard(now, *packet == Packet::PingResp, is_owed);
+        if !answer.is_empty() {
+            connection.write(&mut self.link, now, &answer)?;
+            connection.sent(now, is_owed);
+        }
+        Ok(())
+    }
+
+    /// The broker accepted the connection.
+    fn welcome(
+        &mut self,
+        connection: &Connection,
+        world: &World,
+        now: Duration,
+        connack: &ConnAck,
+        answer: &mut Vec<u8>,
+    ) -> Result<(), Failure> {
+        let troop = self.troop(world);
+        self.link.set_accepted();
+        self.failures = 0;
+        let took = now.saturating_sub(self.attempt.began_at);
+        let up = self.link.wire_bytes(Direction::Up) - self.attempt.up_bytes;
+        let down = self.link.wire_bytes(Direction::Down) - self.attempt.down_bytes;
+        let handshake = connection.handshake();
+        troop.connects().record(handshake, took, (up, down));
+        if let Some(lost_at) = self.lost_at.take() {
+            troop.tally.reconnects.fetch_add(1, Ordering::Relaxed);
+            let away = now.saturating_sub(lost_at);
+            troop.connects().record_return(away);
+        } else {
+            let due_at = troop.cohort.connects_at(world.plan.seed, self.index);
+            let took = now.saturating_sub(due_at);
+            troop.connects().record_first(took);
+        }
+        let cohort = &troop.cohort;
+        let given_up = self.publisher.connected(connack, cohort.topic_alias);
+        troop.ledger().record_given_up(given_up.len() as u64);
+        if let (Some(receiver), Some(post)) = (&mut self.receiver, &troop.post) {
+            if !connack.session_present {
+                post.set_subscribed(self.index, false);
+            }
+            let filter = post.filter(self.index, &world.client_id(self.index));
+            let qos = post.commands.qos;
+            receiver.connected(connack, cohort.version, &filter, qos, answer)?;
+        }
+        Ok(())
+    }
+
+    /// Takes what concerns the subscription to commands, and obeys.
+    fn listen(
+        &mut self,
+        world: &World,
+        now: Duration,
+        packet: &Packet,
+        answer: &mut Vec<u8>,
+    ) -> Result<(), Failure> {
+        let troop = self.troop(world);
+        let (Some(receiver), Some(post)) = (&mut self.receiver, &troop.post) else {
+            return Ok(());
+        };
+        match receiver.handle(packet, answer)? {
+            Heard::Nothing => {}
+            Heard::Subscribed => post.set_subscribed(self.index, true),
+            Heard::Unsubscribed(code) => troop.tally.refusal.store(code, Ordering::Relaxed),
+            Heard::Message(payload) => match Command::decode(payload) {
+                Some(command) => {
+                    let is_new = post.record_delivered(self.index, &command, now);
+                    if is_new && self.sensor.apply(&command) {
+                        self.take_reading(world, now, now);
+                    }
+                }
+                None => {
+                    post.ledger().record_delivered(None, now);
+                }
+            },
         }
         Ok(())
     }
@@ -418,6 +512,14 @@ impl Device {
         let pause = self.pause(told.unwrap_or(troop.cohort.reconnect));
         self.failures += 1;
         let until = pause.map_or(Duration::MAX, |pause| now + pause);
+        if let Some(post) = &troop.post {
+            if troop.cohort.session == Session::Clean {
+                post.set_subscribed(self.index, false);
+            }
+            if pause.is_none() {
+                post.ledger().excuse(self.index);
+            }
+        }
         std::mem::replace(&mut self.contact, Contact::Down(until))
     }
 
@@ -440,8 +542,12 @@ impl Device {
 
     fn next_on_connection(&self, world: &World) -> Option<Duration> {
         match &self.contact {
-            // Who has nothing left to send stays away once publishing is over.
-            Contact::Down(_) if world.stage() != Stage::Publishing && self.publisher.is_idle() => {
+            // Who has nothing left to send or to hear stays away once publishing is over.
+            Contact::Down(_)
+                if world.stage() != Stage::Publishing
+                    && self.publisher.is_idle()
+                    && self.receiver.is_none() =>
+            {
                 None
             }
             Contact::Down(Duration::MAX) => None,

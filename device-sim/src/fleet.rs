@@ -144,7 +144,7 @@ impl Worker {
     fn finish(&mut self) {
         for slot in &mut self.slots {
             let mut context = Context::from_waker(&slot.waker);
-            slot.device.finish(&mut context);
+            slot.device.finish(&self.world, &mut context);
         }
         self.slots = Vec::new();
     }

@@ -20,6 +20,8 @@ pub struct Ledger {
     qos: u8,
     first: u32,
     devices: Vec<Record>,
+    /// Whether a kept session promises that what is acknowledged arrives.
+    is_promised: bool,
     counts: Counts,
     first_violation: Option<String>,
     /// Intended send time to acknowledgement at the device.
@@ -98,6 +100,8 @@ impl std::ops::AddAssign for Counts {
 
 #[derive(Debug, Default)]
 struct Record {
+    /// What it has not got is not lost.
+    is_excused: bool,
     acknowledged: SequenceSet,
     delivered: SequenceSet,
     newest_delivered: Option<u32>,
@@ -117,6 +121,7 @@ impl Ledger {
             qos,
             first,
             devices: (0..devices).map(|_| Record::default()).collect(),
+            is_promised: true,
             counts: Counts::default(),
             first_violation: None,
             ack_latency: histogram(),
@@ -124,6 +129,26 @@ impl Ledger {
             generator_lag: histogram(),
             digest: Digest::default(),
             interval: Interval::default(),
+        }
+    }
+
+    /// Acknowledged messages need not arrive: their receivers have no session that is kept.
+    pub fn promise_nothing(&mut self) {
+        self.is_promised = false;
+    }
+
+    /// A receiver is not there, so what it has not got, and will not get, is not lost.
+    pub fn excuse(&mut self, device: u32) {
+        let place = device.checked_sub(self.first);
+        let record = place.and_then(|place| self.devices.get_mut(place as usize));
+        if let Some(record) = record
+            && !record.is_excused
+        {
+            record.is_excused = true;
+            let missing = record.acknowledged.count_not_in(&record.delivered);
+            if self.is_promised {
+                self.counts.lost -= missing;
+            }
         }
     }
 
@@ -158,7 +183,8 @@ impl Ledger {
         if !record.acknowledged.insert(label.sequence) {
             return;
         }
-        let is_lost = !record.delivered.contains(label.sequence);
+        let is_lost = !record.delivered.contains(label.sequence) && !record.is_excused;
+        let is_lost = is_lost && self.is_promised;
         self.counts.acknowledged += 1;
         self.counts.lost += u64::from(is_lost);
         let latency = now.saturating_sub(label.intended_at);
@@ -166,8 +192,9 @@ impl Ledger {
         self.interval.ack_latency.saturating_record(micros(latency));
     }
 
-    /// A message reached the verifier; `None` when it carries no label.
-    pub fn record_delivered(&mut self, label: Option<&Label>, now: Duration) {
+    /// A message reached the verifier, or a command its device; `None` when it carries no label. Returns whether it
+    /// is new.
+    pub fn record_delivered(&mut self, label: Option<&Label>, now: Duration) -> bool {
         let place = |label: &Label| label.device.checked_sub(self.first);
         let known = label.and_then(|label| Some((label, place(label)?)));
         let record = known.and_then(|(label, place)| {
@@ -176,17 +203,18 @@ impl Ledger {
         });
         let Some((label, record)) = record else {
             self.counts.foreign += 1;
-            return;
+            return false;
         };
         if !record.delivered.insert(label.sequence) {
             self.counts.duplicated += 1;
             if self.qos != 1 {
                 self.violation("duplicated", label);
             }
-            return;
+            return false;
         }
         self.counts.delivered += 1;
-        self.counts.lost -= u64::from(record.acknowledged.contains(label.sequence));
+        let was_lost = record.acknowledged.contains(label.sequence) && !record.is_excused;
+        self.counts.lost -= u64::from(was_lost && self.is_promised);
         let latency = now.saturating_sub(label.intended_at);
         self.delivery_latency.saturating_record(micros(latency));
         self.interval
@@ -198,6 +226,7 @@ impl Ledger {
         } else {
             record.newest_delivered = Some(label.sequence);
         }
+        true
     }
 
     fn record_mut(&mut self, label: &Label) -> Option<&mut Record> {
@@ -265,7 +294,8 @@ impl Ledger {
     }
 
     fn first_lost(&self) -> String {
-        for (device, record) in (self.first..).zip(&self.devices) {
+        let devices = (self.first..).zip(&self.devices);
+        for (device, record) in devices.filter(|(_, record)| !record.is_excused) {
             let lost = record.acknowledged.first_not_in(&record.delivered);
             if let Some(sequence) = lost {
                 return format!(", the first device {device:06} message {sequence}");
@@ -339,6 +369,14 @@ impl SequenceSet {
         self.words.get(word).is_some_and(|bits| bits & bit != 0)
     }
 
+    fn count_not_in(&self, other: &Self) -> u64 {
+        let others = other.words.iter().copied().chain(std::iter::repeat(0));
+        let pairs = self.words.iter().zip(others);
+        pairs
+            .map(|(ours, others)| u64::from((ours & !others).count_ones()))
+            .sum()
+    }
+
     fn first_not_in(&self, other: &Self) -> Option<usize> {
         let others = other.words.iter().copied().chain(std::iter::repeat(0));
         let mut pairs = self.words.iter().zip(others).enumerate();
@@ -402,6 +440,29 @@ mod tests {
             violations,
             ["1 acknowledged but not delivered, the first device 000001 message 66"]
         );
+    }
+
+    #[test]
+    fn what_a_receiver_that_is_away_has_not_got_is_not_lost() {
+        let mut away = ledger(1, 3);
+        for sequence in 0..2 {
+            acknowledge(&mut away, sequence);
+        }
+        deliver(&mut away, 0);
+        assert_eq!(away.counts().lost, 1);
+        away.excuse(1);
+        away.excuse(1);
+        acknowledge(&mut away, 2);
+        assert_eq!(away.counts().lost, 0);
+        deliver(&mut away, 1);
+        assert_eq!(away.counts().lost, 0);
+        assert_eq!(away.violations(), [""; 0]);
+        let mut clean = ledger(1, 1);
+        clean.promise_nothing();
+        acknowledge(&mut clean, 0);
+        assert_eq!(clean.counts().lost, 0);
+        deliver(&mut clean, 0);
+        assert_eq!(clean.counts().lost, 0);
     }
 
     #[test]

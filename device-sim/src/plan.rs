@@ -7,7 +7,7 @@ use crate::SimError;
 use crate::clock::run_number;
 use crate::endpoint::{Endpoint, Transport};
 use crate::link::Preset;
-use crate::profile::Profile;
+use crate::profile::{Measure, Profile};
 use crate::report::check_figure;
 use crate::seed::{Purpose, rng};
 use crate::text::duration;
@@ -26,6 +26,8 @@ use std::time::Duration;
 const TLS_HANDSHAKE_BYTES: u32 = 4_000;
 /// The larger half of a WebSocket upgrade.
 const UPGRADE_BYTES: u32 = 250;
+/// Readings between two commands to a switch, unless said otherwise.
+const COMMANDS_EVERY: u32 = 3;
 /// Six digits name a device.
 const DEVICES_MAX: u32 = 999_999;
 const RUMQTTC_DEVICES_MAX: u32 = 200;
@@ -74,6 +76,8 @@ pub struct Cohort {
     pub profile: Arc<Profile>,
     /// What is between them and the network.
     pub preset: Arc<Preset>,
+    /// What they are told, if they listen.
+    pub commands: Option<Commands>,
     /// Which client stack they use.
     pub client: ClientKind,
     /// Where they publish.
@@ -102,6 +106,26 @@ pub struct Cohort {
     pub keep_alive_s: u16,
     /// How long a device waits for an answer before it gives the connection up; `None` is 1.5 times the keep-alive.
     pub patience: Option<Duration>,
+}
+
+/// Commands to a cohort's devices.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Commands {
+    /// Where a device listens; no two devices share it.
+    pub topic: TopicPattern,
+    /// Mean time between two commands to a device.
+    pub every: Duration,
+    /// 0, 1 or 2.
+    pub qos: u8,
+}
+
+impl Commands {
+    /// One to each device in `every`, at `sim/{run}/{index}/cmd`.
+    #[must_use]
+    pub fn new(every: Duration, qos: u8) -> Self {
+        let topic = TopicPattern::of_measure("cmd");
+        Self { topic, every, qos }
+    }
 }
 
 /// Which client stack devices use.
@@ -305,10 +329,17 @@ impl Cohort {
         qos: u8,
         every: Duration,
     ) -> Self {
+        let is_switch = profile.measure == Measure::Switch;
+        let commands = is_switch.then(|| Commands::new(every * COMMANDS_EVERY, 1));
+        let session = match commands {
+            Some(_) => Session::Kept,
+            None => Session::needed_for(qos),
+        };
         Self {
             name: name.to_owned(),
             first,
             devices,
+            commands,
             topic: TopicPattern::of_measure(&profile.topic),
             jitter: profile.jitter,
             profile,
@@ -324,11 +355,17 @@ impl Cohort {
             version: Version::V4,
             topic_alias: false,
             tls: TlsPlan::default(),
-            session: Session::needed_for(qos),
+            session,
             expiry_s: None,
             keep_alive_s: keep_alive_s(every),
             patience: None,
         }
+    }
+
+    /// Has its devices take these commands, and keep their sessions, so that commands wait while a device is away.
+    pub fn take_commands(&mut self, commands: Commands) {
+        self.commands = Some(commands);
+        self.session = Session::Kept;
     }
 
     /// The numbers of its devices.
@@ -361,9 +398,31 @@ impl Cohort {
         })
     }
 
+    fn check_commands(&self, commands: &Commands) -> Result<(), String> {
+        if commands.every < Duration::from_millis(10) {
+            return Err("commands to a device are at least 10 ms apart".to_owned());
+        }
+        if commands.qos > 2 {
+            return Err(format!("commands.qos is {}: write 0, 1 or 2", commands.qos));
+        }
+        if !commands.topic.is_of_one_device() {
+            return Err(format!(
+                "the commands' topic {} is that of many devices: write {{index}} or {{id}} into it",
+                commands.topic
+            ));
+        }
+        if self.client == ClientKind::Rumqttc {
+            return Err("the client rumqttc takes no commands: choose another profile".to_owned());
+        }
+        Ok(())
+    }
+
     fn check(&self, endpoint: &Endpoint) -> Result<(), String> {
         if self.every < Duration::from_millis(10) || self.every > Duration::from_secs(30 * 86_400) {
             return Err("--every must be 10 ms to 30 d".to_owned());
+        }
+        if let Some(commands) = &self.commands {
+            self.check_commands(commands)?;
         }
         if self.version == Version::V4 && (self.topic_alias || self.expiry_s.is_some()) {
             return Err(

@@ -33,7 +33,7 @@ pub(crate) enum End {
     /// The broker has it.
     Acknowledged(Label),
     /// The broker did not take it.
-    Rejected,
+    Rejected(Label),
 }
 
 /// One client's outgoing messages.
@@ -105,9 +105,9 @@ impl Publisher {
         Offer::Accepted
     }
 
-    /// The broker accepted a new connection. Returns how many QoS 2 messages were given up because the broker has
+    /// The broker accepted a new connection. Returns the QoS 2 messages that were given up because the broker has
     /// forgotten whether it has them.
-    pub(crate) fn connected(&mut self, connack: &ConnAck, wants_alias: bool) -> u64 {
+    pub(crate) fn connected(&mut self, connack: &ConnAck, wants_alias: bool) -> Vec<Label> {
         self.window = connack.receive_maximum.min(self.in_flight_max);
         self.sent = 0;
         self.aliases = Vec::new();
@@ -115,15 +115,18 @@ impl Publisher {
             true => connack.topic_alias_maximum,
             false => 0,
         };
-        let before = self.in_flight.len();
+        let mut given_up = Vec::new();
         if !connack.session_present {
-            let is_repeatable = |message: &Message| wire::quality_of(&message.frame) < 2;
-            self.in_flight.retain(is_repeatable);
+            self.in_flight.retain(|message| {
+                let is_repeatable = wire::quality_of(&message.frame) < 2;
+                given_up.extend((!is_repeatable).then_some(message.label));
+                is_repeatable
+            });
         }
         for message in &mut self.in_flight {
             wire::set_duplicate(&mut message.frame);
         }
-        (before - self.in_flight.len()) as u64
+        given_up
     }
 
     /// Writes the next packet that may be sent now, first what earlier connections left; `false` when there is none.
@@ -203,7 +206,7 @@ impl Publisher {
             self.in_flight.shrink_to_fit();
         }
         Some(match ack.is_refusal() {
-            true => End::Rejected,
+            true => End::Rejected(message.label),
             false => End::Acknowledged(message.label),
         })
     }
@@ -281,7 +284,8 @@ mod tests {
         let mut publisher = publisher_with(2, 3);
         transmit(&mut publisher);
         handle(&mut publisher, received(1, 0));
-        assert_eq!(publisher.connected(&ConnAck::default(), false), 3);
+        let given_up = publisher.connected(&ConnAck::default(), false);
+        assert_eq!(given_up, [0, 1, 2].map(label));
         assert!(publisher.is_idle());
     }
 
@@ -332,7 +336,10 @@ mod tests {
         let mut publisher = publisher_with(1, 2);
         transmit(&mut publisher);
         let refused = |id, reason| Packet::PubAck(Ack { id, reason });
-        assert_eq!(end(&mut publisher, refused(1, 0x97)), Some(End::Rejected));
+        assert_eq!(
+            end(&mut publisher, refused(1, 0x97)),
+            Some(End::Rejected(label(0)))
+        );
         // No matching subscribers is no refusal.
         assert_eq!(
             end(&mut publisher, refused(2, 0x10)),
@@ -340,7 +347,10 @@ mod tests {
         );
         let mut publisher = publisher_with(2, 2);
         transmit(&mut publisher);
-        assert_eq!(end(&mut publisher, received(2, 0x87)), Some(End::Rejected));
+        assert_eq!(
+            end(&mut publisher, received(2, 0x87)),
+            Some(End::Rejected(label(1)))
+        );
         let (complete, answer) = handle(&mut publisher, received(2, 0x87));
         assert_eq!((complete, answer), (None, vec![]));
         assert_eq!(handle(&mut publisher, received(1, 0x10)).1, [0x62, 2, 0, 1]);
@@ -437,7 +447,7 @@ mod tests {
             session_present,
             ..ConnAck::default()
         };
-        assert_eq!(publisher.connected(&connack, true), 0);
+        assert_eq!(publisher.connected(&connack, true), []);
         transmit(publisher)
     }
 

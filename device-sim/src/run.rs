@@ -1,6 +1,7 @@
 //! A run from beginning to end: verifier, fleet, live lines, drain, tidying up, report.
 
 use crate::client::{ClientError, forget_session};
+use crate::commander::Commander;
 use crate::endpoint::Endpoint;
 use crate::fleet::{Ready, Worker};
 use crate::open_files::allow_open_files;
@@ -46,6 +47,8 @@ pub async fn run_with(plan: Plan, output: Output) -> Result<Report, SimError> {
         .await
         .map_err(|source| cannot_verify(&world.plan.endpoint, source))?;
     let (stop, stopped) = watch::channel(false);
+    let commander = Commander::new(world.clone());
+    let commander = commander.map(|commander| tokio::spawn(commander.run(stopped.clone())));
     let verifier = tokio::spawn(verifier.run(stopped));
 
     let (workers, alarms) = start_fleet(&world);
@@ -63,6 +66,11 @@ pub async fn run_with(plan: Plan, output: Output) -> Result<Report, SimError> {
     verifier
         .await
         .map_err(|_| SimError::Internal("the verifier panicked"))?;
+    if let Some(commander) = commander {
+        commander
+            .await
+            .map_err(|_| SimError::Internal("the commander panicked"))?;
+    }
     forget_devices(&world).await;
     live.finish(&world, took)
 }

@@ -18,6 +18,8 @@ pub(crate) enum Purpose {
     Downlink = 3,
     /// When a lost connection is tried again.
     Reconnect = 4,
+    /// When it is sent commands.
+    Commands = 5,
     /// When it first connects, and what happens to it.
     Fate = 6,
     /// When there is no coverage.

@@ -104,6 +104,13 @@ impl TopicPattern {
         topic
     }
 
+    /// Whether no two devices have the same topic.
+    #[must_use]
+    pub fn is_of_one_device(&self) -> bool {
+        let names_one = |piece: &Piece| matches!(piece, Piece::Place(Place::Index | Place::Id));
+        self.0.iter().any(names_one)
+    }
+
     /// The filter that matches the topics of all devices of a cohort; only `run` and `cohort` of `names` count.
     #[must_use]
     pub fn filter(&self, run: &str, cohort: &str) -> String {

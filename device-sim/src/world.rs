@@ -2,6 +2,7 @@
 
 use crate::SimError;
 use crate::clock::Clock;
+use crate::commander::Post;
 use crate::connects::Connects;
 use crate::endpoint::{Endpoint, Transport};
 use crate::label::Label;
@@ -52,6 +53,8 @@ pub(crate) struct Troop {
     pub(crate) tls: Option<Tls>,
     /// Who its devices are, if they have certificates of their own.
     identities: Vec<Identity>,
+    /// Where its devices get commands; `None` if they take none.
+    pub(crate) post: Option<Post>,
     ledger: Mutex<Ledger>,
     connects: Mutex<Connects>,
 }
@@ -214,7 +217,9 @@ impl World {
     /// A message reached the verifier; `None` when it carries no label.
     pub(crate) fn record_delivered(&self, label: Option<&Label>, now: Duration) {
         match label.and_then(|label| self.troop(label.device)) {
-            Some(troop) => troop.ledger().record_delivered(label, now),
+            Some(troop) => {
+                troop.ledger().record_delivered(label, now);
+            }
             None => {
                 self.verifier.foreign.fetch_add(1, Ordering::Relaxed);
             }
@@ -233,7 +238,11 @@ impl World {
 
     /// Whether nothing is on its way.
     pub(crate) fn is_settled(&self) -> bool {
-        self.troops.iter().all(|troop| troop.ledger().is_settled())
+        self.troops.iter().all(|troop| {
+            let post = troop.post.as_ref();
+            // Commands first: an obeyed command is a reading more.
+            post.is_none_or(|post| post.ledger().is_settled()) && troop.ledger().is_settled()
+        })
     }
 
     /// A sum over all cohorts.
@@ -304,6 +313,7 @@ impl Troop {
             identities,
             template: Template::new(version, &plan.run, &cohort.name, topic, cohort.qos)?,
             tally: Tally::default(),
+            post: Post::new(&plan.run, &cohort)?,
             ledger: Mutex::new(Ledger::new(cohort.qos, cohort.first, cohort.devices)),
             connects: Mutex::new(Connects::new()),
             cohort,

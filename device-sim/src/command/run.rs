@@ -2,7 +2,7 @@
 
 use crate::link::{self, Preset};
 use crate::output::{Output, OutputArguments};
-use crate::plan::{ClientKind, Cohort, Event, Phase, Plan, Reconnect};
+use crate::plan::{ClientKind, Cohort, Commands, Event, Phase, Plan, Reconnect};
 use crate::profile::{self, Profile};
 use crate::scenario::{self, Overrides};
 use crate::text::{duration, rate, share};
@@ -89,6 +89,12 @@ struct FleetArguments {
     /// Devices name their topic by an alias once the broker knows it (MQTT 5).
     #[arg(long)]
     topic_alias: bool,
+    /// Mean time between two commands to a device, which keeps its session [default: none, for smart-plug 3 readings].
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    command_every: Option<Duration>,
+    /// Quality of service of the commands.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(0..=2))]
+    command_qos: u8,
     /// Devices that connect per second.
     #[arg(long, default_value = "50/s", value_name = "RATE", value_parser = rate)]
     connect_rate: f64,
@@ -166,6 +172,11 @@ impl FleetArguments {
         let mut cohort = Cohort::new(&name, 0, self.devices, profile, preset, qos, every);
         if let Some(topic) = self.topic {
             cohort.topic = topic;
+        }
+        if let Some(every) = self.command_every {
+            cohort.take_commands(Commands::new(every, self.command_qos));
+        } else if let Some(commands) = &mut cohort.commands {
+            commands.qos = self.command_qos;
         }
         cohort.version = self.mqtt_version;
         cohort.topic_alias = self.topic_alias;

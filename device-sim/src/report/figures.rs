@@ -98,13 +98,16 @@ const STATISTICS: [(&str, Statistic); 6] = [
 ];
 
 /// What only the whole run has.
-const RUN_FIGURES: [(&str, OfRun); 10] = [
+const RUN_FIGURES: [(&str, OfRun); 11] = [
     ("violations", |report| {
         number(report.outcome.violations.len() as u64)
     }),
     ("duplicates.qos0", |report| duplicates(report, 0)),
     ("duplicates.qos1", |report| duplicates(report, 1)),
     ("duplicates.qos2", |report| duplicates(report, 2)),
+    ("commands_lost", |report| {
+        number(report.outcome.commands.map_or(0, |commands| commands.lost))
+    }),
     ("took_seconds", |report| Some(report.measured.took_s)),
     ("published_per_second", |report| {
         Some(report.outcome.total.published as f64 / report.measured.took_s.max(0.001))

@@ -2,6 +2,7 @@
 
 use super::calendar::rfc3339;
 use super::{Machine, Memory, Timeline};
+use crate::commander;
 use crate::connects::ConnectCost;
 use crate::ledger::histogram;
 use crate::world::{Troop, World};
@@ -36,6 +37,8 @@ pub struct Measured {
     pub cohorts: Vec<CohortFigures>,
     /// What connecting cost, by cohort and handshake.
     pub connect_costs: Vec<ConnectCost>,
+    /// From when a command was due to its first arrival at the device.
+    pub command_seconds: Distribution,
     /// How the verifier fared.
     pub verifier: VerifierFigures,
     /// Which demands were met.
@@ -186,6 +189,7 @@ impl Measured {
             total,
             cohorts,
             connect_costs,
+            command_seconds: Distribution::of(&commander::latency(world)),
             verifier: VerifierFigures {
                 reconnects: verifier.reconnects.load(Ordering::Relaxed),
                 sessions_lost: verifier.sessions_lost.load(Ordering::Relaxed),

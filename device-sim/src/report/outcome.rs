@@ -1,12 +1,14 @@
 //! What a seed and an honest broker determine: counts, the digest of what was published, violations.
 
+use crate::commander;
 use crate::ledger::{Counts, Digest};
 use crate::world::World;
 use serde::Serialize;
 
 /// What a seed and an honest broker determine.
 ///
-/// Exactly so as long as no device overflows and nothing is unfinished: what a device drops while it is cut
+/// Of messages of cohorts that take commands, the payloads do not count: what they say of a command depends on
+/// when it came. Exactly so as long as no device overflows and nothing is unfinished: what a device drops while it is cut
 /// off, and what QoS 0 loses then, depends on milliseconds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Outcome {
@@ -16,6 +18,8 @@ pub struct Outcome {
     pub total: Counted,
     /// The counts of each, in the plan's order.
     pub cohorts: Vec<CohortOutcome>,
+    /// The counts of all commands to devices; delivered is at the device. Nothing when no cohort takes commands.
+    pub commands: Option<Counted>,
     /// The broken promises, in words, with the first offender.
     pub violations: Vec<String>,
 }
@@ -121,12 +125,21 @@ impl Outcome {
             let broken = ledger.violations().into_iter();
             violations.extend(broken.map(|violation| format!("{of_whom}{violation}")));
         }
+        let mut commands = None;
+        for post in commander::posts(world) {
+            let ledger = post.ledger();
+            let counted = Counted::new(&ledger.counts(), post.commands.qos);
+            *commands.get_or_insert_with(Counted::default) += counted;
+            let broken = ledger.violations().into_iter();
+            violations.extend(broken.map(|violation| format!("commands: {violation}")));
+        }
         // The counts of all know deliveries that are no cohort's.
         total.foreign = world.counts().foreign;
         Self {
             published_digest: digest.to_string(),
             total,
             cohorts,
+            commands,
             violations,
         }
     }

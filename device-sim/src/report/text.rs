@@ -9,6 +9,18 @@ impl Display for Report {
         self.write_head(formatter)?;
         self.write_table(formatter)?;
         self.write_cohorts(formatter)?;
+        if let Some(commands) = &self.outcome.commands {
+            writeln!(
+                formatter,
+                "  commands: {} sent, {} acknowledged, {} delivered   duplicated {}   reordered {}   lost {}",
+                commands.published,
+                commands.acknowledged,
+                commands.delivered,
+                commands.duplicated,
+                commands.reordered,
+                commands.lost
+            )?;
+        }
         self.write_traffic(formatter)?;
         self.write_connects(formatter)?;
         self.write_memory(formatter)?;
@@ -77,6 +89,13 @@ impl Report {
                 "delivered",
                 counted.delivered,
                 Some(&figures.delivery_seconds),
+            ),
+            (
+                "commands",
+                self.outcome
+                    .commands
+                    .map_or(0, |commands| commands.delivered),
+                Some(&self.measured.command_seconds),
             ),
             (
                 "connected",

@@ -2,7 +2,7 @@
 
 use super::values::{Policy, Rate, Share, Time, Written};
 use crate::link::{self, Preset};
-use crate::plan::{ClientKind, Cohort, Ramp, RampShape};
+use crate::plan::{ClientKind, Cohort, Commands, Ramp, RampShape};
 use crate::profile::{self, Profile};
 use crate::tls::{TlsGroup, TlsPlan, TlsVersion};
 use crate::topic::TopicPattern;
@@ -32,6 +32,16 @@ pub(super) struct CohortTable {
     reconnect: Option<Policy>,
     #[serde(default)]
     tls: CohortTlsTable,
+    commands: Option<CommandsTable>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CommandsTable {
+    topic: Option<Written<TopicPattern>>,
+    every: Time,
+    #[serde(default = "at_least_once")]
+    qos: u8,
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
@@ -119,6 +129,10 @@ pub(super) struct Own {
     pub(super) profiles: Vec<Arc<Profile>>,
 }
 
+fn at_least_once() -> u8 {
+    1
+}
+
 fn power_meter() -> String {
     "power-meter".to_owned()
 }
@@ -177,6 +191,13 @@ impl CohortTable {
         };
         if let Some(Policy(reconnect)) = self.reconnect {
             cohort.reconnect = reconnect;
+        }
+        if let Some(table) = self.commands {
+            let mut commands = Commands::new(table.every.0, table.qos);
+            if let Some(Written(topic)) = table.topic {
+                commands.topic = topic;
+            }
+            cohort.take_commands(commands);
         }
         cohort.topic_alias = self.publish.topic_alias;
         match self.session.version {

@@ -8,7 +8,7 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex};
 
-/// What the double does to one message in ten of a publisher.
+/// What the double does to the fifth message of a publisher and to each tenth after it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Fault {
     None,
@@ -34,6 +34,11 @@ pub(crate) struct Double {
 
 impl Double {
     pub(crate) fn start(fault: Fault) -> Self {
+        Self::start_at(fault, "")
+    }
+
+    /// With a fault that befalls only messages whose topic has this end.
+    pub(crate) fn start_at(fault: Fault, topic_end: &'static str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let subscriptions = Arc::new(Subscriptions::default());
@@ -42,7 +47,7 @@ impl Double {
             for stream in listener.incoming().map_while(Result::ok) {
                 stream.set_nodelay(true).unwrap();
                 let subscriptions = shared.clone();
-                std::thread::spawn(move || serve(stream, &subscriptions, fault));
+                std::thread::spawn(move || serve(stream, &subscriptions, fault, topic_end));
             }
         });
         Self {
@@ -63,10 +68,16 @@ impl Double {
     }
 }
 
-fn serve(mut source: TcpStream, subscriptions: &Subscriptions, fault: Fault) {
+fn serve(
+    mut source: TcpStream,
+    subscriptions: &Subscriptions,
+    fault: Fault,
+    topic_end: &'static str,
+) {
     let sink = Arc::new(Mutex::new(source.try_clone().unwrap()));
     let mut publisher = Publisher {
         fault,
+        topic_end,
         count: 0,
         delayed: None,
         subscriptions,
@@ -113,6 +124,7 @@ fn serve(mut source: TcpStream, subscriptions: &Subscriptions, fault: Fault) {
 /// One connection's messages on their way to the subscribers.
 struct Publisher<'broker> {
     fault: Fault,
+    topic_end: &'static str,
     count: u32,
     delayed: Option<v4::Publish>,
     subscriptions: &'broker Subscriptions,
@@ -120,6 +132,9 @@ struct Publisher<'broker> {
 
 impl Publisher<'_> {
     fn relay(&mut self, publish: v4::Publish) {
+        if !publish.topic.ends_with(self.topic_end) {
+            return self.deliver(&publish);
+        }
         self.count += 1;
         match (self.fault, self.count % 10 == 5) {
             (Fault::Drop, true) => return,
