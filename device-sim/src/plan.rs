@@ -281,6 +281,13 @@ impl Plan {
         if self.login.as_ref().is_some_and(is_too_long) {
             return wrong("user name and password are limited to 65535 bytes each".to_owned());
         }
+        if let Some(late) = self.phases.iter().find(|phase| phase.at > self.duration) {
+            return wrong(format!(
+                "a phase at {} s never happens: devices publish for {} s; make --duration or duration longer",
+                late.at.as_secs_f64(),
+                self.duration.as_secs_f64()
+            ));
+        }
         for phase in &self.phases {
             if let Some(name) = &phase.cohort
                 && !self.cohorts.iter().any(|cohort| cohort.name == *name)
