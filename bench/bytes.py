@@ -59,7 +59,10 @@ def run(broker, o, kills):
                     sys.exit(f"{broker.__name__} did not start")
             report = folder / "report.json"
             command = [SIM, "run", scenario(o, folder, kills), "--broker", f"mqtts://localhost:{port}", "--json", report]
-            subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            with open(folder / "log", "w+") as log:
+                if subprocess.run(command, stdout=log, stderr=log).returncode != 0:
+                    log.seek(0)
+                    sys.exit(log.read())
             return json.loads(report.read_text())
         finally:
             p.send_signal(signal.SIGTERM)

@@ -1,7 +1,7 @@
 //! Properties of MQTT 5 in what a broker sends.
 //!
 //! Every property that a packet may have is measured and, but for user properties and subscription identifiers,
-//! allowed once [MQTT5-2.2.2]; one that does not belong to the packet makes it malformed.
+//! allowed once (MQTT 5, 2.2.2); one that does not belong to the packet makes it malformed.
 
 /// One property.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -159,7 +159,7 @@ fn connack(version: Version, body: &[u8]) -> Option<ConnAck> {
         match property.id {
             RECEIVE_MAXIMUM => connack.receive_maximum = short.filter(|maximum| *maximum > 0)?,
             TOPIC_ALIAS_MAXIMUM => connack.topic_alias_maximum = short?,
-            // Its absence means 2 [MQTT5-3.2.2.3.4].
+            // Its absence means 2 (MQTT 5, 3.2.2.3.4).
             MAXIMUM_QOS => connack.maximum_qos = short.filter(|qos| *qos < 2)?.try_into().ok()?,
             SERVER_KEEP_ALIVE => connack.server_keep_alive_s = Some(short?),
             ASSIGNED_CLIENT_ID => connack.assigned_client_id = property.value.text(),
