@@ -30,7 +30,7 @@ def ours(folder, port):
 
 def mosquitto(folder, port):
     conf = folder / "mosquitto.conf"
-    conf.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\ncafile {folder}/pki/ca.crt\ncertfile {folder}/pki/server.crt\nkeyfile {folder}/pki/server.key\n"
+    conf.write_text(f"user root\nlistener {port} 127.0.0.1\nallow_anonymous true\ncafile {folder}/pki/ca.crt\ncertfile {folder}/pki/server.crt\nkeyfile {folder}/pki/server.key\n"
                     "require_certificate true\n")
     return ["mosquitto", "-c", conf]
 
