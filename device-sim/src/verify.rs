@@ -69,13 +69,13 @@ impl Verifier {
 
     async fn record_all(&mut self) {
         loop {
-            if self.record_connection().await.is_err() {
-                self.world
-                    .verifier
-                    .reconnects
-                    .fetch_add(1, Ordering::Relaxed);
-            }
+            // It ends by failing only.
+            let _ = self.record_connection().await;
+            let world = self.world.clone();
+            world.verifier.is_away.store(true, Ordering::Relaxed);
             self.reconnect().await;
+            world.verifier.is_away.store(false, Ordering::Relaxed);
+            world.verifier.reconnects.fetch_add(1, Ordering::Relaxed);
         }
     }
 

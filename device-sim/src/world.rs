@@ -17,7 +17,7 @@ use rustls::pki_types::ServerName;
 use std::borrow::Cow;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -43,6 +43,7 @@ pub(crate) struct World {
     memory_after: AtomicU64,
     stage: AtomicU8,
     publish_until_us: AtomicU64,
+    is_interrupted: AtomicBool,
 }
 
 /// A cohort at work.
@@ -98,6 +99,8 @@ pub(crate) struct Tally {
 #[derive(Debug, Default)]
 pub(crate) struct VerifierTally {
     pub(crate) reconnects: AtomicU64,
+    /// Whether it has no connection.
+    pub(crate) is_away: AtomicBool,
     /// Times that the broker had forgotten the verifier's session.
     pub(crate) sessions_lost: AtomicU64,
     /// Deliveries that are no message of the run.
@@ -163,6 +166,7 @@ impl World {
             memory_before,
             memory_after: AtomicU64::new(0),
             stage: AtomicU8::new(Stage::Publishing as u8),
+            is_interrupted: AtomicBool::new(false),
             publish_until_us: AtomicU64::new(micros(plan.publish_until())),
             clock: Clock::start(),
             tls,
@@ -293,6 +297,12 @@ impl World {
     pub(crate) fn interrupt(&self) {
         let now_us = micros(self.clock.now());
         self.publish_until_us.fetch_min(now_us, Ordering::Relaxed);
+        self.is_interrupted.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the user ended the run.
+    pub(crate) fn is_interrupted(&self) -> bool {
+        self.is_interrupted.load(Ordering::Relaxed)
     }
 }
 

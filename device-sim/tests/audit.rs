@@ -11,7 +11,7 @@ use motemq_sim::link::Preset;
 use motemq_sim::output::{Output, OutputArguments};
 use motemq_sim::plan::{ClientKind, Cohort, Commands, Plan, Reconnect};
 use motemq_sim::profile::Profile;
-use motemq_sim::report::Counted;
+use motemq_sim::report::{Counted, Verdict};
 use motemq_sim::threshold::Threshold;
 use motemq_sim::{Report, SimError, TlsFiles};
 use std::net::TcpListener;
@@ -147,6 +147,37 @@ async fn a_broker_that_drops_doubles_or_reorders_commands_is_caught() {
         (0, 0)
     );
     assert!(!report.outcome.violations.is_empty());
+}
+
+#[tokio::test]
+async fn a_broker_that_acknowledges_nothing_breaks_no_promise_and_proves_nothing() {
+    let report = run(1, ClientKind::Simulated, Fault::Withhold).await;
+    assert_eq!(report.outcome.violations, [""; 0]);
+    assert!(report.outcome.total.delivered > 0);
+    assert_eq!(report.verdict(), Verdict::Unproven);
+    let doubt = &report.measured.doubts[0];
+    assert!(
+        doubt.contains("neither acknowledged nor refused"),
+        "{doubt}"
+    );
+}
+
+#[tokio::test]
+async fn an_honest_run_is_proof_and_one_without_readings_is_not() {
+    let broker = Double::start(Fault::None);
+    let honest = plan(broker.port(), cohort(1, ClientKind::Simulated));
+    let report = motemq_sim::run(honest.clone()).await.unwrap();
+    let mut doubts = report.measured.doubts.iter();
+    // A machine may be busy with other things.
+    assert!(doubts.all(|doubt| doubt.starts_with("INVALID")));
+    let is_doubted = !report.measured.doubts.is_empty();
+    assert_eq!(report.verdict() == Verdict::Unproven, is_doubted);
+    let empty = Plan {
+        duration: Duration::ZERO,
+        ..honest
+    };
+    let report = motemq_sim::run(empty).await.unwrap();
+    assert_eq!(report.verdict(), Verdict::Unproven);
 }
 
 #[tokio::test]

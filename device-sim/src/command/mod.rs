@@ -1,6 +1,6 @@
 //! The command line.
 //!
-//! Exit codes: 0 the broker kept its promises; 1 the run could not take place, or nothing arrived; 2 wrong
+//! Exit codes: 0 the broker kept its promises; 1 the run could not take place or proves nothing; 2 wrong
 //! usage; 99 acknowledged messages were lost, QoS 2 was delivered twice, the order was broken, or a threshold missed.
 
 mod bench;

@@ -4,6 +4,7 @@ use crate::link::{self, Preset};
 use crate::output::{Output, OutputArguments};
 use crate::plan::{ClientKind, Cohort, Commands, Event, Phase, Plan, Reconnect};
 use crate::profile::{self, Profile};
+use crate::report::Verdict;
 use crate::scenario::{self, Overrides};
 use crate::text::{duration, rate, share};
 use crate::topic::TopicPattern;
@@ -130,13 +131,11 @@ pub(super) fn run(arguments: RunArguments) -> Result<(String, ExitCode), SimErro
 }
 
 fn exit_code(report: &Report) -> ExitCode {
-    if !report.is_passed() {
-        ExitCode::from(EXIT_VIOLATION)
-    } else if report.outcome.total.published > 0 && report.outcome.total.delivered == 0 {
-        // Nothing was promised and nothing broken, but nobody should take this for a success.
-        ExitCode::FAILURE
-    } else {
-        ExitCode::SUCCESS
+    match report.verdict() {
+        Verdict::Broken | Verdict::Missed => ExitCode::from(EXIT_VIOLATION),
+        // Nothing was seen to be broken, but nobody should take this for a success.
+        Verdict::Unproven => ExitCode::FAILURE,
+        Verdict::Kept => ExitCode::SUCCESS,
     }
 }
 

@@ -4,7 +4,7 @@
 
 use super::chart::{Along, Chart, Series, Values, escape, nines};
 use crate::report::{
-    Distribution, Report, Sample, bytes_text, count_text, threshold_text, time_text,
+    Distribution, Report, Sample, Verdict, bytes_text, count_text, threshold_text, time_text,
 };
 use std::fmt::Write;
 
@@ -57,20 +57,15 @@ fn verdict(report: &Report) -> (&'static str, bool, String) {
     } else {
         format!("{delivered} of {sent} messages arrived; QoS 0 promises none.")
     };
-    if !report.outcome.violations.is_empty() {
-        ("Promises broken", false, arrived)
-    } else if report.missed().next().is_some() {
-        ("Thresholds missed", false, arrived)
-    } else if total.published > 0 && total.delivered == 0 {
-        ("Nothing arrived", false, arrived)
-    } else if !report.measured.valid {
-        let why = "This machine was too slow: more than 5 % of the readings were taken late.";
-        ("Not valid", false, format!("{arrived} {why}"))
-    } else if is_promised {
-        let all = "Every acknowledged message was delivered, in order.";
-        ("All promises kept", true, format!("{arrived} {all}"))
-    } else {
-        ("All promises kept", true, arrived)
+    match report.verdict() {
+        Verdict::Broken => ("Promises broken", false, arrived),
+        Verdict::Missed => ("Thresholds missed", false, arrived),
+        Verdict::Unproven => ("Not proven", false, arrived),
+        Verdict::Kept if is_promised => {
+            let all = "Every acknowledged message was delivered, in order.";
+            ("All promises kept", true, format!("{arrived} {all}"))
+        }
+        Verdict::Kept => ("All promises kept", true, arrived),
     }
 }
 
@@ -95,6 +90,7 @@ fn head(report: &Report) -> String {
         let value = threshold_text(missed.value);
         format!("{} should be {}, was {value}", missed.figure, missed.demand)
     }));
+    items.extend(report.measured.doubts.iter().cloned());
     items.extend(report.remarks());
     if !items.is_empty() {
         html += "<ul>";

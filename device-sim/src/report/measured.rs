@@ -43,6 +43,8 @@ pub struct Measured {
     pub verifier: VerifierFigures,
     /// Which demands were met.
     pub thresholds: Vec<ThresholdResult>,
+    /// Why the run proves nothing, in words; empty when it does.
+    pub doubts: Vec<String>,
     /// How it went, second by second.
     pub timeline: Timeline,
 }
@@ -196,6 +198,7 @@ impl Measured {
                 uncleaned: verifier.uncleaned.load(Ordering::Relaxed),
             },
             thresholds: Vec::new(),
+            doubts: Vec::new(),
             timeline,
         }
     }

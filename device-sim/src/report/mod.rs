@@ -7,6 +7,7 @@
 pub use crate::connects::ConnectCost;
 
 mod calendar;
+mod doubts;
 mod figures;
 mod machine;
 mod measured;
@@ -51,6 +52,19 @@ pub struct Report {
     pub measured: Measured,
 }
 
+/// What a run proves; the first that applies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The broker broke a promise.
+    Broken,
+    /// A threshold was missed.
+    Missed,
+    /// There are doubts: what should have happened did not, for whatever reason.
+    Unproven,
+    /// Every promise was kept.
+    Kept,
+}
+
 impl Report {
     pub(crate) fn new(world: &World, took: Duration, timeline: Timeline) -> Self {
         let mut report = Self {
@@ -72,6 +86,7 @@ impl Report {
                 }
             })
             .collect();
+        report.measured.doubts = doubts::doubts(world, &report);
         report
     }
 
@@ -87,9 +102,17 @@ impl Report {
         thresholds.filter(|threshold| !threshold.met)
     }
 
-    /// Whether every promise was kept and every threshold met.
+    /// What the run proves.
     #[must_use]
-    pub fn is_passed(&self) -> bool {
-        self.outcome.violations.is_empty() && self.missed().next().is_none()
+    pub fn verdict(&self) -> Verdict {
+        if !self.outcome.violations.is_empty() {
+            Verdict::Broken
+        } else if self.missed().next().is_some() {
+            Verdict::Missed
+        } else if !self.measured.doubts.is_empty() {
+            Verdict::Unproven
+        } else {
+            Verdict::Kept
+        }
     }
 }

@@ -254,11 +254,8 @@ impl Report {
         for remark in self.remarks() {
             writeln!(formatter, "  {remark}")?;
         }
-        if !self.measured.valid {
-            writeln!(
-                formatter,
-                "  INVALID: this machine was too slow, more than 5 % of the readings were late"
-            )?;
+        for doubt in &self.measured.doubts {
+            writeln!(formatter, "  NOT PROVEN: {doubt}")?;
         }
         for violation in &self.outcome.violations {
             writeln!(formatter, "  VIOLATION: {violation}")?;
@@ -283,10 +280,6 @@ impl Report {
         if figures.connack_refusal != 0 {
             let reason = refusal(figures.connack_refusal);
             remarks.push(format!("the broker refused connections: {reason}"));
-        }
-        let missing = u64::from(self.plan.devices).saturating_sub(figures.ever_connected);
-        if missing > 0 {
-            remarks.push(format!("{missing} devices were never connected"));
         }
         if counted.unfinished > 0 {
             let what = if self.plan.cohorts.iter().all(|cohort| cohort.qos == 0) {

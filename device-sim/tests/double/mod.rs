@@ -18,6 +18,8 @@ pub(crate) enum Fault {
     Delay,
     /// No client is let in.
     Refuse,
+    /// Nothing at QoS 1 is acknowledged.
+    Withhold,
 }
 
 #[derive(Default)]
@@ -107,6 +109,7 @@ fn serve(
                     publisher.relay(publish);
                     match qos {
                         QoS::AtMostOnce => continue,
+                        QoS::AtLeastOnce if fault == Fault::Withhold => continue,
                         QoS::AtLeastOnce => Packet::PubAck(v4::PubAck::new(id)),
                         QoS::ExactlyOnce => Packet::PubRec(v4::PubRec::new(id)),
                     }
