@@ -486,6 +486,23 @@ impl Default for Reconnect {
     }
 }
 
+impl Reconnect {
+    /// Doubling from `base` to `cap`.
+    ///
+    /// # Errors
+    /// `base` is more than `cap`.
+    pub fn exponential(base: Duration, cap: Duration, jitter: Jitter) -> Result<Self, String> {
+        if base > cap {
+            return Err(format!(
+                "the first pause, {} s, is more than the longest, {} s",
+                base.as_secs_f64(),
+                cap.as_secs_f64()
+            ));
+        }
+        Ok(Self::Exponential { base, cap, jitter })
+    }
+}
+
 impl FromStr for Reconnect {
     type Err = String;
 
@@ -496,11 +513,9 @@ impl FromStr for Reconnect {
             ["never" | "none"] => Ok(Self::Never),
             ["fixed", pause] => Ok(Self::Fixed(duration(pause)?)),
             ["exp"] => Ok(Self::default()),
-            ["exp", base, cap, jitter] => Ok(Self::Exponential {
-                base: duration(base)?,
-                cap: duration(cap)?,
-                jitter: jitter.parse()?,
-            }),
+            ["exp", base, cap, jitter] => {
+                Self::exponential(duration(base)?, duration(cap)?, jitter.parse()?)
+            }
             _ => Err(format!(
                 "{text:?} is no way to reconnect: write never, fixed:5s or exp:1s:60s:full"
             )),
@@ -545,7 +560,15 @@ mod tests {
                 jitter: Jitter::None,
             })
         );
-        for wrong in ["", "often", "fixed", "fixed:5", "exp:1s", "exp:1s:2s:much"] {
+        for wrong in [
+            "",
+            "often",
+            "fixed",
+            "fixed:5",
+            "exp:1s",
+            "exp:1s:2s:much",
+            "exp:60s:1s:half",
+        ] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
     }

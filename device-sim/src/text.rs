@@ -10,6 +10,8 @@ const UNITS: [(&str, f64); 5] = [
     ("d", 86_400.0),
 ];
 
+const LONGEST: Duration = Duration::from_secs(10 * 365 * 86_400);
+
 /// `500ms`, `30s`, `5m`, `2h`, `1d`.
 ///
 /// # Errors
@@ -24,7 +26,11 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         .find(|(name, _)| *name == unit)
         .ok_or_else(wrong)?;
     let number: f64 = digits.trim_end().parse().map_err(|_| wrong())?;
-    Duration::try_from_secs_f64(number * unit_s).map_err(|_| wrong())
+    let time = Duration::try_from_secs_f64(number * unit_s).map_err(|_| wrong())?;
+    if time > LONGEST {
+        return Err(format!("{text:?} is longer than ten years"));
+    }
+    Ok(time)
 }
 
 /// `50/s` or `50`.
@@ -71,7 +77,7 @@ mod tests {
         assert_eq!(duration("5 m"), Ok(Duration::from_secs(300)));
         assert_eq!(duration("20ms"), Ok(Duration::from_millis(20)));
         assert_eq!(duration("1d"), Ok(Duration::from_secs(86_400)));
-        for wrong in ["", "5", "s", "-1s", "1w", "1e9h1", "infd"] {
+        for wrong in ["", "5", "s", "-1s", "1w", "1e9h1", "infd", "9999999d"] {
             assert!(duration(wrong).is_err(), "{wrong}");
         }
         assert_eq!(rate("50/s"), Ok(50.0));

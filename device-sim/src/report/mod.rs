@@ -116,3 +116,34 @@ impl Report {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+    use std::collections::BTreeSet;
+
+    const MANUAL: &str = include_str!("../../REPORT.md");
+
+    #[test]
+    fn the_manual_names_every_field() {
+        let report = serde_json::to_value(super::sample::report()).unwrap();
+        let mut names = BTreeSet::new();
+        collect(&report, &mut names);
+        assert!(names.len() > 90, "{}", names.len());
+        names.retain(|name| !MANUAL.contains(&format!("`{name}`")));
+        assert!(names.is_empty(), "not in REPORT.md: {names:?}");
+    }
+
+    fn collect(value: &Value, names: &mut BTreeSet<String>) {
+        match value {
+            Value::Object(fields) => {
+                for (name, value) in fields {
+                    names.insert(name.clone());
+                    collect(value, names);
+                }
+            }
+            Value::Array(values) => values.iter().for_each(|value| collect(value, names)),
+            _ => {}
+        }
+    }
+}

@@ -124,13 +124,10 @@ impl PolicyTable {
             ("never" | "none", None) => Ok(Reconnect::Never),
             ("fixed", Some(after)) => Ok(Reconnect::Fixed(after.0)),
             ("fixed", None) => Err("policy = \"fixed\" needs after = \"5s\"".to_owned()),
-            ("exp", None) => Ok(Reconnect::Exponential {
-                base,
-                cap,
-                jitter: self
-                    .jitter
-                    .map_or(Ok(Jitter::Full), |jitter| jitter.parse())?,
-            }),
+            ("exp", None) => {
+                let jitter = self.jitter.map_or(Ok(Jitter::Full), |text| text.parse())?;
+                Reconnect::exponential(base, cap, jitter)
+            }
             (_, Some(_)) => Err("only policy = \"fixed\" has after".to_owned()),
             (policy, None) => Err(format!(
                 "policy {policy:?} is unknown: write \"never\", \"fixed\" or \"exp\""
