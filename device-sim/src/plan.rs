@@ -31,6 +31,8 @@ const COMMANDS_EVERY: u32 = 3;
 /// Six digits name a device.
 const DEVICES_MAX: u32 = 999_999;
 const RUMQTTC_DEVICES_MAX: u32 = 200;
+/// It panics below.
+const RUMQTTC_5_KEEP_ALIVE_MIN_S: u16 = 5;
 
 /// Everything that determines a run.
 #[derive(Clone, Debug)]
@@ -288,6 +290,15 @@ impl Plan {
                 self.duration.as_secs_f64()
             ));
         }
+        let is_real = |cohort: &&Cohort| cohort.client == ClientKind::Rumqttc;
+        if !self.source_addresses.is_empty()
+            && let Some(cohort) = self.cohorts.iter().find(is_real)
+        {
+            return wrong(format!(
+                "cohort {:?}: the client rumqttc opens its own sockets: leave --source-ip out, or choose the client simulated",
+                cohort.name
+            ));
+        }
         for phase in &self.phases {
             if let Some(name) = &phase.cohort
                 && !self.cohorts.iter().any(|cohort| cohort.name == *name)
@@ -303,7 +314,7 @@ impl Plan {
                     .is_none_or(|name| cohort.name == *name)
             };
             let mut meant = self.cohorts.iter().filter(is_meant);
-            if let Some(cohort) = meant.find(|cohort| cohort.client == ClientKind::Rumqttc) {
+            if let Some(cohort) = meant.find(is_real) {
                 return wrong(format!(
                     "cohort {:?}: phases cannot happen to the client rumqttc, which has its own sockets: choose the client simulated",
                     cohort.name
@@ -462,8 +473,22 @@ impl Cohort {
                 "the client rumqttc runs a task per device: at most {RUMQTTC_DEVICES_MAX} devices"
             ));
         }
-        if endpoint.transport == Transport::Tls {
-            return Err("the client rumqttc is for mqtt:// only".to_owned());
+        if endpoint.websocket_path.is_some() {
+            return Err(
+                "the client rumqttc is built without WebSocket: write mqtt:// or mqtts://, or choose the client simulated"
+                    .to_owned(),
+            );
+        }
+        if self.topic_alias {
+            return Err(
+                "the client rumqttc names topics in full: leave topic aliases out, or choose the client simulated"
+                    .to_owned(),
+            );
+        }
+        if self.version == Version::V5 && self.keep_alive_s < RUMQTTC_5_KEEP_ALIVE_MIN_S {
+            return Err(format!(
+                "rumqttc's client for MQTT 5 has a keep-alive of at least {RUMQTTC_5_KEEP_ALIVE_MIN_S} s: keep_alive = \"60s\""
+            ));
         }
         Ok(())
     }
@@ -571,5 +596,39 @@ mod tests {
         ] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
+    }
+    #[test]
+    fn what_rumqttc_cannot_is_refused_with_what_to_change() {
+        let real = |change: &dyn Fn(&mut Cohort), endpoint: &str| {
+            let profile = Profile::named("power-meter").unwrap();
+            let preset = Preset::named("none").unwrap();
+            let every = Duration::from_secs(1);
+            let mut cohort = Cohort::new("meters", 0, 1, profile, preset, 1, every);
+            cohort.client = ClientKind::Rumqttc;
+            cohort.version = Version::V5;
+            change(&mut cohort);
+            cohort.check(&endpoint.parse().unwrap())
+        };
+        let (tcp, tls) = ("mqtt://localhost", "mqtts://localhost");
+        assert_eq!(real(&|_| (), tcp), Ok(()));
+        assert_eq!(real(&|_| (), tls), Ok(()));
+        let refused = |change: &dyn Fn(&mut Cohort), endpoint, advice| {
+            let problem = real(change, endpoint).unwrap_err();
+            assert!(problem.contains(advice), "{problem}");
+        };
+        refused(&|_| (), "ws://localhost", "write mqtt://");
+        refused(&|_| (), "wss://localhost", "write mqtt://");
+        refused(
+            &|cohort| cohort.topic_alias = true,
+            tcp,
+            "leave topic aliases out",
+        );
+        refused(&|cohort| cohort.keep_alive_s = 4, tcp, "keep_alive = ");
+        let gprs = Preset::named("gprs").unwrap();
+        refused(
+            &|cohort| cohort.preset = gprs.clone(),
+            tcp,
+            "choose the link none",
+        );
     }
 }

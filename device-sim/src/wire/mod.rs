@@ -16,7 +16,8 @@ mod template;
 mod tests;
 
 pub use packets::{
-    Connect, disconnect, pingreq, puback, pubcomp, pubrec, pubrel, subscribe, subscribe_all,
+    Connect, EXPIRY_S, disconnect, pingreq, puback, pubcomp, pubrec, pubrel, subscribe,
+    subscribe_all,
 };
 pub use reader::Reader;
 pub use template::{Naming, Template, quality_of, set_duplicate, set_id, topic_of, write_publish};

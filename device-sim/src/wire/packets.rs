@@ -7,7 +7,7 @@ use bytes::BytesMut;
 use mqttbytes::{QoS, v4, v5};
 
 /// How long a broker keeps a session of MQTT 5 unless said otherwise, seconds.
-const EXPIRY_S: u32 = 86_400;
+pub const EXPIRY_S: u32 = 86_400;
 
 /// CONNECT.
 #[derive(Clone, Copy, Debug)]

@@ -1,14 +1,16 @@
 //! Devices that run rumqttc, a client stack that people deploy: a task each, no link.
 //!
 //! rumqttc numbers messages itself. Its event for an outgoing publish names the packet id, in the order in
-//! which messages were handed over; a repetition names an id that is taken already.
+//! which messages were handed over; a repetition names an id that is taken already. When the broker has forgotten
+//! the session, rumqttc forgets what it had when the connection broke.
+
+mod stack;
 
 use crate::label::Label;
 use crate::ledger::Digest;
 use crate::profile::{Schedule, Sensor};
-use crate::wire;
 use crate::world::{Stage, Troop, World};
-use rumqttc::{AsyncClient, Event, EventLoop, MqttOptions, Outgoing, Packet, QoS};
+use stack::{Client, Events, News, Setup};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -18,13 +20,14 @@ use tokio::time::sleep;
 const RETRY: Duration = Duration::from_secs(1);
 /// How often the end of the run is looked for.
 const GLANCE: Duration = Duration::from_millis(200);
-const REQUESTS_MAX: usize = 64;
 
 /// What has been handed to rumqttc and is not acknowledged.
 #[derive(Default)]
 struct Pending {
     handed_over: VecDeque<Label>,
     in_flight: HashMap<u16, Label>,
+    /// Messages before this one were handed over when the last connection broke.
+    at_risk_before: u32,
 }
 
 /// Whether a device is connected, was ever, and since when it wants to be.
@@ -42,7 +45,7 @@ pub(crate) async fn run(world: Arc<World>, index: u32) {
     let cohort = &troop.cohort;
     let connects_at = cohort.connects_at(world.plan.seed, index);
     tokio::time::sleep_until(world.clock.instant(connects_at)).await;
-    let (client, mut events) = AsyncClient::new(options(&world, troop, index), REQUESTS_MAX);
+    let (client, mut events) = setup(&world, troop, index).open();
     let seed = world.plan.seed;
     let mut schedule = Schedule::new(&cohort.profile, seed, index, connects_at);
     let mut sensor = Sensor::new(&cohort.profile, seed, index);
@@ -55,12 +58,12 @@ pub(crate) async fn run(world: Arc<World>, index: u32) {
     };
     'run: loop {
         // Polled to its end: rumqttc starts a connection anew when its future is dropped.
-        let mut polling = std::pin::pin!(events.poll());
-        let polled = loop {
+        let mut polling = std::pin::pin!(events.next());
+        let news = loop {
             let publishes = schedule.next_at() < world.publish_until();
             let next_reading = tokio::time::sleep_until(world.clock.instant(schedule.next_at()));
             tokio::select! {
-                polled = &mut polling => break polled,
+                news = &mut polling => break news,
                 () = next_reading, if publishes => {
                     let intended_at = schedule.next_at();
                     schedule.advance(&cohort.profile);
@@ -73,47 +76,42 @@ pub(crate) async fn run(world: Arc<World>, index: u32) {
                 }
             }
         };
-        match polled {
-            Ok(event) => handle(&world, troop, &mut pending, &mut presence, &event),
-            Err(_) => {
-                troop.tally.record_failure(None);
-                presence.leave(troop, world.clock.now());
-                sleep(RETRY).await;
-            }
+        if matches!(news, News::Failed(_)) && presence.is_up {
+            pending.at_risk_before = sequence;
+        }
+        handle(&world, troop, &mut pending, &mut presence, news);
+        if matches!(news, News::Failed(_)) {
+            sleep(RETRY).await;
         }
     }
     leave(&client, &mut events).await;
 }
 
-fn options(world: &World, troop: &Troop, index: u32) -> MqttOptions {
-    let (plan, cohort) = (&world.plan, &troop.cohort);
-    let mut options = MqttOptions::new(
-        world.client_id(index),
-        world.address.ip().to_string(),
-        world.address.port(),
-    );
-    options.set_keep_alive(Duration::from_secs(cohort.keep_alive_s.into()));
-    options.set_clean_session(cohort.session == wire::Session::Clean);
-    if let Some(login) = &plan.login {
-        options.set_credentials(&login.username, &login.password);
+fn setup<'a>(world: &'a World, troop: &'a Troop, index: u32) -> Setup<'a> {
+    let tls = troop.tls.as_ref();
+    Setup {
+        client_id: world.client_id(index).into_owned(),
+        // rumqttc verifies the name that it connects to.
+        host: match tls {
+            Some(_) => world.plan.endpoint.host.clone(),
+            None => world.address.ip().to_string(),
+        },
+        port: world.address.port(),
+        cohort: &troop.cohort,
+        login: world.plan.login.as_ref(),
+        tls: tls.map(|tls| tls.config_for(troop.identity(index))),
     }
-    options
 }
 
 fn publish(
     world: &World,
     troop: &Troop,
-    client: &AsyncClient,
+    client: &Client,
     pending: &mut Pending,
     sensor: &mut Sensor,
     label: Label,
 ) {
     let cohort = &troop.cohort;
-    let qos = match cohort.qos {
-        0 => QoS::AtMostOnce,
-        1 => QoS::AtLeastOnce,
-        _ => QoS::ExactlyOnce,
-    };
     let mut payload = Vec::new();
     let reading = sensor.read(&cohort.profile, label.intended_at);
     cohort.profile.encode(&label, &reading, &mut payload);
@@ -122,7 +120,7 @@ fn publish(
         .template
         .topic(label.device, &client_id, cohort.profile.leaf(&reading));
     let message = Digest::of(&label, &payload);
-    let accepted = client.try_publish(topic, qos, false, payload).is_ok();
+    let accepted = client.publish(topic, cohort.qos, payload);
     let mut ledger = troop.ledger();
     let lag = world.clock.now().saturating_sub(label.intended_at);
     ledger.record_published(message, lag);
@@ -138,31 +136,48 @@ fn handle(
     troop: &Troop,
     pending: &mut Pending,
     presence: &mut Presence,
-    event: &Event,
+    news: News,
 ) {
-    match event {
-        Event::Outgoing(Outgoing::Publish(id))
-            if *id > 0 && !pending.in_flight.contains_key(id) =>
-        {
-            if let Some(label) = pending.handed_over.pop_front() {
-                pending.in_flight.insert(*id, label);
+    let now = world.clock.now();
+    match news {
+        News::Connected { has_session } => {
+            if !has_session {
+                pending.forget();
+            }
+            presence.arrive(troop, now);
+        }
+        News::Sent(id) => pending.record_sent(id),
+        News::Acknowledged(id) => {
+            if let Some(label) = pending.in_flight.remove(&id) {
+                troop.ledger().record_acknowledged(&label, now);
             }
         }
-        Event::Incoming(Packet::ConnAck(_)) => {
-            presence.arrive(troop, world.clock.now());
+        News::Rejected(id) => {
+            if pending.in_flight.remove(&id).is_some() {
+                troop.ledger().record_rejected();
+            }
         }
-        Event::Incoming(Packet::PubAck(ack)) => acknowledge(world, troop, pending, ack.pkid),
-        Event::Incoming(Packet::PubComp(complete)) => {
-            acknowledge(world, troop, pending, complete.pkid)
+        News::Failed(refused) => {
+            troop.tally.record_failure(refused);
+            presence.leave(troop, now);
         }
-        _ => {}
+        News::Left | News::Other => {}
     }
 }
 
-fn acknowledge(world: &World, troop: &Troop, pending: &mut Pending, id: u16) {
-    if let Some(label) = pending.in_flight.remove(&id) {
-        let now = world.clock.now();
-        troop.ledger().record_acknowledged(&label, now);
+impl Pending {
+    fn record_sent(&mut self, id: u16) {
+        if id > 0 && !self.in_flight.contains_key(&id) {
+            self.in_flight
+                .extend(self.handed_over.pop_front().map(|label| (id, label)));
+        }
+    }
+
+    /// The broker has forgotten the session, and rumqttc what it had for that.
+    fn forget(&mut self) {
+        self.in_flight.clear();
+        let before = self.at_risk_before;
+        self.handed_over.retain(|label| label.sequence >= before);
     }
 }
 
@@ -192,17 +207,52 @@ impl Presence {
 }
 
 /// Says goodbye, if the broker listens within a moment.
-async fn leave(client: &AsyncClient, events: &mut EventLoop) {
-    if client.try_disconnect().is_err() {
+async fn leave(client: &Client, events: &mut Events) {
+    if !client.disconnect() {
         return;
     }
-    let farewell = async {
-        while let Ok(event) = events.poll().await {
-            if event == Event::Outgoing(Outgoing::Disconnect) {
-                return;
-            }
-        }
-    };
+    let farewell = async { while !matches!(events.next().await, News::Left | News::Failed(_)) {} };
     // Who does not hear the farewell sees the socket close.
     let _ = tokio::time::timeout(GLANCE, farewell).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn repetitions_are_told_from_new_messages_by_their_id() {
+        let mut pending = handed_over(0..3);
+        for id in [1, 2, 1, 0, 3] {
+            pending.record_sent(id);
+        }
+        let sequences = [1, 2, 3].map(|id| pending.in_flight[&id].sequence);
+        assert_eq!(sequences, [0, 1, 2]);
+    }
+
+    #[test]
+    fn what_rumqttc_forgot_with_the_session_is_not_taken_for_what_follows() {
+        let mut pending = handed_over(0..3);
+        pending.record_sent(1);
+        pending.at_risk_before = 3;
+        pending.handed_over.push_back(label(3));
+        pending.forget();
+        pending.record_sent(1);
+        assert_eq!(pending.in_flight[&1].sequence, 3);
+    }
+
+    fn handed_over(sequences: std::ops::Range<u32>) -> Pending {
+        Pending {
+            handed_over: sequences.map(label).collect(),
+            ..Pending::default()
+        }
+    }
+
+    fn label(sequence: u32) -> Label {
+        Label {
+            device: 0,
+            sequence,
+            intended_at: Duration::ZERO,
+        }
+    }
 }
