@@ -12,5 +12,7 @@
 )]
 
 mod external {
+    mod fleet;
+    mod programs;
     mod proxy;
 }

@@ -1,4 +1,4 @@
-//! Simulated fleets against our broker: certificates of their own, and storms.
+//! Simulated fleets against our broker: certificates of their own, storms, WebSocket, aliases, commands, rumqttc.
 #![expect(
     clippy::unwrap_used,
     reason = "a test that cannot go on must stop at once"
@@ -6,8 +6,9 @@
 
 use motemq_certs::Authority;
 use motemq_sim::link::Preset;
-use motemq_sim::plan::{Cohort, Event, Jitter, Phase, Plan, Reconnect};
+use motemq_sim::plan::{ClientKind, Cohort, Commands, Event, Jitter, Phase, Plan, Reconnect};
 use motemq_sim::profile::Profile;
+use motemq_sim::wire::Version;
 use motemq_sim::{Report, TlsFiles, TlsGroup, TlsPlan, TlsVersion};
 use motemq_tests::in_process::InProcess;
 use std::fmt::Write;
@@ -40,11 +41,88 @@ fn devices_without_tickets_do_full_handshakes_with_the_group_they_prefer() {
     assert_eq!(handshakes(&report), (52, 0));
 }
 
+#[test]
+fn devices_over_websocket_save_bytes_with_aliases_and_lose_nothing() {
+    let site = Site::new();
+    let broker = site.start();
+    let up_bytes = [false, true].map(|topic_alias| {
+        let mut meters = meters(Duration::from_millis(100));
+        (meters.version, meters.topic_alias) = (Version::V5, topic_alias);
+        let report = run(&Plan {
+            phases: Vec::new(),
+            ..site.plan(
+                format!("ws://127.0.0.1:{}", broker.address("ws").port()),
+                meters,
+            )
+        });
+        expect_all_delivered(&report);
+        report.measured.total.up_bytes
+    });
+    broker.stop();
+    let [in_full, by_alias] = up_bytes;
+    assert!(by_alias < in_full, "{by_alias} and {in_full} bytes");
+}
+
+#[test]
+fn smart_plugs_that_are_killed_get_every_command_over_websocket() {
+    let site = Site::new();
+    let broker = site.start();
+    let mut plugs = meters(Duration::from_millis(300));
+    plugs.profile = Profile::named("smart-plug").unwrap();
+    (plugs.version, plugs.topic_alias) = (Version::V5, true);
+    plugs.take_commands(Commands::new(Duration::from_millis(100), 1));
+    let address = format!("ws://127.0.0.1:{}", broker.address("ws").port());
+    let report = run(&site.plan(address, plugs));
+    broker.stop();
+    expect_all_delivered(&report);
+    let figures = &report.measured.total;
+    assert_eq!((figures.killed, figures.reconnects), (12, 12));
+    let commands = report.outcome.commands.unwrap();
+    assert_eq!((commands.lost, commands.unfinished), (0, 0));
+    assert!(commands.published > 100, "{commands:?}");
+    assert_eq!(commands.delivered, commands.published);
+}
+
+#[test]
+fn rumqttc_devices_show_their_certificates_in_both_versions() {
+    let site = Site::new();
+    let broker = site.start();
+    let address = format!("mqtts://localhost:{}", broker.address("mqtts").port());
+    for (version, qos) in [(Version::V4, 1), (Version::V5, 2)] {
+        let mut meters = meters(Duration::from_millis(100));
+        (meters.client, meters.version, meters.qos) = (ClientKind::Rumqttc, version, qos);
+        meters.tls.manifest = Some(site.path("fleet.csv"));
+        let report = run(&Plan {
+            phases: Vec::new(),
+            ..site.plan(address.clone(), meters)
+        });
+        expect_all_delivered(&report);
+        assert_eq!(report.measured.total.connection_failures, 0);
+    }
+    broker.stop();
+}
+
+fn expect_all_delivered(report: &Report) {
+    let outcome = &report.outcome;
+    assert_eq!(outcome.violations, [""; 0]);
+    assert_eq!((outcome.total.lost, outcome.total.unfinished), (0, 0));
+    assert_eq!(outcome.total.delivered, outcome.total.published);
+    assert!(outcome.total.published >= u64::from(DEVICES));
+    assert_eq!(report.measured.total.connected, u64::from(DEVICES));
+    assert_eq!(report.measured.verifier.uncleaned, 0);
+}
+
 /// 12 of 40 devices lose their connections and come back; nothing else is lost.
 fn storm(tls: TlsPlan) -> Report {
     let site = Site::new();
     let broker = site.start();
-    let report = site.run(&broker, tls);
+    let mut meters = meters(Duration::from_millis(300));
+    meters.tls = TlsPlan {
+        manifest: Some(site.path("fleet.csv")),
+        ..tls
+    };
+    let address = format!("mqtts://localhost:{}", broker.address("mqtts").port());
+    let report = run(&site.plan(address, meters));
     broker.stop();
     let (outcome, figures) = (&report.outcome, &report.measured.total);
     assert_eq!(outcome.violations, [""; 0]);
@@ -100,33 +178,19 @@ impl Site {
     fn start(&self) -> InProcess {
         let file = self.path("motemq.toml");
         let text = "data_dir = \"data\"\n[http]\nbind = \"\"\n[[listeners]]\nname = \"mqtts\"\nbind = \"127.0.0.1:0\"\n\
-                    client_id = \"user\"\n[listeners.tls]\ncert = \"server.crt\"\nkey = \"server.key\"\nclient_ca = \"pki/ca.crt\"\n";
+                    client_id = \"user\"\n[listeners.tls]\ncert = \"server.crt\"\nkey = \"server.key\"\nclient_ca = \"pki/ca.crt\"\n\
+                    [[listeners]]\nname = \"ws\"\nbind = \"127.0.0.1:0\"\nprotocol = \"ws\"\nanonymous = true\n";
         std::fs::write(&file, text).unwrap();
         InProcess::from_file(&file).0
     }
 
-    fn run(&self, broker: &InProcess, tls: TlsPlan) -> Report {
-        let port = broker.address("mqtts").port();
-        let profile = Profile::named("power-meter").unwrap();
-        let preset = Preset::named("none").unwrap();
-        let every = Duration::from_millis(300);
-        let mut cohort = Cohort::new("meters", 0, DEVICES, profile, preset, 1, every);
-        cohort.topic = "sim/{run}/{id}/power".parse().unwrap();
-        cohort.ramp.connects_per_s = 200.0;
-        cohort.reconnect = Reconnect::Exponential {
-            base: Duration::from_millis(50),
-            cap: Duration::from_secs(1),
-            jitter: Jitter::Full,
-        };
-        cohort.tls = TlsPlan {
-            manifest: Some(self.path("fleet.csv")),
-            ..tls
-        };
-        let plan = Plan {
+    /// 12 of 40 devices are killed after half a second.
+    fn plan(&self, endpoint: String, cohort: Cohort) -> Plan {
+        Plan {
             run: "storm".to_owned(),
             name: "storm".to_owned(),
             digest: String::new(),
-            endpoint: format!("mqtts://localhost:{port}").parse().unwrap(),
+            endpoint: endpoint.parse().unwrap(),
             tls_files: TlsFiles {
                 authority: Some(self.path("pki/ca.crt")),
                 ..TlsFiles::default()
@@ -144,10 +208,27 @@ impl Site {
             duration: Duration::from_secs(1),
             drain_max: Duration::from_secs(20),
             seed: 42,
-        };
-        Runtime::new()
-            .unwrap()
-            .block_on(motemq_sim::run(plan))
-            .unwrap()
+        }
     }
+}
+
+fn meters(every: Duration) -> Cohort {
+    let profile = Profile::named("power-meter").unwrap();
+    let preset = Preset::named("none").unwrap();
+    let mut cohort = Cohort::new("meters", 0, DEVICES, profile, preset, 1, every);
+    cohort.topic = "sim/{run}/{id}/power".parse().unwrap();
+    cohort.ramp.connects_per_s = 200.0;
+    cohort.reconnect = Reconnect::Exponential {
+        base: Duration::from_millis(50),
+        cap: Duration::from_secs(1),
+        jitter: Jitter::Full,
+    };
+    cohort
+}
+
+fn run(plan: &Plan) -> Report {
+    Runtime::new()
+        .unwrap()
+        .block_on(motemq_sim::run(plan.clone()))
+        .unwrap()
 }

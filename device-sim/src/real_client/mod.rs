@@ -82,6 +82,10 @@ pub(crate) async fn run(world: Arc<World>, index: u32) {
         handle(&world, troop, &mut pending, &mut presence, news);
         if matches!(news, News::Failed(_)) {
             sleep(RETRY).await;
+            // A broker that refuses at once leaves no time for a glance.
+            if world.stage() == Stage::Finished {
+                return;
+            }
         }
     }
     leave(&client, &mut events).await;

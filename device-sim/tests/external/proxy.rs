@@ -1,9 +1,9 @@
 //! `motemq-sim proxy` in real time, with mosquitto_pub in front of it and mosquitto behind.
 
+use super::programs::{Mosquitto, Running};
 use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// Figures of a preset, as the README's sources have them.
@@ -17,7 +17,7 @@ struct Link {
 }
 
 #[test]
-#[ignore = "external: needs mosquitto and mosquitto_pub"]
+#[ignore = "needs programs that .ci/run installs"]
 fn a_payload_takes_its_theoretical_time_over_gprs() {
     check(&Link {
         name: "gprs",
@@ -30,7 +30,7 @@ fn a_payload_takes_its_theoretical_time_over_gprs() {
 }
 
 #[test]
-#[ignore = "external: needs mosquitto and mosquitto_pub"]
+#[ignore = "needs programs that .ci/run installs"]
 fn a_payload_takes_its_theoretical_time_over_2g() {
     check(&Link {
         name: "2g-regular",
@@ -43,7 +43,7 @@ fn a_payload_takes_its_theoretical_time_over_2g() {
 }
 
 #[test]
-#[ignore = "external: needs mosquitto and mosquitto_pub"]
+#[ignore = "needs programs that .ci/run installs"]
 fn a_payload_takes_its_theoretical_time_over_lte_m() {
     check(&Link {
         name: "lte-m",
@@ -71,8 +71,8 @@ impl Link {
 /// Within 5 %, in the best of three attempts: the machine may be busy. Never earlier.
 fn check(link: &Link) {
     let folder = tempfile::tempdir().unwrap();
-    let (_mosquitto, broker_port) = mosquitto(folder.path());
-    let (_proxy, proxy_port) = proxy(link.name, broker_port);
+    let mosquitto = Mosquitto::start();
+    let (_proxy, proxy_port) = proxy(link.name, mosquitto.port);
     let payload = folder.path().join("payload");
     std::fs::write(&payload, vec![b'x'; link.payload_bytes]).unwrap();
     let theory_s = link.theory_s();
@@ -105,30 +105,6 @@ fn publish(port: u16, payload: &Path) -> Duration {
     started.elapsed()
 }
 
-fn mosquitto(folder: &Path) -> (Running, u16) {
-    let free = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = free.local_addr().unwrap().port();
-    drop(free);
-    let file = folder.join("mosquitto.conf");
-    let text = format!("listener {port} 127.0.0.1\nuser root\nallow_anonymous true\n");
-    std::fs::write(&file, text).unwrap();
-    let mut command = Command::new("mosquitto");
-    command.arg("-c").arg(&file).stderr(Stdio::piped());
-    // Debian's is outside an ordinary user's path.
-    let path = std::env::var("PATH").unwrap_or_default();
-    command.env("PATH", format!("{path}:/usr/sbin:/usr/local/sbin"));
-    let mut mosquitto = Running(command.spawn().unwrap());
-    let errors = BufReader::new(mosquitto.0.stderr.take().unwrap());
-    let mut lines = errors.lines().map_while(Result::ok);
-    assert!(
-        lines.any(|line| line.contains("running")),
-        "mosquitto does not start"
-    );
-    // Who writes to a closed pipe is killed: keep reading.
-    std::thread::spawn(move || lines.for_each(drop));
-    (mosquitto, port)
-}
-
 fn proxy(link: &str, broker_port: u16) -> (Running, u16) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_motemq-sim"));
     let broker = format!("127.0.0.1:{broker_port}");
@@ -142,15 +118,4 @@ fn proxy(link: &str, broker_port: u16) -> (Running, u16) {
     let (address, _) = line.split_once(" -> ").unwrap();
     let (_, port) = address.rsplit_once(':').unwrap();
     (proxy, port.parse().unwrap())
-}
-
-/// Ends with the test.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // Gone already is gone.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
