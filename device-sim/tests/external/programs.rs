@@ -3,12 +3,14 @@
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
 use tempfile::TempDir;
 
 /// mosquitto with a listener for TCP and one for WebSocket.
 pub(crate) struct Mosquitto {
     pub(crate) port: u16,
     pub(crate) websocket_port: u16,
+    log: Arc<Mutex<Vec<String>>>,
     _process: Running,
     _folder: TempDir,
 }
@@ -17,6 +19,17 @@ impl Mosquitto {
     pub(crate) fn start() -> Self {
         // It cannot be asked to choose its ports, and those that were free may be taken by another test.
         (0..10).find_map(|_| Self::start_unless_taken()).unwrap()
+    }
+
+    /// How many clients with a device's id have connected, in this version as mosquitto writes it: `p2` is 3.1.1.
+    pub(crate) fn connected_devices(&self, version: &str) -> usize {
+        let log = self.log.lock().unwrap();
+        let of_devices = log
+            .iter()
+            .filter(|line| line.contains(" New client connected ") && line.contains("-0000"));
+        of_devices
+            .filter(|line| line.contains(&format!("({version}, ")))
+            .count()
     }
 
     fn start_unless_taken() -> Option<Self> {
@@ -46,11 +59,14 @@ impl Mosquitto {
             said += &line;
             said.push('\n');
         }
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let grows = log.clone();
         // Who writes to a closed pipe is killed: keep reading.
-        std::thread::spawn(move || lines.for_each(drop));
+        std::thread::spawn(move || lines.for_each(|line| grows.lock().unwrap().push(line)));
         Some(Self {
             port,
             websocket_port,
+            log,
             _process: process,
             _folder: folder,
         })
