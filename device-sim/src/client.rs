@@ -42,31 +42,62 @@ pub enum ClientError {
     Wire(#[from] WireError),
 }
 
-/// What a CONNACK's return code means.
-pub(crate) fn refusal(code: u8) -> &'static str {
-    match code {
-        1 => "it does not speak MQTT 3.1.1 (code 1)",
-        2 => "client id rejected (code 2)",
-        3 => "server unavailable (code 3)",
-        4 => "bad user name or password (code 4): check --username and --password",
-        5 => "not authorized (code 5): give --username and --password, or a client certificate",
-        0x84 => "it does not speak MQTT 5 (code 0x84): use --mqtt-version 3.1.1",
-        0x85 => "client id rejected (code 0x85)",
-        0x86 => "bad user name or password (code 0x86): check --username and --password",
-        0x87 => {
-            "not authorized (code 0x87): give --username and --password, or a client certificate"
-        }
-        0x88 => "server unavailable (code 0x88)",
-        0x89 => "server busy (code 0x89)",
-        0x8A => "banned (code 0x8a)",
-        0x8B => "server shutting down (code 0x8b)",
-        0x8D => "keep-alive timeout (code 0x8d)",
-        0x8E => "session taken over by another client (code 0x8e)",
-        0x93 => "receive maximum exceeded (code 0x93)",
-        0x97 => "quota exceeded (code 0x97)",
-        0x9B => "it does not take this QoS (code 0x9b): choose a lower --qos",
-        0x9F => "connection rate exceeded (code 0x9f): choose a lower --connect-rate",
-        _ => "for a reason that it gave as a number only",
+/// What the code means with which a broker refused a connection or, in MQTT 5, a message.
+pub(crate) fn refusal(code: u8) -> String {
+    let (meaning, advice) = match code {
+        1 => ("it does not speak MQTT 3.1.1", ""),
+        2 => ("client id rejected", ""),
+        3 => ("server unavailable", ""),
+        4 => (
+            "bad user name or password",
+            "check --username and --password",
+        ),
+        5 => (
+            "not authorized",
+            "give --username and --password, or a client certificate",
+        ),
+        0x80 => ("unspecified error", ""),
+        0x81 => ("malformed packet", ""),
+        0x82 => ("protocol error", ""),
+        0x83 => ("an error of its own", ""),
+        0x84 => ("it does not speak MQTT 5", "use --mqtt-version 3.1.1"),
+        0x85 => ("client id rejected", ""),
+        0x86 => (
+            "bad user name or password",
+            "check --username and --password",
+        ),
+        0x87 => (
+            "not authorized",
+            "allow it, or give --username and --password, or a client certificate",
+        ),
+        0x88 => ("server unavailable", ""),
+        0x89 => ("server busy", ""),
+        0x8A => ("banned", ""),
+        0x8B => ("server shutting down", ""),
+        0x8C => ("bad authentication method", ""),
+        0x8D => ("keep-alive timeout", ""),
+        0x8E => ("session taken over by another client", ""),
+        0x90 => ("topic name invalid", "choose another topic"),
+        0x91 => ("packet identifier in use", ""),
+        0x93 => ("receive maximum exceeded", ""),
+        0x95 => ("packet too large", ""),
+        0x96 => ("message rate too high", "choose a longer --every"),
+        0x97 => ("quota exceeded", ""),
+        0x99 => ("payload format invalid", ""),
+        0x9A => ("retain not supported", ""),
+        0x9B => ("it does not take this QoS", "choose a lower --qos"),
+        0x9C => ("use another server", ""),
+        0x9D => ("server moved", ""),
+        0x9F => ("connection rate exceeded", "choose a lower --connect-rate"),
+        _ => ("a reason that MQTT does not name", ""),
+    };
+    let code = match code {
+        0..0x80 => format!("code {code}"),
+        _ => format!("code {code:#04x}"),
+    };
+    match advice {
+        "" => format!("{meaning} ({code})"),
+        advice => format!("{meaning} ({code}): {advice}"),
     }
 }
 

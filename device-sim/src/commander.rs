@@ -14,7 +14,7 @@ use crate::plan::{Cohort, Commands};
 use crate::profile::Command;
 use crate::publisher::{End, Offer, Publisher};
 use crate::seed::{Purpose, rng};
-use crate::wire::{Packet, Session, Template, Version, WireError};
+use crate::wire::{ConnAck, Packet, Session, Template, Version, WireError};
 use crate::world::{Troop, World};
 use hdrhistogram::Histogram;
 use rand::RngExt;
@@ -128,6 +128,8 @@ pub(crate) struct Commander {
     targets: Vec<Target>,
     /// When which target is due.
     due: BinaryHeap<Reverse<(Duration, usize)>>,
+    /// Its first connection, until it sends.
+    ready: Option<(Client, ConnAck)>,
 }
 
 /// A device that takes commands.
@@ -167,7 +169,15 @@ impl Commander {
             publisher: Publisher::with_room(IN_FLIGHT_MAX, WAITING_MAX),
             targets,
             due,
+            ready: None,
         })
+    }
+
+    /// Connects, so that the first command need not wait for it; who is not let in tries again in the run.
+    pub(crate) async fn get_ready(&mut self) {
+        let id = client_id(&self.world);
+        let connected = Client::connect(&self.world, &id, Session::Kept).await;
+        self.ready = connected.ok();
     }
 
     /// Sends commands until `stop` changes, then removes the session.
@@ -185,7 +195,10 @@ impl Commander {
     async fn serve_all(&mut self) {
         let world = self.world.clone();
         loop {
-            let connected = Client::connect(&world, &client_id(&world), Session::Kept).await;
+            let connected = match self.ready.take() {
+                Some(ready) => Ok(ready),
+                None => Client::connect(&world, &client_id(&world), Session::Kept).await,
+            };
             if let Ok((client, connack)) = connected {
                 for label in self.publisher.connected(&connack, false) {
                     self.record(label.device, |ledger| ledger.record_given_up(1));
@@ -205,13 +218,12 @@ impl Commander {
             let mut out = Vec::new();
             while self.publisher.transmit(&mut out)? {}
             client.queue(&out)?;
-            let clock = self.world.clock;
             let next = self.due.peek().map(|Reverse((at, _))| *at);
             let next = next.filter(|at| *at < self.world.publish_until());
+            let wakes_at = self.world.clock.instant(next.unwrap_or_default());
             tokio::select! {
                 packet = client.receive() => self.handle(&mut client, packet?)?,
-                () = tokio::time::sleep_until(clock.instant(next.unwrap_or_default())),
-                    if next.is_some() => {}
+                () = tokio::time::sleep_until(wakes_at), if next.is_some() => {}
             }
         }
     }
@@ -225,7 +237,7 @@ impl Commander {
                     ledger.record_acknowledged(&label, now);
                 });
             }
-            Some(End::Rejected(label)) => {
+            Some(End::Rejected(label, _)) => {
                 self.record(label.device, Ledger::record_rejected);
             }
             None => {}
@@ -309,6 +321,7 @@ fn label(command: &Command) -> Label {
     }
 }
 
-fn client_id(world: &World) -> String {
+/// The commander's, if there is one.
+pub(crate) fn client_id(world: &World) -> String {
     format!("sim-{}-commander", world.plan.run)
 }

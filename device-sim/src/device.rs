@@ -405,7 +405,10 @@ impl Device {
             Packet::Disconnect { reason, .. } => return Err(Failure::Disconnected(*reason)),
             _ => match self.publisher.handle(packet, &mut answer)? {
                 Some(End::Acknowledged(label)) => troop.ledger().record_acknowledged(&label, now),
-                Some(End::Rejected(_)) => troop.ledger().record_rejected(),
+                Some(End::Rejected(_, reason)) => {
+                    troop.tally.rejection.store(reason, Ordering::Relaxed);
+                    troop.ledger().record_rejected();
+                }
                 None => self.listen(world, now, packet, &mut answer)?,
             },
         }

@@ -93,6 +93,9 @@ pub enum SimError {
         /// What the system said.
         source: io::Error,
     },
+    /// The user ended it before it began.
+    #[error("interrupted before the run began")]
+    Interrupted,
     /// A part of the simulator ended before its time.
     #[error("internal error: {0}")]
     Internal(&'static str),

@@ -392,15 +392,6 @@ impl Cohort {
         self.first..self.first + self.devices
     }
 
-    /// The hours that its devices took part in, together, when a run has taken so long.
-    pub(crate) fn device_hours(&self, seed: u64, took: Duration) -> f64 {
-        let part = |device| took.saturating_sub(self.connects_at(seed, device));
-        let hours = self
-            .indexes()
-            .map(|device| part(device).as_secs_f64() / 3_600.0);
-        hours.sum()
-    }
-
     /// When a device begins to connect.
     pub(crate) fn connects_at(&self, seed: u64, device: u32) -> Duration {
         let place = f64::from(device - self.first);

@@ -32,8 +32,8 @@ pub(crate) enum Offer {
 pub(crate) enum End {
     /// The broker has it.
     Acknowledged(Label),
-    /// The broker did not take it.
-    Rejected(Label),
+    /// The broker did not take it, for this reason code.
+    Rejected(Label, u8),
 }
 
 /// One client's outgoing messages.
@@ -206,7 +206,7 @@ impl Publisher {
             self.in_flight.shrink_to_fit();
         }
         Some(match ack.is_refusal() {
-            true => End::Rejected(message.label),
+            true => End::Rejected(message.label, ack.reason),
             false => End::Acknowledged(message.label),
         })
     }
@@ -338,7 +338,7 @@ mod tests {
         let refused = |id, reason| Packet::PubAck(Ack { id, reason });
         assert_eq!(
             end(&mut publisher, refused(1, 0x97)),
-            Some(End::Rejected(label(0)))
+            Some(End::Rejected(label(0), 0x97))
         );
         // No matching subscribers is no refusal.
         assert_eq!(
@@ -349,7 +349,7 @@ mod tests {
         transmit(&mut publisher);
         assert_eq!(
             end(&mut publisher, received(2, 0x87)),
-            Some(End::Rejected(label(1)))
+            Some(End::Rejected(label(1), 0x87))
         );
         let (complete, answer) = handle(&mut publisher, received(2, 0x87));
         assert_eq!((complete, answer), (None, vec![]));

@@ -1,7 +1,7 @@
 //! What the parts of a run share.
 
 use crate::SimError;
-use crate::clock::Clock;
+use crate::clock::RunClock;
 use crate::commander::Post;
 use crate::connects::Connects;
 use crate::endpoint::{Endpoint, Transport};
@@ -10,6 +10,7 @@ use crate::ledger::{Counts, Ledger, micros};
 use crate::phases::Phases;
 use crate::plan::{Cohort, Plan};
 use crate::report::resident_bytes;
+use crate::steady::Steady;
 use crate::tls::{Identity, Shared, Tls};
 use crate::wire::Template;
 use rustls::ClientConfig;
@@ -27,7 +28,8 @@ const DEVICES_PER_ADDRESS: u32 = 10_000;
 /// What the parts of a run share.
 pub(crate) struct World {
     pub(crate) plan: Plan,
-    pub(crate) clock: Clock,
+    /// Starts when verifier and commander are ready.
+    pub(crate) clock: RunClock,
     pub(crate) address: SocketAddr,
     /// How the verifier speaks TLS.
     tls: Option<Tls>,
@@ -35,6 +37,7 @@ pub(crate) struct World {
     verifier_id: String,
     pub(crate) troops: Vec<Troop>,
     pub(crate) phases: Phases,
+    pub(crate) steady: Steady,
     pub(crate) verifier: VerifierTally,
     /// Where devices connect from, in turn; empty leaves it to the system.
     source_addresses: Vec<IpAddr>,
@@ -88,6 +91,8 @@ pub(crate) struct Tally {
     pub(crate) partitioned: AtomicU64,
     /// The return code of the last refused connection, or 0.
     pub(crate) refusal: AtomicU8,
+    /// The reason code of the last refused message, or 0.
+    pub(crate) rejection: AtomicU8,
     pub(crate) tls_full: AtomicU64,
     pub(crate) tls_resumed: AtomicU64,
     /// Bytes on the link with headers and retransmissions.
@@ -168,7 +173,8 @@ impl World {
             stage: AtomicU8::new(Stage::Publishing as u8),
             is_interrupted: AtomicBool::new(false),
             publish_until_us: AtomicU64::new(micros(plan.publish_until())),
-            clock: Clock::start(),
+            clock: RunClock::default(),
+            steady: Steady::default(),
             tls,
             verifier_id: verifier_id.unwrap_or_else(|| format!("sim-{}-verifier", plan.run)),
             plan,

@@ -5,7 +5,7 @@
 #[expect(dead_code, reason = "other tests of this folder use more of it")]
 mod double;
 
-use double::{Double, Fault};
+use double::{Double, Fault, LATE};
 use motemq_sim::diff::{Parsed, compare};
 use motemq_sim::link::Preset;
 use motemq_sim::output::{Output, OutputArguments};
@@ -41,6 +41,36 @@ async fn an_honest_broker_passes_at_every_qos_with_both_clients() {
         };
         assert_eq!(report.outcome.total.acknowledged, acknowledged);
     }
+}
+
+#[tokio::test]
+async fn a_broker_that_is_slow_to_answer_the_verifier_makes_no_device_late() {
+    let report = run(1, ClientKind::Simulated, Fault::Late).await;
+    let figures = &report.measured.total;
+    assert!(figures.connect_seconds.max < LATE.as_secs_f64());
+    assert!(figures.generator_lag_seconds.max < LATE.as_secs_f64());
+    assert!(report.measured.took_s < 0.4 + 0.7 + LATE.as_secs_f64());
+    // Not long enough for rates.
+    assert_eq!(report.measured.steady_s, None);
+    assert_eq!(report.figure("published_per_second"), None);
+}
+
+#[tokio::test]
+async fn rates_are_those_of_the_steady_time() {
+    let broker = Double::start(Fault::None);
+    let mut cohort = cohort(1, ClientKind::Simulated);
+    cohort.devices = 2;
+    // The second device connects after a second.
+    cohort.ramp.connects_per_s = 1.0;
+    let mut plan = plan(broker.port(), cohort);
+    plan.duration = Duration::from_millis(1_100);
+    let report = motemq_sim::run(plan).await.unwrap();
+    let steady_s = report.measured.steady_s.unwrap();
+    assert!(steady_s >= 1.0 && steady_s < report.measured.took_s - 2.0);
+    let rate = report.figure("published_per_second").unwrap();
+    // What was published while the devices connected does not count.
+    assert!(rate * steady_s < report.outcome.total.published as f64 - 50.0);
+    assert!(rate * steady_s > 110.0);
 }
 
 #[tokio::test]
@@ -224,7 +254,9 @@ async fn what_a_run_showed_remains_in_files() {
     let output = Output::open(&arguments).unwrap();
     let mut plan = plan(broker.port(), cohort(1, ClientKind::Simulated));
     plan.duration = Duration::from_millis(1_200);
-    let report = motemq_sim::run_with(plan, output).await.unwrap();
+    let finished = motemq_sim::run_with(plan, output).await.unwrap();
+    assert!(finished.unwritten.is_empty());
+    let report = finished.report;
     let read = |path: &Option<PathBuf>| std::fs::read(path.as_ref().unwrap()).unwrap();
     let json = Parsed::read(&read(&arguments.json)).unwrap();
     let report = Parsed::read(&serde_json::to_vec(&report).unwrap()).unwrap();

@@ -4,12 +4,14 @@
 //! broker broke a promise.
 
 use crate::bench::{self, BenchError, FIELDS, Interrupts, Pace, Plan, Report, Shape, Version};
+use crate::output::{failed, open_file, write_json};
+use crate::signals::Signals;
 use crate::text::{duration, rate};
-use crate::{Endpoint, SimError, TlsFiles, Transport};
+use crate::{Endpoint, TlsFiles, Transport};
 use clap::{ArgAction, Args, Subcommand, ValueEnum};
 use std::io::{self, Write};
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -323,11 +325,18 @@ fn try_bench(bench: Bench) -> Result<(String, ExitCode), BenchError> {
     };
     let json = connections.json.clone();
     let plan = plan(shape, connections, messages, sending)?;
+    // What cannot be written at the end is refused before anything is measured.
+    let json = json.as_deref().map(open_file).transpose()?;
     let report = bench::run(&plan, &interrupts()?)?;
-    if let Some(path) = json {
-        write_json(&path, &report)?;
+    let mut code = exit_code(&report);
+    if let Some(file) = json {
+        let path = file.path().to_owned();
+        if let Err(error) = write_json(file, &report) {
+            let _ = writeln!(io::stderr(), "motemq-sim: {}", failed(&path, error));
+            code = super::at_least_failure(code);
+        }
     }
-    Ok((report.to_string(), exit_code(&report)))
+    Ok((report.to_string(), code))
 }
 
 fn exit_code(report: &Report) -> ExitCode {
@@ -452,11 +461,16 @@ fn interrupts() -> Result<Interrupts, BenchError> {
         .enable_io()
         .build()
         .map_err(failed)?;
+    let mut signals = {
+        let _context = runtime.enter();
+        Signals::listen().map_err(failed)?
+    };
     let interrupts = Interrupts::default();
     let counted = interrupts.clone();
     let listen = move || {
         runtime.block_on(async {
-            while tokio::signal::ctrl_c().await.is_ok() {
+            loop {
+                signals.next().await;
                 counted.interrupt();
             }
         });
@@ -464,16 +478,6 @@ fn interrupts() -> Result<Interrupts, BenchError> {
     // It ends with the process.
     std::thread::Builder::new().spawn(listen).map_err(failed)?;
     Ok(interrupts)
-}
-
-fn write_json(path: &Path, report: &Report) -> Result<(), BenchError> {
-    let failed = |source| SimError::Report {
-        path: path.to_owned(),
-        source,
-    };
-    let mut text = serde_json::to_vec_pretty(report).map_err(|error| failed(error.into()))?;
-    text.push(b'\n');
-    Ok(std::fs::write(path, text).map_err(failed)?)
 }
 
 #[cfg(test)]

@@ -57,14 +57,29 @@ pub fn main() -> ExitCode {
     };
     match outcome {
         Ok((text, code)) => {
-            // A reader that went away does not change the outcome.
-            let _ = io::stdout().write_all(text.as_bytes());
-            code
+            let mut output = io::stdout();
+            let written = output.write_all(text.as_bytes());
+            match written.and_then(|()| output.flush()) {
+                // A reader that went away does not change the outcome.
+                Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                    let _ = writeln!(io::stderr(), "motemq-sim: standard output: {error}");
+                    at_least_failure(code)
+                }
+                _ => code,
+            }
         }
         Err(error) => {
             let _ = writeln!(io::stderr(), "motemq-sim: {error}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// What was asked for is missing: no success, but a worse verdict stands.
+fn at_least_failure(code: ExitCode) -> ExitCode {
+    match code {
+        ExitCode::SUCCESS => ExitCode::FAILURE,
+        code => code,
     }
 }
 

@@ -1,8 +1,10 @@
 //! `motemq-sim profiles`: what devices there are, and what their messages look like.
 
 use crate::label::Label;
-use crate::link::{share_text, time_text};
+use crate::link::{Preset, share_text, time_text};
+use crate::plan::Cohort;
 use crate::profile::{self, Cadence, Command, Encoding, Profile, Schedule, Sensor};
+use crate::scenario::Overrides;
 use crate::text::duration;
 use clap::Args;
 use std::fmt::Write;
@@ -176,9 +178,22 @@ struct Message {
     json: Vec<u8>,
 }
 
+/// When the first reading of the device can fall due in `motemq-sim run --devices N`.
+fn ready_at(profile: &Profile, seed: u64) -> Duration {
+    let Some(link) = Preset::named("none") else {
+        return Duration::ZERO;
+    };
+    let (qos, every) = (profile.qos, profile.every);
+    let profile = Arc::new(profile.clone());
+    let cohort = Cohort::new("profiles", 0, DEVICE + 1, profile, link, qos, every);
+    let (connects_at, cohorts) = (cohort.connects_at(seed, DEVICE), vec![cohort.clone()]);
+    let plan = Overrides::default().plan(cohort.name.clone(), cohorts, Vec::new(), Vec::new());
+    connects_at + plan.settle_time(&cohort)
+}
+
 /// The first messages of a device, as a run would send them.
 fn messages(profile: &Profile, seed: u64, count: u32) -> impl Iterator<Item = Message> {
-    let mut schedule = Schedule::new(profile, seed, DEVICE, Duration::ZERO);
+    let mut schedule = Schedule::new(profile, seed, DEVICE, ready_at(profile, seed));
     let mut sensor = Sensor::new(profile, seed, DEVICE);
     let as_json = Profile {
         encoding: Encoding::Json,
@@ -231,6 +246,15 @@ mod tests {
             assert_eq!(text, examples(&profile, 42, 7));
             assert_ne!(text, examples(&profile, 43, 7));
         }
+    }
+
+    #[test]
+    fn times_are_those_of_a_run_whose_devices_connect_one_after_the_other() {
+        let profile = Profile::clone(&Profile::named("power-meter").unwrap());
+        let first = messages(&profile, 42, 1).next().unwrap();
+        let alone = Schedule::new(&profile, 42, DEVICE, Duration::ZERO);
+        // 17 devices at 50/s came before, and the link costs less than a microsecond.
+        assert_eq!((first.at - alone.next_at()).as_micros(), 340_000);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use crate::link::{self, Preset};
 use crate::proxy::{Ended, Proxy, ProxyPlan};
+use crate::signals::Signals;
 use crate::{Endpoint, SimError};
 use clap::Args;
 use std::io::{self, Write};
@@ -36,6 +37,8 @@ pub(super) fn proxy(arguments: ProxyArguments) -> Result<String, SimError> {
 }
 
 async fn carry(arguments: ProxyArguments) -> Result<String, SimError> {
+    let mut signals =
+        Signals::listen().map_err(|_| SimError::Internal("signals cannot be listened to"))?;
     let preset = match arguments.no_chance {
         true => Arc::new(arguments.link.without_chance()),
         false => arguments.link,
@@ -62,16 +65,10 @@ async fn carry(arguments: ProxyArguments) -> Result<String, SimError> {
         "{address} -> {name} -> {target}; Ctrl-C ends it"
     );
     let mut connections = 0;
-    let interrupted = async {
-        // Without signals there is nothing to wait for but the end of the process.
-        if tokio::signal::ctrl_c().await.is_err() {
-            std::future::pending().await
-        }
-    };
     let over = |ended: Ended| {
         connections += 1;
         let _ = writeln!(io::stdout(), "{ended}");
     };
-    let total = proxy.run(interrupted, over).await;
+    let total = proxy.run(signals.next(), over).await;
     Ok(format!("total of {connections} connections: {total}\n"))
 }

@@ -9,8 +9,9 @@ use crate::scenario::{self, Overrides};
 use crate::text::{duration, rate, share};
 use crate::topic::TopicPattern;
 use crate::wire::{Login, Version};
-use crate::{Endpoint, Report, SimError, TlsFiles};
+use crate::{Endpoint, Finished, Report, SimError, TlsFiles};
 use clap::{Args, ValueEnum};
+use std::io::{self, Write};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -126,8 +127,16 @@ pub(super) fn run(arguments: RunArguments) -> Result<(String, ExitCode), SimErro
     let output = Output::open(&arguments.output)?;
     let plan = plan(arguments)?;
     let runtime = tokio::runtime::Runtime::new().map_err(|_| SimError::Internal("no runtime"))?;
-    let report = runtime.block_on(crate::run_with(plan, output))?;
-    Ok((report.to_string(), exit_code(&report)))
+    let Finished { report, unwritten } = runtime.block_on(crate::run_with(plan, output))?;
+    for error in &unwritten {
+        let _ = writeln!(io::stderr(), "motemq-sim: {error}");
+    }
+    let code = exit_code(&report);
+    let code = match unwritten.is_empty() {
+        true => code,
+        false => super::at_least_failure(code),
+    };
+    Ok((report.to_string(), code))
 }
 
 fn exit_code(report: &Report) -> ExitCode {

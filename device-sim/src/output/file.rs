@@ -12,7 +12,7 @@ const NAMES_MAX: u32 = 100;
 
 /// A file in the making.
 #[derive(Debug)]
-pub(super) struct OutputFile {
+pub(crate) struct OutputFile {
     path: PathBuf,
     /// What is renamed at the end; `None` when `path` is written to itself, or all is done.
     temporary: Option<PathBuf>,
@@ -21,7 +21,7 @@ pub(super) struct OutputFile {
 
 impl OutputFile {
     /// Begins a file that will be at `path`; fails where the end would fail.
-    pub(super) fn create(path: &Path) -> io::Result<Self> {
+    pub(crate) fn create(path: &Path) -> io::Result<Self> {
         let (path, temporary, file) = match std::fs::metadata(path) {
             Ok(found) if found.is_dir() => {
                 return Err(io::Error::other("is a folder: name a file in it"));
@@ -52,12 +52,12 @@ impl OutputFile {
     }
 
     /// Where the file will be.
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// The file is whole: puts it in its place.
-    pub(super) fn commit(mut self) -> io::Result<()> {
+    pub(crate) fn commit(mut self) -> io::Result<()> {
         self.writer.flush()?;
         let Some(temporary) = &self.temporary else {
             return Ok(());

@@ -403,7 +403,7 @@ fn bar_figure(bars: &[(&str, f64, f64)]) -> String {
         .fold(0.0_f64, |largest, (_, up, down)| largest.max(up + down));
     let height = bars.len() * 44 + 4;
     let mut svg = format!(
-        "<figure><figcaption>Bytes per device and hour<span class=\"legend\">\
+        "<figure><figcaption>Bytes per device and hour while all publish<span class=\"legend\">\
          <span><i class=\"s1\"></i>up</span><span><i class=\"s2\"></i>down</span></span></figcaption>\
          <svg viewBox=\"0 0 520 {height}\" role=\"img\" aria-label=\"Bytes per device and hour\">"
     );

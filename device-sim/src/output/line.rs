@@ -32,7 +32,7 @@ pub(super) fn line(view: &View<'_>) -> String {
         short(counts.reordered),
         short(view.failures),
     );
-    if let Some(refused) = view.refused {
+    if let Some(refused) = &view.refused {
         line += &format!("  {refused}");
     }
     line.chars().take(COLUMNS_MAX).collect()

@@ -17,9 +17,10 @@ mod view;
 use crate::SimError;
 use crate::report::Report;
 use crate::world::World;
-use file::OutputFile;
+pub(crate) use file::OutputFile;
 use hdr::HdrLog;
 use record::Recorder;
+use serde::Serialize;
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -69,6 +70,8 @@ pub(crate) struct Live {
     hdr: Option<HdrLog>,
     json: Option<OutputFile>,
     html: Option<OutputFile>,
+    /// Why files will be missing.
+    unwritten: Vec<SimError>,
     /// Ends with this value.
     _servers: JoinSet<()>,
 }
@@ -131,6 +134,7 @@ impl Output {
             hdr: log.transpose()?,
             json: self.json,
             html: self.html,
+            unwritten: Vec::new(),
             _servers: servers,
         })
     }
@@ -138,11 +142,11 @@ impl Output {
 
 impl Live {
     /// Shows what there is to show by now; called several times a second.
-    pub(crate) fn tick(&mut self, world: &World) -> Result<(), SimError> {
+    pub(crate) fn tick(&mut self, world: &World) {
         let now = world.clock.now();
         let is_new = self.recorder.is_due(now);
         if is_new {
-            self.sample(world, now)?;
+            self.sample(world, now);
         }
         let recorder = &self.recorder;
         match &mut self.screen {
@@ -158,36 +162,40 @@ impl Live {
             }
             _ => {}
         }
-        Ok(())
     }
 
-    /// The run is over: makes its report and writes the files.
-    pub(crate) fn finish(mut self, world: &World, took: Duration) -> Result<Report, SimError> {
-        self.sample(world, took)?;
+    /// The run is over: makes its report and writes the files; also returns why some are missing.
+    pub(crate) fn finish(mut self, world: &World, took: Duration) -> (Report, Vec<SimError>) {
+        self.sample(world, took);
         // The terminal is whole before anything can fail.
         self.screen = Screen::Dark;
         let report = Report::new(world, took, self.recorder.into_timeline());
+        let mut written = Vec::new();
         if let Some(log) = self.hdr {
-            log.finish(world)?;
+            written.push(log.finish(world));
         }
         if let Some(file) = self.json {
             let path = file.path().to_owned();
-            write_json(file, &report).map_err(|source| failed(&path, source))?;
+            written.push(write_json(file, &report).map_err(|source| failed(&path, source)));
         }
-        if let Some(mut file) = self.html {
+        if let Some(file) = self.html {
             let path = file.path().to_owned();
-            let written = file.write_all(html::page(&report).as_bytes());
-            let written = written.and_then(|()| file.commit());
-            written.map_err(|source| failed(&path, source))?;
+            let page = html::page(&report);
+            written.push(write_all(file, page.as_bytes()).map_err(|source| failed(&path, source)));
         }
-        Ok(report)
+        let mut unwritten = self.unwritten;
+        unwritten.extend(written.into_iter().filter_map(Result::err));
+        (report, unwritten)
     }
 
-    fn sample(&mut self, world: &World, now: Duration) -> Result<(), SimError> {
+    /// A log that cannot be written ends; the run does not.
+    fn sample(&mut self, world: &World, now: Duration) {
         let intervals = self.recorder.record(world, now);
-        match &mut self.hdr {
-            Some(log) => log.write(world, now, &intervals),
-            None => Ok(()),
+        if let Some(log) = &mut self.hdr
+            && let Err(error) = log.write(world, now, &intervals)
+        {
+            self.unwritten.push(error);
+            self.hdr = None;
         }
     }
 }
@@ -219,19 +227,26 @@ impl Screen {
     }
 }
 
-fn open_file(path: &Path) -> Result<OutputFile, SimError> {
+/// Opens a file that will be written at the end.
+pub(crate) fn open_file(path: &Path) -> Result<OutputFile, SimError> {
     OutputFile::create(path).map_err(|source| failed(path, source))
 }
 
-fn failed(path: &Path, source: io::Error) -> SimError {
+/// The file at `path` could not be written.
+pub(crate) fn failed(path: &Path, source: io::Error) -> SimError {
     SimError::Report {
         path: path.to_owned(),
         source,
     }
 }
 
-fn write_json(mut file: OutputFile, report: &Report) -> io::Result<()> {
+/// Writes a whole file of JSON.
+pub(crate) fn write_json(mut file: OutputFile, report: &impl Serialize) -> io::Result<()> {
     serde_json::to_writer_pretty(&mut file, report)?;
-    file.write_all(b"\n")?;
+    write_all(file, b"\n")
+}
+
+fn write_all(mut file: OutputFile, bytes: &[u8]) -> io::Result<()> {
+    file.write_all(bytes)?;
     file.commit()
 }

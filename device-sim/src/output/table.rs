@@ -166,7 +166,7 @@ fn phase(view: &View<'_>, palette: &Palette) -> Line<'static> {
         Span::raw(format!("   reconnects {}", count_text(view.reconnects))),
         Span::raw(format!("   failed {}", count_text(view.failures))),
     ];
-    if let Some(refused) = view.refused {
+    if let Some(refused) = &view.refused {
         spans.push(Span::styled(format!("   {refused}"), palette.verdict(1)));
     }
     Line::from(spans)
@@ -292,9 +292,10 @@ fn audit(view: &View<'_>, palette: &Palette) -> Line<'static> {
 
 fn traffic(view: &View<'_>) -> Line<'static> {
     let mut text = String::new();
-    if view.up_bytes + view.down_bytes > 0 {
-        let up = bytes_text(view.per_device_hour(view.up_bytes));
-        let down = bytes_text(view.per_device_hour(view.down_bytes));
+    if view.up_bytes + view.down_bytes > 0
+        && let Some(rates) = view.per_device_hour
+    {
+        let [up, down] = rates.map(bytes_text);
         text += &format!(" bytes/device/h  up {up}  down {down}");
     }
     if view.tls_full + view.tls_resumed > 0 {

@@ -5,6 +5,7 @@ use crate::client::refusal;
 use crate::ledger::{Counts, histogram};
 use crate::plan::Event;
 use crate::report::{Distribution, Sample};
+use crate::steady::{Mark, Totals};
 use crate::world::{Stage, World};
 use hdrhistogram::Histogram;
 use std::collections::VecDeque;
@@ -33,10 +34,11 @@ pub(super) struct View<'a> {
     pub(super) lag: Distribution,
     pub(super) reconnects: u64,
     pub(super) failures: u64,
-    pub(super) refused: Option<&'static str>,
+    pub(super) refused: Option<String>,
     pub(super) up_bytes: u64,
     pub(super) down_bytes: u64,
-    pub(super) device_hours: f64,
+    /// Bytes up and down for each hour of a device, in the steady time so far.
+    pub(super) per_device_hour: Option<[f64; 2]>,
     pub(super) tls_full: u64,
     pub(super) tls_resumed: u64,
     /// The newest last.
@@ -49,13 +51,11 @@ impl<'a> View<'a> {
             world.sum(|tally| figure(tally).load(Ordering::Relaxed))
         };
         let [mut ack, mut delivery, mut lag] = [(); 3].map(|()| histogram());
-        let mut device_hours = 0.0;
         for troop in &world.troops {
             let ledger = troop.ledger();
             add(&mut ack, &ledger.ack_latency);
             add(&mut delivery, &ledger.delivery_latency);
             add(&mut lag, &ledger.generator_lag);
-            device_hours += troop.cohort.device_hours(world.plan.seed, now);
         }
         let refusals = world.troops.iter();
         let refusals = refusals.map(|troop| troop.tally.refusal.load(Ordering::Relaxed));
@@ -74,7 +74,7 @@ impl<'a> View<'a> {
             refused: refusals.max().filter(|code| *code > 0).map(refusal),
             up_bytes: sum(|tally| &tally.up_bytes),
             down_bytes: sum(|tally| &tally.down_bytes),
-            device_hours,
+            per_device_hour: per_device_hour(world, now),
             tls_full: sum(|tally| &tally.tls_full),
             tls_resumed: sum(|tally| &tally.tls_resumed),
             recent: recorder.recent(),
@@ -98,12 +98,16 @@ impl<'a> View<'a> {
             0.0
         }
     }
+}
 
-    /// Bytes for each hour of a device.
-    #[cfg(feature = "tui")]
-    pub(super) fn per_device_hour(&self, bytes: u64) -> f64 {
-        bytes as f64 / self.device_hours.max(1e-9)
+fn per_device_hour(world: &World, now: Duration) -> Option<[f64; 2]> {
+    let growth = world.steady.growth_until(|| Mark::new(world, now))?;
+    let device_hours = f64::from(world.plan.devices()) * growth.seconds / 3_600.0;
+    let mut sum = Totals::default();
+    for totals in growth.cohorts {
+        sum += totals;
     }
+    Some([sum.up_bytes, sum.down_bytes].map(|bytes| bytes as f64 / device_hours))
 }
 
 fn add(sum: &mut Histogram<u64>, part: &Histogram<u64>) {

@@ -110,10 +110,10 @@ const RUN_FIGURES: [(&str, OfRun); 11] = [
     }),
     ("took_seconds", |report| Some(report.measured.took_s)),
     ("published_per_second", |report| {
-        Some(report.outcome.total.published as f64 / report.measured.took_s.max(0.001))
+        report.measured.total.published_per_second
     }),
     ("delivered_per_second", |report| {
-        Some(report.outcome.total.delivered as f64 / report.measured.took_s.max(0.001))
+        report.measured.total.delivered_per_second
     }),
     ("memory_bytes_max", |report| {
         number(report.measured.memory.resident_bytes_max?)
@@ -275,6 +275,12 @@ mod tests {
         assert_eq!(report.figure("duplicates.qos0"), Some(0.0));
         assert_eq!(report.figure("duplicates.qos1"), Some(3.0));
         assert_eq!(report.figure("nobody.lost"), None);
+        // 30 devices in 20 s; the run took 30 s.
+        assert_eq!(
+            report.figure("up_bytes_per_device_hour"),
+            Some(80_000.0 / 20.0 * 3_600.0 / 30.0)
+        );
+        assert_eq!(report.figure("published_per_second"), Some(5.0));
     }
 
     #[test]

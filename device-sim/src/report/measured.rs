@@ -5,6 +5,7 @@ use super::{Machine, Memory, Timeline};
 use crate::commander;
 use crate::connects::ConnectCost;
 use crate::ledger::histogram;
+use crate::steady::Totals;
 use crate::world::{Troop, World};
 use hdrhistogram::Histogram;
 use serde::Serialize;
@@ -25,6 +26,8 @@ pub struct Measured {
     pub started_at: String,
     /// How long it took, from the first connection to the last delivery.
     pub took_s: f64,
+    /// How long all devices published, which is what rates are over; nothing when it was less than a second.
+    pub steady_s: Option<f64>,
     /// What the simulator ran on.
     pub machine: Machine,
     /// The simulator's own memory.
@@ -39,6 +42,8 @@ pub struct Measured {
     pub connect_costs: Vec<ConnectCost>,
     /// From when a command was due to its first arrival at the device.
     pub command_seconds: Distribution,
+    /// Commands that arrived, a second of the steady time.
+    pub commands_per_second: Option<f64>,
     /// How the verifier fared.
     pub verifier: VerifierFigures,
     /// Which demands were met.
@@ -76,6 +81,8 @@ pub struct Figures {
     pub partitioned: u64,
     /// CONNACK's code of the last refused connection, or 0.
     pub connack_refusal: u8,
+    /// The reason code of the last refused message, or 0 (MQTT 5).
+    pub publish_refusal: u8,
     /// Repeated deliveries at QoS 1, which allows them.
     pub redelivered: u64,
     /// Readings that the simulator took more than 50 ms late.
@@ -94,11 +101,17 @@ pub struct Figures {
     pub up_bytes: u64,
     /// Bytes to devices, likewise.
     pub down_bytes: u64,
-    /// Bytes up for each hour that a device took part.
+    /// Readings taken, a second of the steady time.
+    pub published_per_second: Option<f64>,
+    /// Messages acknowledged, likewise.
+    pub acknowledged_per_second: Option<f64>,
+    /// Messages delivered, likewise.
+    pub delivered_per_second: Option<f64>,
+    /// Bytes up for each hour of a device, in the steady time.
     pub up_bytes_per_device_hour: Option<f64>,
     /// Bytes down, likewise.
     pub down_bytes_per_device_hour: Option<f64>,
-    /// Bytes both ways for each reading that arrived.
+    /// Bytes both ways for each reading that arrived, in the whole run, connecting included.
     pub bytes_per_delivered: Option<f64>,
     /// Full TLS handshakes.
     pub tls_full: u64,
@@ -158,7 +171,8 @@ struct Sums {
     figures: Figures,
     published: u64,
     delivered: u64,
-    device_hours: f64,
+    steady: Totals,
+    devices: u32,
     /// In the order of the distributions of [`Figures`].
     times: [Histogram<u64>; 5],
 }
@@ -167,24 +181,29 @@ impl Measured {
     pub(super) fn new(world: &World, took: Duration, timeline: Timeline) -> Self {
         let mut total = Sums::new();
         let (mut cohorts, mut connect_costs) = (Vec::new(), Vec::new());
-        for troop in &world.troops {
+        let growth = world.steady.growth();
+        let steady_s = growth.as_ref().map(|growth| growth.seconds);
+        for (place, troop) in world.troops.iter().enumerate() {
+            let steady = growth.as_ref().and_then(|growth| growth.cohorts.get(place));
+            let steady = steady.copied().unwrap_or_default();
             let mut sums = Sums::new();
-            sums.add(world, troop, took);
-            total.add(world, troop, took);
+            sums.add(troop, steady);
+            total.add(troop, steady);
             connect_costs.extend(troop.connects().costs(&troop.cohort.name));
             cohorts.push(CohortFigures {
                 name: troop.cohort.name.clone(),
-                figures: sums.finish(),
+                figures: sums.finish(steady_s),
             });
         }
         let published = total.published;
-        let total = total.finish();
+        let total = total.finish(steady_s);
         let verifier = &world.verifier;
         Self {
             run: world.plan.run.clone(),
             broker: world.plan.endpoint.to_string(),
             started_at: rfc3339(world.clock.started_at()),
             took_s: took.as_secs_f64(),
+            steady_s,
             machine: Machine::this(),
             memory: Memory::of(world),
             valid: total.late as f64 <= published as f64 * LATE_SHARE_MAX,
@@ -192,6 +211,9 @@ impl Measured {
             cohorts,
             connect_costs,
             command_seconds: Distribution::of(&commander::latency(world)),
+            commands_per_second: growth
+                .as_ref()
+                .map(|growth| growth.commands as f64 / growth.seconds),
             verifier: VerifierFigures {
                 reconnects: verifier.reconnects.load(Ordering::Relaxed),
                 sessions_lost: verifier.sessions_lost.load(Ordering::Relaxed),
@@ -216,6 +238,7 @@ impl Sums {
                 killed: 0,
                 partitioned: 0,
                 connack_refusal: 0,
+                publish_refusal: 0,
                 redelivered: 0,
                 late: 0,
                 publish_ack_seconds: none(),
@@ -225,6 +248,9 @@ impl Sums {
                 reconnect_seconds: none(),
                 up_bytes: 0,
                 down_bytes: 0,
+                published_per_second: None,
+                acknowledged_per_second: None,
+                delivered_per_second: None,
                 up_bytes_per_device_hour: None,
                 down_bytes_per_device_hour: None,
                 bytes_per_delivered: None,
@@ -233,12 +259,13 @@ impl Sums {
             },
             published: 0,
             delivered: 0,
-            device_hours: 0.0,
+            steady: Totals::default(),
+            devices: 0,
             times: [(); 5].map(|()| histogram()),
         }
     }
 
-    fn add(&mut self, world: &World, troop: &Troop, took: Duration) {
+    fn add(&mut self, troop: &Troop, steady: Totals) {
         let (cohort, tally) = (&troop.cohort, &troop.tally);
         let ledger = troop.ledger();
         let connects = troop.connects();
@@ -256,7 +283,8 @@ impl Sums {
         let counts = ledger.counts();
         self.published += counts.published;
         self.delivered += counts.delivered;
-        self.device_hours += cohort.device_hours(world.plan.seed, took);
+        self.steady += steady;
+        self.devices += cohort.devices;
         let figures = &mut self.figures;
         figures.connected += u64::from(tally.up.load(Ordering::Relaxed));
         figures.ever_connected += connects.first.len();
@@ -266,6 +294,8 @@ impl Sums {
         figures.partitioned += tally.partitioned.load(Ordering::Relaxed);
         let refusal = tally.refusal.load(Ordering::Relaxed);
         figures.connack_refusal = figures.connack_refusal.max(refusal);
+        let refusal = tally.rejection.load(Ordering::Relaxed);
+        figures.publish_refusal = figures.publish_refusal.max(refusal);
         figures.redelivered += if cohort.qos == 1 {
             counts.duplicated
         } else {
@@ -278,7 +308,7 @@ impl Sums {
         figures.tls_resumed += tally.tls_resumed.load(Ordering::Relaxed);
     }
 
-    fn finish(self) -> Figures {
+    fn finish(self, steady_s: Option<f64>) -> Figures {
         let mut figures = self.figures;
         let [ack, delivery, lag, connect, reconnect] = self.times.each_ref().map(Distribution::of);
         figures.publish_ack_seconds = ack;
@@ -288,12 +318,20 @@ impl Sums {
         figures.reconnect_seconds = reconnect;
         // Without a link, nobody counted.
         let (up, down) = (figures.up_bytes, figures.down_bytes);
-        let per = |bytes: u64, number: f64| {
-            (up + down > 0 && number > 0.0).then(|| bytes as f64 / number)
+        let is_counted = up + down > 0;
+        let per_second = |count: u64| steady_s.map(|seconds| count as f64 / seconds);
+        let per_device_hour = |bytes: u64| {
+            let rate = per_second(bytes).filter(|_| is_counted)?;
+            Some(rate * 3_600.0 / f64::from(self.devices))
         };
-        figures.up_bytes_per_device_hour = per(up, self.device_hours);
-        figures.down_bytes_per_device_hour = per(down, self.device_hours);
-        figures.bytes_per_delivered = per(up + down, self.delivered as f64);
+        let steady = &self.steady;
+        figures.published_per_second = per_second(steady.published);
+        figures.acknowledged_per_second = per_second(steady.acknowledged);
+        figures.delivered_per_second = per_second(steady.delivered);
+        figures.up_bytes_per_device_hour = per_device_hour(steady.up_bytes);
+        figures.down_bytes_per_device_hour = per_device_hour(steady.down_bytes);
+        figures.bytes_per_delivered =
+            (is_counted && self.delivered > 0).then(|| (up + down) as f64 / self.delivered as f64);
         figures
     }
 }

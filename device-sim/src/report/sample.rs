@@ -7,6 +7,7 @@ use crate::ledger::Digest;
 use crate::link::Preset;
 use crate::plan::{Cohort, Event, Phase, Plan};
 use crate::profile::Profile;
+use crate::steady::Mark;
 use crate::threshold::Threshold;
 use crate::world::World;
 use std::sync::atomic::Ordering;
@@ -45,6 +46,7 @@ pub(crate) fn world(second: &str) -> World {
         .build()
         .unwrap();
     let world = runtime.block_on(World::new(plan(second))).unwrap();
+    world.steady.begin(|| Mark::new(&world, Duration::ZERO));
     for (place, troop) in world.troops.iter().enumerate() {
         let mut ledger = troop.ledger();
         for sequence in 0..50 {
@@ -80,6 +82,8 @@ pub(crate) fn world(second: &str) -> World {
         troop.tally.tls_resumed.fetch_add(10, Ordering::Relaxed);
         troop.tally.record_bytes([0, 0], [40_000, 9_000]);
     }
+    let steady_until = Duration::from_secs(20);
+    world.steady.end(|| Mark::new(&world, steady_until));
     world
 }
 

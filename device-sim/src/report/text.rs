@@ -75,74 +75,60 @@ impl Report {
         let (counted, figures) = (&self.outcome.total, &self.measured.total);
         writeln!(
             formatter,
-            "  {:<13}{:>10}{:>11}{:>10}{:>10}{:>10}{:>10}{:>10}   from when it was due",
-            "", "total", "rate", "p50", "p90", "p99", "p99.9", "max"
+            "  {:<13}{:>10}{:>13}{:>10}{:>10}{:>10}{:>10}{:>10}   from when it was due",
+            "", "total", "steady rate", "p50", "p90", "p99", "p99.9", "max"
         )?;
+        let commands = self.outcome.commands;
         let rows = [
-            ("published", counted.published, None),
+            (
+                "published",
+                counted.published,
+                figures.published_per_second,
+                None,
+            ),
             (
                 "acknowledged",
                 counted.acknowledged,
+                figures.acknowledged_per_second,
                 Some(&figures.publish_ack_seconds),
             ),
             (
                 "delivered",
                 counted.delivered,
+                figures.delivered_per_second,
                 Some(&figures.delivery_seconds),
             ),
             (
                 "commands",
-                self.outcome
-                    .commands
-                    .map_or(0, |commands| commands.delivered),
+                commands.map_or(0, |commands| commands.delivered),
+                self.measured.commands_per_second,
                 Some(&self.measured.command_seconds),
             ),
             (
                 "connected",
                 figures.connect_seconds.count,
+                None,
                 Some(&figures.connect_seconds),
             ),
             (
                 "reconnected",
                 figures.reconnect_seconds.count,
+                None,
                 Some(&figures.reconnect_seconds),
             ),
             (
                 "generator lag",
                 figures.generator_lag_seconds.count,
+                None,
                 Some(&figures.generator_lag_seconds),
             ),
         ];
-        for (name, total, times) in rows {
+        for (name, total, rate, times) in rows {
             if total > 0 || name == "published" || name == "delivered" {
-                self.write_row(formatter, name, total, times)?;
+                write_row(formatter, name, total, rate, times)?;
             }
         }
         Ok(())
-    }
-
-    fn write_row(
-        &self,
-        formatter: &mut Formatter<'_>,
-        name: &str,
-        total: u64,
-        times: Option<&Distribution>,
-    ) -> Result {
-        let rate = format!("{:.1}/s", total as f64 / self.measured.took_s.max(0.001));
-        write!(formatter, "  {name:<13}{total:>10}{rate:>11}")?;
-        match times.and_then(Distribution::measured) {
-            Some(times) => {
-                for seconds in [times.p50, times.p90, times.p99, times.p99_9, times.max] {
-                    write!(formatter, "{:>10}", time_text(seconds))?;
-                }
-            }
-            None => {
-                for _ in 0..5 {
-                    write!(formatter, "{:>10}", "-")?;
-                }
-            }
-        }
-        writeln!(formatter)
     }
 
     /// A line for each cohort, when there are several.
@@ -191,26 +177,28 @@ impl Report {
 
     fn write_traffic(&self, formatter: &mut Formatter<'_>) -> Result {
         let figures = &self.measured.total;
-        let (Some(up), Some(down)) = (
+        let mut parts = Vec::new();
+        if let (Some(up), Some(down)) = (
             figures.up_bytes_per_device_hour,
             figures.down_bytes_per_device_hour,
-        ) else {
-            return Ok(());
-        };
-        write!(
-            formatter,
-            "  per device and hour   up {}   down {}",
-            bytes_text(up),
-            bytes_text(down)
-        )?;
+        ) {
+            let (up, down) = (bytes_text(up), bytes_text(down));
+            parts.push(format!(
+                "per device and hour, steady: up {up}   down {down}"
+            ));
+        }
         if let Some(bytes) = figures.bytes_per_delivered {
-            write!(formatter, "   per delivered reading {}", bytes_text(bytes))?;
+            let bytes = bytes_text(bytes);
+            parts.push(format!("per delivered reading, whole run: {bytes}"));
+        }
+        if !parts.is_empty() {
+            writeln!(formatter, "  {}", parts.join("   "))?;
         }
         if figures.tls_full + figures.tls_resumed > 0 {
             let (full, resumed) = (figures.tls_full, figures.tls_resumed);
-            write!(formatter, "   TLS full {full}, resumed {resumed}")?;
+            writeln!(formatter, "  TLS full {full}, resumed {resumed}")?;
         }
-        writeln!(formatter)
+        Ok(())
     }
 
     fn write_connects(&self, formatter: &mut Formatter<'_>) -> Result {
@@ -297,8 +285,8 @@ impl Report {
             ));
         }
         if counted.rejected > 0 {
-            let rejected = counted.rejected;
-            remarks.push(format!("{rejected} refused by the broker"));
+            let (rejected, reason) = (counted.rejected, refusal(figures.publish_refusal));
+            remarks.push(format!("{rejected} refused by the broker: {reason}"));
         }
         if counted.given_up > 0 {
             let given_up = counted.given_up;
@@ -319,6 +307,30 @@ impl Report {
         }
         remarks
     }
+}
+
+fn write_row(
+    formatter: &mut Formatter<'_>,
+    name: &str,
+    total: u64,
+    rate: Option<f64>,
+    times: Option<&Distribution>,
+) -> Result {
+    let rate = rate.map_or_else(|| "-".to_owned(), |rate| format!("{rate:.1}/s"));
+    write!(formatter, "  {name:<13}{total:>10}{rate:>13}")?;
+    match times.and_then(Distribution::measured) {
+        Some(times) => {
+            for seconds in [times.p50, times.p90, times.p99, times.p99_9, times.max] {
+                write!(formatter, "{:>10}", time_text(seconds))?;
+            }
+        }
+        None => {
+            for _ in 0..5 {
+                write!(formatter, "{:>10}", "-")?;
+            }
+        }
+    }
+    writeln!(formatter)
 }
 
 /// A threshold's value.
@@ -398,6 +410,23 @@ mod tests {
         }
         assert_eq!(count_text(1_234_567), "1 234 567");
         assert_eq!(count_text(123), "123");
+    }
+
+    #[test]
+    fn refusals_say_their_code_and_what_it_means() {
+        let mut report = report();
+        report.outcome.total.rejected = 24;
+        report.measured.total.publish_refusal = 0x97;
+        report.measured.total.connack_refusal = 0x8C;
+        let text = report.to_string();
+        for expected in [
+            "24 refused by the broker: quota exceeded (code 0x97)",
+            "the broker refused connections: bad authentication method (code 0x8c)",
+        ] {
+            assert!(text.contains(expected), "{text}");
+        }
+        assert!(refusal(0xEE).contains("0xee"));
+        assert!(refusal(5).contains("(code 5)"));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use mqttbytes::v4::{self, ConnectReturnCode, Packet, SubscribeReasonCode};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
 
 /// What the double does to the fifth message of a publisher and to each tenth after it.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -20,12 +21,20 @@ pub(crate) enum Fault {
     Refuse,
     /// Nothing at QoS 1 is acknowledged.
     Withhold,
+    /// Subscriptions are answered after [`LATE`].
+    Late,
 }
+
+/// Longer than anything takes on a loopback address.
+pub(crate) const LATE: Duration = Duration::from_millis(1_500);
 
 #[derive(Default)]
 struct Subscriptions {
     list: Mutex<Vec<(String, Arc<Mutex<TcpStream>>)>>,
     added: Condvar,
+    /// How many connections were let in.
+    connections: Mutex<u32>,
+    connected: Condvar,
 }
 
 /// A listening double; its threads end with the process.
@@ -62,6 +71,13 @@ impl Double {
         self.port
     }
 
+    /// Blocks until somebody has connected.
+    pub(crate) fn wait_for_a_connection(&self) {
+        let count = self.subscriptions.connections.lock().unwrap();
+        let connected = &self.subscriptions.connected;
+        drop(connected.wait_while(count, |count| *count == 0).unwrap());
+    }
+
     /// Blocks until somebody has subscribed.
     pub(crate) fn wait_for_a_subscriber(&self) {
         let list = self.subscriptions.list.lock().unwrap();
@@ -94,9 +110,14 @@ fn serve(
                     false,
                 )),
                 Packet::Connect(_) => {
+                    *subscriptions.connections.lock().unwrap() += 1;
+                    subscriptions.connected.notify_all();
                     Packet::ConnAck(v4::ConnAck::new(ConnectReturnCode::Success, false))
                 }
                 Packet::Subscribe(subscribe) => {
+                    if fault == Fault::Late {
+                        std::thread::sleep(LATE);
+                    }
                     let (filter, qos) = (&subscribe.filters[0].path, subscribe.filters[0].qos);
                     let subscription = (filter.clone(), sink.clone());
                     subscriptions.list.lock().unwrap().push(subscription);
