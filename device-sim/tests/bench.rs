@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 
+#[expect(dead_code, reason = "other tests of this folder use more of it")]
 mod double;
 
 use double::{Double, Fault};
