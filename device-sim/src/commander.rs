@@ -8,6 +8,7 @@
 //! Does not know: how devices obey.
 
 use crate::client::{Client, ClientError, forget_session};
+use crate::imprint::{Arrival, Imprint};
 use crate::label::Label;
 use crate::ledger::{Digest, Ledger, histogram};
 use crate::plan::{Cohort, Commands};
@@ -80,11 +81,17 @@ impl Post {
     }
 
     /// A command reached its device; `true` when for the first time.
-    pub(crate) fn record_delivered(&self, device: u32, command: &Command, now: Duration) -> bool {
+    pub(crate) fn record_delivered(
+        &self,
+        device: u32,
+        command: &Command,
+        arrival: &Arrival,
+        now: Duration,
+    ) -> bool {
         let label = label(command);
         // One that is for another device is nobody's.
         let label = (command.device == device).then_some(&label);
-        self.ledger().record_delivered(label, now)
+        self.ledger().record_delivered(label, arrival, now)
     }
 
     #[expect(
@@ -302,14 +309,19 @@ fn issue(
     let client_id = world.client_id(target.device);
     let message = Digest::of(&label(&command), &payload);
     let frame = post.template.fill(target.device, &client_id, 0, &payload);
+    let mut imprint = Imprint::default();
     let offer = match frame {
-        Ok(frame) => publisher.offer(label(&command), frame),
+        Ok(frame) => {
+            imprint = Imprint::of_frame(&frame, &payload);
+            publisher.offer(label(&command), frame)
+        }
         Err(_) => Offer::Refused,
     };
     let mut ledger = post.ledger();
     ledger.record_published(message, now.saturating_sub(at));
-    if offer == Offer::Refused {
-        ledger.record_overflowed();
+    match offer {
+        Offer::Accepted => ledger.record_sent(&label(&command), imprint),
+        Offer::Refused => ledger.record_overflowed(),
     }
 }
 

@@ -10,6 +10,7 @@
 
 use crate::connection::{Connection, Failure};
 use crate::connects::Handshake;
+use crate::imprint::{Arrival, Imprint};
 use crate::keep_alive::KeepAlive;
 use crate::label::Label;
 use crate::ledger::Digest;
@@ -196,8 +197,12 @@ impl Device {
         let client_id = world.client_id(self.index);
         let leaf = profile.leaf(&reading);
         let frame = troop.template.fill(self.index, &client_id, leaf, &payload);
+        let mut imprint = Imprint::default();
         let offer = match frame {
-            Ok(frame) => self.publisher.offer(label, frame),
+            Ok(frame) => {
+                imprint = Imprint::of_frame(&frame, &payload);
+                self.publisher.offer(label, frame)
+            }
             Err(_) => Offer::Refused,
         };
         // When a command is obeyed, and so what a reading says of it, depends on the broker.
@@ -208,8 +213,9 @@ impl Device {
         let message = Digest::of(&label, determined);
         let mut ledger = troop.ledger();
         ledger.record_published(message, now.saturating_sub(intended_at));
-        if offer == Offer::Refused {
-            ledger.record_overflowed();
+        match offer {
+            Offer::Accepted => ledger.record_sent(&label, imprint),
+            Offer::Refused => ledger.record_overflowed(),
         }
     }
 
@@ -477,15 +483,17 @@ impl Device {
             Heard::Nothing => {}
             Heard::Subscribed => post.set_subscribed(self.index, true),
             Heard::Unsubscribed(code) => troop.tally.refusal.store(code, Ordering::Relaxed),
-            Heard::Message(payload) => match Command::decode(payload) {
+            Heard::Message(delivery, granted) => match Command::decode(delivery.payload()) {
                 Some(command) => {
-                    let is_new = post.record_delivered(self.index, &command, now);
+                    let arrival = Arrival::of(delivery, granted);
+                    let is_new = post.record_delivered(self.index, &command, &arrival, now);
                     if is_new && self.sensor.apply(&command) {
                         self.take_reading(world, now, now);
                     }
                 }
                 None => {
-                    post.ledger().record_delivered(None, now);
+                    let arrival = Arrival::of(delivery, granted);
+                    post.ledger().record_delivered(None, &arrival, now);
                 }
             },
         }

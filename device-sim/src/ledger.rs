@@ -1,10 +1,12 @@
 //! What was sent, acknowledged and delivered, and what is wrong with it.
 //!
 //! Rules: a message that was acknowledged must be delivered (QoS 1 and 2); a second delivery breaks QoS 2, and
-//! QoS 0 too, but QoS 1 allows it; first deliveries of a device come in the order in which it sent them.
+//! QoS 0 too, but QoS 1 allows it; first deliveries of a device come in the order in which it sent them, with the
+//! payload, the topic and the QoS that they were sent with.
 //!
 //! Does not know: connections, packets, the clock.
 
+use crate::imprint::{Alteration, Arrival, Imprint, Memory, Remembered};
 use crate::label::Label;
 use hdrhistogram::Histogram;
 use siphasher::sip128::{Hash128, Hasher128, SipHasher24};
@@ -24,6 +26,7 @@ pub struct Ledger {
     is_promised: bool,
     counts: Counts,
     first_violation: Option<String>,
+    first_altered: Option<String>,
     /// Intended send time to acknowledgement at the device.
     pub ack_latency: Histogram<u64>,
     /// Intended send time to first delivery at the verifier.
@@ -68,6 +71,8 @@ pub struct Counts {
     pub duplicated: u64,
     /// First deliveries after that of a later message of the same device.
     pub reordered: u64,
+    /// First deliveries that differ from what was sent: in payload, topic, QoS or retain flag.
+    pub altered: u64,
     /// Deliveries that are not this cohort's messages.
     pub foreign: u64,
     /// Readings that the simulator took late.
@@ -93,6 +98,7 @@ impl std::ops::AddAssign for Counts {
         self.lost += other.lost;
         self.duplicated += other.duplicated;
         self.reordered += other.reordered;
+        self.altered += other.altered;
         self.foreign += other.foreign;
         self.late += other.late;
     }
@@ -105,6 +111,7 @@ struct Record {
     acknowledged: SequenceSet,
     delivered: SequenceSet,
     newest_delivered: Option<u32>,
+    sent: Remembered,
 }
 
 /// A set of message numbers, a bit each.
@@ -124,6 +131,7 @@ impl Ledger {
             is_promised: true,
             counts: Counts::default(),
             first_violation: None,
+            first_altered: None,
             ack_latency: histogram(),
             delivery_latency: histogram(),
             generator_lag: histogram(),
@@ -160,6 +168,13 @@ impl Ledger {
         self.generator_lag.saturating_record(micros(lag));
     }
 
+    /// A message will be sent; those of a device in the order of their numbers.
+    pub fn record_sent(&mut self, label: &Label, imprint: Imprint) {
+        if let Some(record) = self.record_mut(label) {
+            record.sent.remember(label.sequence, imprint);
+        }
+    }
+
     /// A device had no room for a reading.
     pub fn record_overflowed(&mut self) {
         self.counts.overflowed += 1;
@@ -194,7 +209,12 @@ impl Ledger {
 
     /// A message reached the verifier, or a command its device; `None` when it carries no label. Returns whether it
     /// is new.
-    pub fn record_delivered(&mut self, label: Option<&Label>, now: Duration) -> bool {
+    pub fn record_delivered(
+        &mut self,
+        label: Option<&Label>,
+        arrival: &Arrival,
+        now: Duration,
+    ) -> bool {
         let place = |label: &Label| label.device.checked_sub(self.first);
         let known = label.and_then(|label| Some((label, place(label)?)));
         let record = known.and_then(|(label, place)| {
@@ -205,13 +225,19 @@ impl Ledger {
             self.counts.foreign += 1;
             return false;
         };
-        if !record.delivered.insert(label.sequence) {
+        if record.delivered.contains(label.sequence) {
             self.counts.duplicated += 1;
             if self.qos != 1 {
                 self.violation("duplicated", label);
             }
             return false;
         }
+        let sent = record.sent.take(label.sequence);
+        if sent == Memory::NeverSent {
+            self.alteration(Alteration::Invented, label);
+            return false;
+        }
+        record.delivered.insert(label.sequence);
         self.counts.delivered += 1;
         let was_lost = record.acknowledged.contains(label.sequence) && !record.is_excused;
         self.counts.lost -= u64::from(was_lost && self.is_promised);
@@ -225,6 +251,9 @@ impl Ledger {
             self.violation("reordered", label);
         } else {
             record.newest_delivered = Some(label.sequence);
+        }
+        if let Some(alteration) = arrival.alteration(sent, self.qos) {
+            self.alteration(alteration, label);
         }
         true
     }
@@ -277,11 +306,15 @@ impl Ledger {
             let (duplicated, qos) = (self.counts.duplicated, self.qos);
             violations.push(format!("{duplicated} delivered twice at QoS {qos}"));
         }
+        if let Some(first) = &self.first_altered {
+            let altered = self.counts.altered;
+            violations.push(format!("{altered} delivered altered, the first {first}"));
+        }
         if self.counts.reordered > 0 {
             let reordered = self.counts.reordered;
             violations.push(format!("{reordered} delivered out of order"));
         }
-        if let (Some(first), false) = (&self.first_violation, violations.is_empty()) {
+        if let Some(first) = &self.first_violation {
             violations.push(format!("first offender: {first}"));
         }
         violations
@@ -291,6 +324,13 @@ impl Ledger {
         let (device, sequence) = (label.device, label.sequence);
         let first = || format!("device {device:06} message {sequence} {what}");
         self.first_violation.get_or_insert_with(first);
+    }
+
+    fn alteration(&mut self, what: Alteration, label: &Label) {
+        let (device, sequence) = (label.device, label.sequence);
+        self.counts.altered += 1;
+        let first = || format!("device {device:06} message {sequence}: {what}");
+        self.first_altered.get_or_insert_with(first);
     }
 
     fn first_lost(&self) -> String {
@@ -504,12 +544,47 @@ mod tests {
     }
 
     #[test]
+    fn what_arrives_otherwise_than_it_was_sent_is_a_violation_at_every_qos() {
+        for qos in 0..=2 {
+            let mut ledger = ledger(qos, 3);
+            deliver(&mut ledger, 0);
+            let altered = Arrival {
+                imprint: Imprint::of(b"t", b"x"),
+                ..arrival(qos)
+            };
+            for sequence in [1, 2, 100] {
+                let label = label(1, sequence);
+                ledger.record_delivered(Some(&label), &altered, Duration::ZERO);
+            }
+            let counts = ledger.counts();
+            assert_eq!((counts.delivered, counts.altered), (3, 3));
+            assert_eq!(
+                ledger.violations(),
+                ["3 delivered altered, the first device 000001 message 1: payload altered"]
+            );
+        }
+    }
+
+    #[test]
+    fn a_number_that_no_device_has_sent_is_no_delivery() {
+        let mut ledger = ledger(1, 1);
+        let invented = label(1, u32::MAX);
+        let is_new = ledger.record_delivered(Some(&invented), &arrival(1), Duration::ZERO);
+        assert!(!is_new);
+        let counts = ledger.counts();
+        assert_eq!((counts.delivered, counts.altered), (0, 1));
+        let expected =
+            "1 delivered altered, the first device 000001 message 4294967295: never sent";
+        assert_eq!(ledger.violations(), [expected]);
+    }
+
+    #[test]
     fn devices_are_kept_apart_and_strangers_ignored() {
         let mut ledger = ledger(2, 0);
-        ledger.record_delivered(Some(&label(0, 5)), Duration::ZERO);
-        ledger.record_delivered(Some(&label(1, 4)), Duration::ZERO);
-        ledger.record_delivered(Some(&label(9, 0)), Duration::ZERO);
-        ledger.record_delivered(None, Duration::ZERO);
+        let labels = [label(0, 5), label(1, 4), label(9, 0)];
+        for known in labels.iter().map(Some).chain([None]) {
+            ledger.record_delivered(known, &arrival(2), Duration::ZERO);
+        }
         assert_eq!(ledger.counts().delivered, 2);
         assert_eq!(ledger.counts().foreign, 2);
         assert!(ledger.violations().is_empty());
@@ -523,7 +598,7 @@ mod tests {
             ..label(0, 0)
         };
         ledger.record_acknowledged(&label, Duration::from_secs(12));
-        ledger.record_delivered(Some(&label), Duration::from_secs(11));
+        ledger.record_delivered(Some(&label), &arrival(1), Duration::from_secs(11));
         assert!(ledger.ack_latency.max().abs_diff(2_000_000) < 2_000);
         assert!(ledger.delivery_latency.max().abs_diff(1_000_000) < 1_000);
     }
@@ -570,6 +645,11 @@ mod tests {
         for _ in 0..published {
             ledger.record_published(Digest::default(), Duration::ZERO);
         }
+        for sequence in 0..100 {
+            for device in 0..2 {
+                ledger.record_sent(&label(device, sequence), Imprint::default());
+            }
+        }
         ledger
     }
 
@@ -578,7 +658,16 @@ mod tests {
     }
 
     fn deliver(ledger: &mut Ledger, sequence: u32) {
-        ledger.record_delivered(Some(&label(1, sequence)), Duration::ZERO);
+        let arrival = arrival(ledger.qos);
+        ledger.record_delivered(Some(&label(1, sequence)), &arrival, Duration::ZERO);
+    }
+
+    fn arrival(qos: u8) -> Arrival {
+        Arrival {
+            qos,
+            granted: 2,
+            ..Arrival::default()
+        }
     }
 
     fn label(device: u32, sequence: u32) -> Label {

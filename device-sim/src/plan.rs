@@ -17,6 +17,7 @@ use crate::topic::TopicPattern;
 use crate::wire::{Login, Session, Version};
 use aws_lc_rs::digest::{SHA256, digest};
 use rand::RngExt;
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -30,6 +31,8 @@ const UPGRADE_BYTES: u32 = 250;
 const COMMANDS_EVERY: u32 = 3;
 /// Six digits name a device.
 const DEVICES_MAX: u32 = 999_999;
+/// Long enough to say what devices are.
+const NAME_BYTES_MAX: usize = 100;
 const RUMQTTC_DEVICES_MAX: u32 = 200;
 /// It panics below.
 const RUMQTTC_5_KEEP_ALIVE_MIN_S: u16 = 5;
@@ -275,6 +278,15 @@ impl Plan {
     /// [`SimError::Plan`] with what to change.
     pub fn check(&self) -> Result<(), SimError> {
         let wrong = |problem: String| Err(SimError::Plan(problem));
+        let mut taken = BTreeSet::new();
+        for Cohort { name, .. } in &self.cohorts {
+            check_name(name).map_err(SimError::Plan)?;
+            if !taken.insert(name) {
+                return wrong(format!(
+                    "two cohorts have the name {name:?}: give each a name of its own"
+                ));
+            }
+        }
         if !(1..=DEVICES_MAX).contains(&self.devices()) {
             return wrong(format!(
                 "a run has 1 to {DEVICES_MAX} devices: change --devices or count"
@@ -551,6 +563,22 @@ impl FromStr for Jitter {
                 "jitter {text:?} is unknown: write none, half or full"
             )),
         }
+    }
+}
+
+/// A cohort's name stands in topics and in lines of text.
+fn check_name(name: &str) -> Result<(), String> {
+    let is_wrong = |letter: char| "/+#{}".contains(letter) || letter.is_control();
+    if name.trim().is_empty() || name.len() > NAME_BYTES_MAX {
+        return Err(format!(
+            "a cohort has the name {name:?}: give it one of 1 to {NAME_BYTES_MAX} bytes"
+        ));
+    }
+    match name.chars().find(|letter| is_wrong(*letter)) {
+        Some(letter) => Err(format!(
+            "cohort {name:?}: take {letter:?} out of the name, which may stand in topics"
+        )),
+        None => Ok(()),
     }
 }
 

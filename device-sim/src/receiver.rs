@@ -6,12 +6,14 @@
 //!
 //! Does not know: what a command means, who counts it, sockets, the clock.
 
-use crate::wire::{self, ConnAck, Packet, Version, WireError};
+use crate::wire::{self, ConnAck, Delivery, Packet, Version, WireError};
 
 /// One device's subscription.
 #[derive(Debug, Default)]
 pub(crate) struct Receiver {
     is_subscribed: bool,
+    /// The QoS that the broker granted, once it has.
+    granted: Option<u8>,
     /// QoS 2 packet ids that the broker may still repeat; it sends few at once.
     unreleased: Vec<u16>,
 }
@@ -21,8 +23,8 @@ pub(crate) struct Receiver {
 pub(crate) enum Heard<'a> {
     /// Nothing, or nothing new.
     Nothing,
-    /// A message with this payload.
-    Message(&'a [u8]),
+    /// A message, on a subscription of at most this QoS.
+    Message(&'a Delivery, u8),
     /// From now on messages come.
     Subscribed,
     /// The subscription was refused with this code.
@@ -74,7 +76,7 @@ impl Receiver {
                     }
                 };
                 match is_new {
-                    true => Ok(Heard::Message(&delivery.payload)),
+                    true => Ok(Heard::Message(delivery, self.granted.unwrap_or(2))),
                     false => Ok(Heard::Nothing),
                 }
             }
@@ -85,8 +87,9 @@ impl Receiver {
             }
             Packet::SubAck { codes, .. } => match codes.first() {
                 Some(code) if *code >= 0x80 => Ok(Heard::Unsubscribed(*code)),
-                _ => {
+                code => {
                     self.is_subscribed = true;
+                    self.granted = code.copied();
                     Ok(Heard::Subscribed)
                 }
             },
@@ -98,7 +101,6 @@ impl Receiver {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::Delivery;
 
     #[test]
     fn a_device_subscribes_once_per_session() {
@@ -130,21 +132,20 @@ mod tests {
     #[test]
     fn each_qos_has_its_answer() {
         let mut receiver = Receiver::default();
-        let new = Heard::Message(b"x");
-        assert_eq!(handle(&mut receiver, &message(0, 0)), (new, vec![]));
-        assert_eq!(
-            handle(&mut receiver, &message(1, 7)),
-            (new, vec![0x40, 2, 0, 7])
-        );
+        let (at_0, at_1, at_2) = (message(0, 0), message(1, 7), message(2, 7));
+        let new = |packet| Heard::Message(delivery(packet), 2);
+        assert_eq!(handle(&mut receiver, &at_0), (new(&at_0), vec![]));
+        let puback = vec![0x40, 2, 0, 7];
+        assert_eq!(handle(&mut receiver, &at_1), (new(&at_1), puback));
         let pubrec = vec![0x50, 2, 0, 7];
-        assert_eq!(handle(&mut receiver, &message(2, 7)), (new, pubrec.clone()));
+        assert_eq!(handle(&mut receiver, &at_2), (new(&at_2), pubrec.clone()));
         assert_eq!(
             handle(&mut receiver, &message(2, 7)),
             (Heard::Nothing, pubrec.clone())
         );
         let released = (Heard::Nothing, vec![0x70, 2, 0, 7]);
         assert_eq!(handle(&mut receiver, &Packet::PubRel(7)), released);
-        assert_eq!(handle(&mut receiver, &message(2, 7)), (new, pubrec));
+        assert_eq!(handle(&mut receiver, &at_2), (new(&at_2), pubrec));
     }
 
     #[test]
@@ -154,10 +155,9 @@ mod tests {
         connected(&mut receiver, true);
         assert_eq!(handle(&mut receiver, &message(2, 7)).0, Heard::Nothing);
         connected(&mut receiver, false);
-        assert_eq!(
-            handle(&mut receiver, &message(2, 7)).0,
-            Heard::Message(b"x")
-        );
+        let message = message(2, 7);
+        let new = Heard::Message(delivery(&message), 2);
+        assert_eq!(handle(&mut receiver, &message).0, new);
     }
 
     fn connected(receiver: &mut Receiver, session_present: bool) -> Vec<u8> {
@@ -179,7 +179,13 @@ mod tests {
     }
 
     fn message(qos: u8, id: u16) -> Packet {
-        let payload = b"x".to_vec();
-        Packet::Publish(Delivery { qos, id, payload })
+        Packet::Publish(Delivery::new(qos, id, false, "t", b"x"))
+    }
+
+    fn delivery(packet: &Packet) -> &Delivery {
+        match packet {
+            Packet::Publish(delivery) => delivery,
+            _ => panic!("{packet:?} is no message"),
+        }
     }
 }

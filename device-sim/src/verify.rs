@@ -5,7 +5,6 @@
 //! Deliveries may come before the answer to a subscription, and count.
 
 use crate::client::{Client, ClientError, forget_session};
-use crate::profile;
 use crate::wire::{self, Packet, Session, Version};
 use crate::world::{Troop, World};
 use std::collections::{BTreeMap, HashSet};
@@ -102,9 +101,8 @@ impl Verifier {
             Packet::Publish(delivery) => {
                 let is_new = delivery.qos < 2 || self.unreleased.insert(delivery.id);
                 if is_new {
-                    let label = profile::label(&delivery.payload);
                     let now = self.world.clock.now();
-                    self.world.record_delivered(label.as_ref(), now);
+                    self.world.record_delivered(&delivery, now);
                 }
                 match delivery.qos {
                     0 => {}

@@ -5,14 +5,15 @@ use crate::clock::RunClock;
 use crate::commander::Post;
 use crate::connects::Connects;
 use crate::endpoint::{Endpoint, Transport};
-use crate::label::Label;
+use crate::imprint::Arrival;
 use crate::ledger::{Counts, Ledger, micros};
 use crate::phases::Phases;
 use crate::plan::{Cohort, Plan};
+use crate::profile::{self, Command};
 use crate::report::resident_bytes;
 use crate::steady::Steady;
 use crate::tls::{Identity, Shared, Tls};
-use crate::wire::Template;
+use crate::wire::{Delivery, Template};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use std::borrow::Cow;
@@ -108,6 +109,8 @@ pub(crate) struct VerifierTally {
     pub(crate) is_away: AtomicBool,
     /// Times that the broker had forgotten the verifier's session.
     pub(crate) sessions_lost: AtomicU64,
+    /// Deliveries on topics of the run that are no message of any device.
+    pub(crate) garbled: AtomicU64,
     /// Deliveries that are no message of the run.
     pub(crate) foreign: AtomicU64,
     /// Sessions, its own and the devices', that could not be removed at the end.
@@ -224,16 +227,28 @@ impl World {
         Some((config, name))
     }
 
-    /// A message reached the verifier; `None` when it carries no label.
-    pub(crate) fn record_delivered(&self, label: Option<&Label>, now: Duration) {
-        match label.and_then(|label| self.troop(label.device)) {
-            Some(troop) => {
-                troop.ledger().record_delivered(label, now);
-            }
-            None => {
-                self.verifier.foreign.fetch_add(1, Ordering::Relaxed);
-            }
+    /// A message reached the verifier.
+    pub(crate) fn record_delivered(&self, delivery: &Delivery, now: Duration) {
+        let label = profile::label(delivery.payload());
+        let troop = label.and_then(|label| self.troop(label.device));
+        if let Some(troop) = troop {
+            // The verifier subscribes with the cohort's QoS, or more, and is granted it.
+            let arrival = Arrival::of(delivery, 2);
+            let mut ledger = troop.ledger();
+            ledger.record_delivered(label.as_ref(), &arrival, now);
+        } else if self.is_of_the_run(delivery.topic())
+            && Command::decode(delivery.payload()).is_none()
+        {
+            self.verifier.garbled.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.verifier.foreign.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// Whether a topic names the run, so that nobody else publishes to it.
+    fn is_of_the_run(&self, topic: &[u8]) -> bool {
+        let run = self.plan.run.as_bytes();
+        topic.windows(run.len().max(1)).any(|part| part == run)
     }
 
     /// The counts of all cohorts.
@@ -243,6 +258,7 @@ impl World {
             counts += troop.ledger().counts();
         }
         counts.foreign += self.verifier.foreign.load(Ordering::Relaxed);
+        counts.altered += self.verifier.garbled.load(Ordering::Relaxed);
         counts
     }
 

@@ -133,6 +133,58 @@ async fn a_broker_that_reorders_is_caught() {
 }
 
 #[tokio::test]
+async fn a_broker_that_alters_messages_is_caught_whatever_it_alters() {
+    for (fault, client, what) in [
+        (Fault::Corrupt, ClientKind::Simulated, "payload altered"),
+        (Fault::Topic, ClientKind::Simulated, "topic altered"),
+        (Fault::Downgrade, ClientKind::Simulated, "QoS 0 instead of"),
+        (Fault::Retain, ClientKind::Simulated, "retain flag set"),
+        (Fault::Corrupt, ClientKind::Rumqttc, "payload altered"),
+    ] {
+        // What came at QoS 0 cannot come lower.
+        let lowest = u8::from(fault == Fault::Downgrade);
+        for qos in lowest..=2 {
+            let report = run(qos, client, fault).await;
+            let total = report.outcome.total;
+            assert!(total.altered > 0, "{fault:?} at QoS {qos}");
+            assert_eq!((total.lost, total.reordered, total.foreign), (0, 0, 0));
+            let altered = total.altered;
+            let first = format!("the first device 000000 message 4: {what}");
+            let expected = format!("{altered} delivered altered, {first}");
+            let violations = &report.outcome.violations;
+            assert!(violations[0].starts_with(&expected), "{violations:?}");
+            assert_eq!(violations.len(), 1);
+            assert_eq!(report.figure("altered"), Some(altered as f64));
+            assert_eq!(report.verdict(), Verdict::Broken);
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_altered_beyond_recognition_is_caught_at_qos_0_too() {
+    let report = run(0, ClientKind::Simulated, Fault::Garble).await;
+    let total = report.outcome.total;
+    assert!(total.altered > 0 && total.foreign == 0);
+    let violation = &report.outcome.violations[0];
+    assert!(
+        violation.contains("altered beyond recognition"),
+        "{violation}"
+    );
+}
+
+#[tokio::test]
+async fn a_broker_that_alters_commands_is_caught() {
+    for fault in [Fault::Topic, Fault::Downgrade, Fault::Retain] {
+        let (report, commands) = run_commands(1, fault).await;
+        assert!(commands.altered > 0, "{fault:?}");
+        assert_eq!((commands.lost, report.outcome.total.altered), (0, 0));
+        let expected = format!("commands: {} delivered altered", commands.altered);
+        let violation = &report.outcome.violations[0];
+        assert!(violation.starts_with(&expected), "{violation}");
+    }
+}
+
+#[tokio::test]
 async fn commands_arrive_and_are_answered_at_every_qos() {
     for qos in 0..=2 {
         let (report, commands) = run_commands(qos, Fault::None).await;
@@ -298,6 +350,27 @@ async fn a_threshold_that_names_no_figure_is_an_error_before_the_run() {
         error.to_string().contains("did you mean \"lost\"?"),
         "{error}"
     );
+}
+
+#[tokio::test]
+async fn names_that_would_mix_up_cohorts_are_errors_before_the_run() {
+    for (names, advice) in [
+        (["a", "a"], "give each a name of its own"),
+        (["a", ""], "give it one of 1 to 100 bytes"),
+        (["a", "b/c"], "take '/' out of the name"),
+        (["a", "b+"], "take '+' out"),
+        (["a", "#"], "take '#' out"),
+        (["a", "{run}"], "take '{' out"),
+        (["a", "b\n"], "take '\\n' out"),
+    ] {
+        let mut plan = plan(1, cohort(1, ClientKind::Simulated));
+        plan.cohorts.push(plan.cohorts[0].clone());
+        for (cohort, name) in plan.cohorts.iter_mut().zip(names) {
+            cohort.name = name.to_owned();
+        }
+        let error = plan.check().unwrap_err().to_string();
+        assert!(error.contains(advice), "{error}");
+    }
 }
 
 #[tokio::test]

@@ -111,9 +111,20 @@ impl HdrLog {
     }
 }
 
-/// A tag ends at a comma or at white space.
+/// A name as a tag, which would end at a comma or at white space: these are written as in URLs, so that tags differ
+/// where names do.
 fn tag(name: &str) -> String {
-    name.replace(|letter: char| letter == ',' || letter.is_whitespace(), "_")
+    let mut tag = String::with_capacity(name.len());
+    for letter in name.chars() {
+        if letter == ',' || letter == '%' || letter.is_whitespace() {
+            for byte in letter.encode_utf8(&mut [0; 4]).bytes() {
+                tag += &format!("%{byte:02X}");
+            }
+        } else {
+            tag.push(letter);
+        }
+    }
+    tag
 }
 
 #[cfg(test)]
@@ -123,6 +134,13 @@ mod tests {
     use crate::report::sample::{HOSTILE, world};
     use hdrhistogram::serialization::Deserializer;
     use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
+
+    #[test]
+    fn names_that_differ_have_tags_that_differ() {
+        for (name, expected) in [("a,b", "a%2Cb"), ("a b", "a%20b"), ("a%20b", "a%2520b")] {
+            assert_eq!(tag(name), expected);
+        }
+    }
 
     #[test]
     fn the_log_is_one_that_hdrhistogram_reads() {

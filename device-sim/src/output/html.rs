@@ -62,7 +62,7 @@ fn verdict(report: &Report) -> (&'static str, bool, String) {
         Verdict::Missed => ("Thresholds missed", false, arrived),
         Verdict::Unproven => ("Not proven", false, arrived),
         Verdict::Kept if is_promised => {
-            let all = "Every acknowledged message was delivered, in order.";
+            let all = "Every acknowledged message was delivered, in order and as it was sent.";
             ("All promises kept", true, format!("{arrived} {all}"))
         }
         Verdict::Kept => ("All promises kept", true, arrived),
@@ -119,6 +119,7 @@ fn tiles(report: &Report) -> String {
             count_text(total.reordered),
             bad_if(total.reordered),
         ),
+        ("altered", count_text(total.altered), bad_if(total.altered)),
     ];
     for (name, times) in [
         ("acknowledged, p99", &figures.publish_ack_seconds),
@@ -322,7 +323,7 @@ fn cohorts(report: &Report) -> String {
     let mut html = String::from(
         "<h2>Cohorts</h2>\n<div class=\"scroll\"><table><tr><th>cohort</th><th class=\"text\">link</th>\
          <th class=\"text\">profile</th><th>devices</th><th>every</th><th>QoS</th><th>published</th>\
-         <th>delivered</th><th>lost</th><th>twice</th><th>reordered</th><th>open</th>\
+         <th>delivered</th><th>lost</th><th>twice</th><th>reordered</th><th>altered</th><th>open</th>\
          <th>ack p99</th><th>del. p50</th><th>p99</th><th>back</th><th>B/reading</th></tr>",
     );
     let parts = report.plan.cohorts.iter().zip(&report.outcome.cohorts);
@@ -340,7 +341,7 @@ fn cohorts(report: &Report) -> String {
         let _ = write!(
             html,
             "<tr><td>{}</td><td class=\"text\">{}</td><td class=\"text\">{}</td><td>{}</td><td>{}</td>\
-             <td>{}</td><td>{}</td><td>{}</td>{}{}{}<td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td>\
+             <td>{}</td><td>{}</td><td>{}</td>{}{}{}{}<td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td>\
              <td>{}</td></tr>",
             escape(&planned.name),
             escape(&planned.link),
@@ -357,6 +358,7 @@ fn cohorts(report: &Report) -> String {
                 format!("<td>{}</td>", count_text(twice))
             },
             bad(counted.reordered),
+            bad(counted.altered),
             count_text(counted.unfinished),
             time(&figures.publish_ack_seconds, |times| times.p99),
             time(&figures.delivery_seconds, |times| times.p50),

@@ -32,6 +32,9 @@ pub(super) fn line(view: &View<'_>) -> String {
         short(counts.reordered),
         short(view.failures),
     );
+    if counts.altered > 0 {
+        line += &format!("  ALTERED {}", short(counts.altered));
+    }
     if let Some(refused) = &view.refused {
         line += &format!("  {refused}");
     }

@@ -43,7 +43,7 @@ enum Kind {
 type Value = fn(&Troop) -> u64;
 
 /// Name, help, and where it comes from.
-const FAMILIES: [(&str, Kind, &str, Value); 19] = [
+const FAMILIES: [(&str, Kind, &str, Value); 20] = [
     ("devices", Kind::Gauge, "Devices of the cohort.", |troop| {
         troop.cohort.devices.into()
     }),
@@ -130,6 +130,12 @@ const FAMILIES: [(&str, Kind, &str, Value); 19] = [
         Kind::Counter,
         "First deliveries after that of a later message of the same device.",
         |troop| troop.ledger().counts().reordered,
+    ),
+    (
+        "messages_altered_total",
+        Kind::Counter,
+        "First deliveries that differ from what was sent.",
+        |troop| troop.ledger().counts().altered,
     ),
     (
         "uplink_bytes_total",
@@ -280,6 +286,12 @@ pub(super) fn render(world: &World) -> String {
             "counter",
             "Deliveries that were not the run's.",
             world.counts().foreign,
+        ),
+        (
+            "messages_garbled_total",
+            "counter",
+            "Deliveries on topics of the run that are no message of any device.",
+            load(&world.verifier.garbled),
         ),
         (
             "verifier_reconnects_total",

@@ -285,6 +285,8 @@ fn audit(view: &View<'_>, palette: &Palette) -> Line<'static> {
             count_text(counts.reordered),
             palette.verdict(counts.reordered),
         ),
+        Span::raw("   altered "),
+        Span::styled(count_text(counts.altered), palette.verdict(counts.altered)),
         Span::raw("   generator lag p99 "),
         Span::styled(lag, palette.verdict(is_late.into())),
     ])

@@ -6,6 +6,7 @@
 
 mod stack;
 
+use crate::imprint::Imprint;
 use crate::label::Label;
 use crate::ledger::Digest;
 use crate::profile::{Schedule, Sensor};
@@ -124,13 +125,17 @@ fn publish(
         .template
         .topic(label.device, &client_id, cohort.profile.leaf(&reading));
     let message = Digest::of(&label, &payload);
+    let imprint = Imprint::of(topic.as_bytes(), &payload);
     let accepted = client.publish(topic, cohort.qos, payload);
     let mut ledger = troop.ledger();
     let lag = world.clock.now().saturating_sub(label.intended_at);
     ledger.record_published(message, lag);
     if !accepted {
         ledger.record_overflowed();
-    } else if cohort.qos > 0 {
+        return;
+    }
+    ledger.record_sent(&label, imprint);
+    if cohort.qos > 0 {
         pending.handed_over.push_back(label);
     }
 }

@@ -17,7 +17,7 @@ type OfRun = fn(&Report) -> Option<f64>;
 type Times = fn(&Figures) -> &Distribution;
 
 /// What all cohorts have, each and together.
-const FIGURES: [(&str, Count); 30] = [
+const FIGURES: [(&str, Count); 31] = [
     ("published", |part| number(part.counted.published)),
     ("overflowed", |part| number(part.counted.overflowed)),
     ("acknowledged", |part| number(part.counted.acknowledged)),
@@ -27,6 +27,7 @@ const FIGURES: [(&str, Count); 30] = [
     ("lost", |part| number(part.counted.lost)),
     ("unfinished", |part| number(part.counted.unfinished)),
     ("reordered", |part| number(part.counted.reordered)),
+    ("altered", |part| number(part.counted.altered)),
     ("foreign", |part| number(part.counted.foreign)),
     ("duplicates", |part| {
         number(part.counted.duplicated + part.figures.redelivered)

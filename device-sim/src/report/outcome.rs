@@ -4,6 +4,7 @@ use crate::commander;
 use crate::ledger::{Counts, Digest};
 use crate::world::World;
 use serde::Serialize;
+use std::sync::atomic::Ordering;
 
 /// What a seed and an honest broker determine.
 ///
@@ -59,6 +60,8 @@ pub struct Counted {
     pub duplicated: u64,
     /// First deliveries after that of a later message of the same device.
     pub reordered: u64,
+    /// First deliveries that differ from what was sent: in payload, topic, QoS or retain flag.
+    pub altered: u64,
     /// Deliveries that were not the run's.
     pub foreign: u64,
 }
@@ -82,6 +85,7 @@ impl Counted {
                 .saturating_sub(arrived + counts.rejected + counts.given_up),
             duplicated: if qos == 1 { 0 } else { counts.duplicated },
             reordered: counts.reordered,
+            altered: counts.altered,
             foreign: counts.foreign,
         }
     }
@@ -99,6 +103,7 @@ impl std::ops::AddAssign for Counted {
         self.unfinished += other.unfinished;
         self.duplicated += other.duplicated;
         self.reordered += other.reordered;
+        self.altered += other.altered;
         self.foreign += other.foreign;
     }
 }
@@ -134,7 +139,14 @@ impl Outcome {
             violations.extend(broken.map(|violation| format!("commands: {violation}")));
         }
         // The counts of all know deliveries that are no cohort's.
-        total.foreign = world.counts().foreign;
+        let counts = world.counts();
+        (total.foreign, total.altered) = (counts.foreign, counts.altered);
+        let garbled = world.verifier.garbled.load(Ordering::Relaxed);
+        if garbled > 0 {
+            violations.push(format!(
+                "{garbled} delivered altered beyond recognition: on topics of the run, but no device's message"
+            ));
+        }
         Self {
             published_digest: digest.to_string(),
             total,

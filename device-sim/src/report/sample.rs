@@ -2,6 +2,7 @@
 
 use super::{Report, Sample, Timeline};
 use crate::connects::Handshake;
+use crate::imprint::{Arrival, Imprint};
 use crate::label::Label;
 use crate::ledger::Digest;
 use crate::link::Preset;
@@ -57,12 +58,18 @@ pub(crate) fn world(second: &str) -> World {
             };
             let late = Duration::from_millis(u64::from(sequence) * 17);
             ledger.record_published(Digest::of(&label, b"payload"), Duration::from_micros(80));
+            ledger.record_sent(&label, Imprint::default());
+            let arrival = Arrival {
+                qos: troop.cohort.qos,
+                granted: 2,
+                ..Arrival::default()
+            };
             ledger.record_acknowledged(&label, label.intended_at + late * 2);
             if place > 0 || sequence % 25 != 13 {
-                ledger.record_delivered(Some(&label), label.intended_at + late);
+                ledger.record_delivered(Some(&label), &arrival, label.intended_at + late);
             }
             if place == 0 && sequence < 3 {
-                ledger.record_delivered(Some(&label), label.intended_at + late);
+                ledger.record_delivered(Some(&label), &arrival, label.intended_at + late);
             }
         }
         for device in 0..troop.cohort.devices {

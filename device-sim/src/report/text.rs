@@ -12,12 +12,13 @@ impl Display for Report {
         if let Some(commands) = &self.outcome.commands {
             writeln!(
                 formatter,
-                "  commands: {} sent, {} acknowledged, {} delivered   duplicated {}   reordered {}   lost {}",
+                "  commands: {} sent, {} acknowledged, {} delivered   duplicated {}   reordered {}   altered {}   lost {}",
                 commands.published,
                 commands.acknowledged,
                 commands.delivered,
                 commands.duplicated,
                 commands.reordered,
+                commands.altered,
                 commands.lost
             )?;
         }
@@ -28,9 +29,10 @@ impl Display for Report {
         let total = &self.outcome.total;
         writeln!(
             formatter,
-            "duplicated {}   reordered {}   lost {}",
+            "duplicated {}   reordered {}   altered {}   lost {}",
             self.duplicated(),
             total.reordered,
+            total.altered,
             total.lost
         )
     }
@@ -278,6 +280,11 @@ impl Report {
             let unfinished = counted.unfinished;
             remarks.push(format!("{unfinished} not {what} when the run ended"));
         }
+        let commands = self.outcome.commands.unwrap_or_default();
+        let foreign = counted.foreign + commands.foreign;
+        if foreign > 0 {
+            remarks.push(format!("{foreign} foreign deliveries, not the run's"));
+        }
         if counted.overflowed > 0 {
             let overflowed = counted.overflowed;
             remarks.push(format!(
@@ -441,7 +448,7 @@ mod tests {
         );
         assert!(text.contains("VIOLATION: meters: 2 acknowledged"), "{text}");
         assert!(
-            text.ends_with("duplicated 3   reordered 0   lost 2\n"),
+            text.ends_with("duplicated 3   reordered 0   altered 0   lost 2\n"),
             "{text}"
         );
     }

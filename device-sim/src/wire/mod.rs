@@ -179,8 +179,37 @@ pub struct Delivery {
     pub qos: u8,
     /// 0 at QoS 0.
     pub id: u16,
-    /// The payload; the topic is not of interest.
-    pub payload: Vec<u8>,
+    /// Whether the broker had kept it when the subscription began.
+    pub is_retained: bool,
+    topic_bytes: usize,
+    /// Topic and payload, in one piece for one allocation.
+    bytes: Vec<u8>,
+}
+
+impl Delivery {
+    /// With the packet id 0 at QoS 0.
+    #[must_use]
+    pub fn new(qos: u8, id: u16, is_retained: bool, topic: &str, payload: &[u8]) -> Self {
+        Self {
+            qos,
+            id,
+            is_retained,
+            topic_bytes: topic.len(),
+            bytes: [topic.as_bytes(), payload].concat(),
+        }
+    }
+
+    /// The topic.
+    #[must_use]
+    pub fn topic(&self) -> &[u8] {
+        self.bytes.get(..self.topic_bytes).unwrap_or_default()
+    }
+
+    /// The payload.
+    #[must_use]
+    pub fn payload(&self) -> &[u8] {
+        self.bytes.get(self.topic_bytes..).unwrap_or_default()
+    }
 }
 
 /// Whether the broker is asked to keep the session.

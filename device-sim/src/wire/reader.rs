@@ -14,6 +14,9 @@ use super::{Ack, ConnAck, Delivery, Packet, Version, WireError};
 /// Larger packets end the connection: nothing in a run is nearly as long.
 const PACKET_BYTES_MAX: usize = 256 * 1024;
 
+/// The flag of a PUBLISH.
+const RETAIN: u8 = 0x01;
+
 const IN_CONNACK: [u8; 17] = [
     SESSION_EXPIRY,
     ASSIGNED_CLIENT_ID,
@@ -189,8 +192,8 @@ fn publish(version: Version, first: u8, body: &[u8]) -> Option<Delivery> {
         Version::V4 => rest,
         Version::V5 => properties::read(rest, &IN_PUBLISH, |_| Some(()))?,
     };
-    let payload = payload.to_vec();
-    Some(Delivery { qos, id, payload })
+    let is_retained = first & RETAIN != 0;
+    Some(Delivery::new(qos, id, is_retained, topic, payload))
 }
 
 /// PUBACK, PUBREC, PUBREL or PUBCOMP.

@@ -273,7 +273,7 @@ fn packets_of_v4() -> Vec<(Vec<u8>, Packet)> {
         ),
         (vec![0x90, 4, 0, 1, 2, 0x80], suback(&[2, 0x80])),
         (vec![0x30, 5, 0, 1, b'a', 1, 2], publish(0, 0, &[1, 2])),
-        (vec![0x3D, 6, 0, 1, b'a', 0, 7, 3], publish(2, 7, &[3])),
+        (vec![0x3D, 6, 0, 1, b'a', 0, 7, 3], retained(2, 7, &[3])),
         (long, publish(1, 9, &[0x55; 300])),
     ]
 }
@@ -329,7 +329,7 @@ fn packets_of_v5() -> Vec<(Vec<u8>, Packet)> {
         (bytes(b"\x30\x06\0\x01a\0\x01\x02"), publish(0, 0, &[1, 2])),
         (
             bytes(b"\x3d\x0e\0\x01a\0\x07\x07\x0b\x01\x0b\x80\x01\x01\x01\x03"),
-            publish(2, 7, &[3]),
+            retained(2, 7, &[3]),
         ),
         (bytes(b"\xe0\0"), disconnected(0, None)),
         (bytes(b"\xe0\x01\x8e"), disconnected(0x8E, None)),
@@ -348,8 +348,11 @@ fn connack(change: impl FnOnce(&mut ConnAck)) -> Packet {
 }
 
 fn publish(qos: u8, id: u16, payload: &[u8]) -> Packet {
-    let payload = payload.to_vec();
-    Packet::Publish(Delivery { qos, id, payload })
+    Packet::Publish(Delivery::new(qos, id, false, "a", payload))
+}
+
+fn retained(qos: u8, id: u16, payload: &[u8]) -> Packet {
+    Packet::Publish(Delivery::new(qos, id, true, "a", payload))
 }
 
 fn suback(codes: &[u8]) -> Packet {

@@ -17,6 +17,16 @@ pub(crate) enum Fault {
     Double,
     /// The message waits for the publisher's next one.
     Delay,
+    /// The last digit of the payload changes.
+    Corrupt,
+    /// The payload is that of no device.
+    Garble,
+    /// The last letter of the topic changes.
+    Topic,
+    /// Delivered at QoS 0, whatever was due.
+    Downgrade,
+    /// Delivered with the retain flag.
+    Retain,
     /// No client is let in.
     Refuse,
     /// Nothing at QoS 1 is acknowledged.
@@ -169,6 +179,12 @@ impl Publisher<'_> {
                     ..publish.clone()
                 });
             }
+            (
+                Fault::Corrupt | Fault::Garble | Fault::Topic | Fault::Downgrade | Fault::Retain,
+                true,
+            ) => {
+                return self.deliver_as(&publish.topic, &altered(&publish, self.fault));
+            }
             (Fault::Delay, true) => {
                 self.delayed = Some(publish);
                 return;
@@ -182,12 +198,38 @@ impl Publisher<'_> {
     }
 
     fn deliver(&self, publish: &v4::Publish) {
+        self.deliver_as(&publish.topic, publish);
+    }
+
+    /// Sends it to the subscribers of `topic`, which may be another.
+    fn deliver_as(&self, topic: &str, publish: &v4::Publish) {
         for (filter, sink) in &*self.subscriptions.list.lock().unwrap() {
-            if mqttbytes::matches(&publish.topic, filter) {
+            if mqttbytes::matches(topic, filter) {
                 send(sink, &Packet::Publish(publish.clone()));
             }
         }
     }
+}
+
+fn altered(publish: &v4::Publish, fault: Fault) -> v4::Publish {
+    let mut altered = publish.clone();
+    match fault {
+        Fault::Corrupt => {
+            let mut payload = publish.payload.to_vec();
+            let digit = payload.iter_mut().rfind(|byte| byte.is_ascii_digit());
+            let digit = digit.unwrap();
+            *digit = if *digit == b'9' { b'0' } else { *digit + 1 };
+            altered.payload = payload.into();
+        }
+        Fault::Garble => altered.payload = "?".into(),
+        Fault::Topic => {
+            altered.topic.pop();
+            altered.topic.push('~');
+        }
+        Fault::Downgrade => (altered.qos, altered.pkid) = (QoS::AtMostOnce, 0),
+        _ => altered.retain = true,
+    }
+    altered
 }
 
 fn send(sink: &Mutex<TcpStream>, packet: &Packet) {
