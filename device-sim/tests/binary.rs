@@ -13,7 +13,7 @@ use std::process::{Child, ChildStderr, Command, Output, Stdio};
 
 #[test]
 fn who_is_told_to_end_drains_tidies_up_and_reports() {
-    for signal in ["INT", "TERM", "HUP"] {
+    for signal in signals() {
         let folder = tempfile::tempdir().unwrap();
         let json = folder.path().join("run.json");
         let mut fleet = Fleet::start(Fault::None, "1h", &json);
@@ -57,7 +57,7 @@ fn a_report_that_cannot_be_written_changes_no_verdict_and_is_printed() {
 
 #[test]
 fn a_proxy_that_is_told_to_end_prints_its_totals() {
-    for signal in ["INT", "TERM", "HUP"] {
+    for signal in signals() {
         let mut proxy = simulator("proxy --listen 127.0.0.1:0 --link lte-m");
         let mut errors = BufReader::new(proxy.stderr.take().unwrap());
         let mut line = String::new();
@@ -142,6 +142,18 @@ fn simulator(arguments: &str) -> Child {
     command.args(arguments.split(' '));
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     command.spawn().unwrap()
+}
+
+/// Those that end a run; whoever ignores SIGHUP, as under nohup, passes that on to what it starts.
+fn signals() -> Vec<&'static str> {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    let mut signals = vec!["INT", "TERM"];
+    if ignored.is_some_and(|mask| mask & 1 == 0) {
+        signals.push("HUP");
+    }
+    signals
 }
 
 fn kill(process: &Child, signal: &str) {
