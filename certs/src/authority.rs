@@ -9,6 +9,7 @@ use crate::files;
 use crate::inspect::{fingerprint_sha256, not_after_unix_s, with_certificate};
 use crate::key::{KeyType, PublicKey};
 use crate::root::{self, Root};
+use crate::serial::hex;
 use crate::{CertsError, Issued, Kind, Order, Permitted, Signed, Validity};
 use aws_lc_rs::rand::fill;
 use rcgen::{
@@ -205,7 +206,7 @@ impl Authority {
             chain_pem: [&certificate_pem, intermediate.unwrap_or_default()].concat(),
             certificate_pem,
             certificate_der: certificate.der().to_vec(),
-            serial_hex: serial.iter().map(|byte| format!("{byte:02x}")).collect(),
+            serial_hex: hex(&serial),
             fingerprint_sha256: fingerprint_sha256(certificate.der()),
             not_after_unix_s: params.not_after.unix_timestamp(),
             key_type: key_type.to_owned(),

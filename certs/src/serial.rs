@@ -6,6 +6,11 @@ use crate::CertsError;
 pub(crate) fn text(bytes: &[u8]) -> String {
     let start = bytes.iter().position(|byte| *byte != 0);
     let bytes = start.and_then(|start| bytes.get(start..)).unwrap_or(&[0]);
+    hex(bytes)
+}
+
+/// Bytes in lower-case hexadecimal, whatever they begin with.
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

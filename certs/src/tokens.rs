@@ -8,6 +8,7 @@
 use crate::CertsError;
 use crate::files::Access;
 use crate::json_lines::{JsonLines, News};
+use crate::serial;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::rand::fill;
@@ -186,8 +187,7 @@ impl std::fmt::Debug for NewToken {
 /// What is kept of a token's text: people type it, so case and surrounding space do not matter.
 fn sha256(text: &str) -> String {
     let text = text.trim().to_ascii_lowercase();
-    let bytes = digest(&SHA256, text.as_bytes());
-    bytes.as_ref().iter().map(|b| format!("{b:02x}")).collect()
+    serial::hex(digest(&SHA256, text.as_bytes()).as_ref())
 }
 
 /// 160 random bits in the alphabet of RFC 4648, section 6, in lower case.

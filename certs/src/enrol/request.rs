@@ -4,6 +4,7 @@
 //! missing, was not made by a broker that we know, and the request is refused.
 
 use super::{Refusal, Word};
+use crate::serial;
 use crate::{Request, RequestError};
 use aws_lc_rs::digest::{SHA256, digest};
 use rcgen::PublicKeyData as _;
@@ -124,7 +125,7 @@ impl Wanted {
         Self {
             common_name: request.common_name().map(str::to_owned),
             key_type: request.public_key().type_name().to_owned(),
-            public_key: hash.as_ref().iter().map(|b| format!("{b:02x}")).collect(),
+            public_key: serial::hex(hash.as_ref()),
         }
     }
 }
