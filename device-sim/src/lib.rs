@@ -27,6 +27,7 @@ mod keep_alive;
 mod label;
 mod ledger;
 pub mod link;
+mod named;
 mod open_files;
 pub mod output;
 mod phases;

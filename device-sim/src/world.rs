@@ -125,9 +125,7 @@ impl Tally {
             self.refusal.store(code, Ordering::Relaxed);
         }
     }
-}
 
-impl Tally {
     /// A device's bytes on the link grew, up and down.
     pub(crate) fn record_bytes(&self, before: [u64; 2], after: [u64; 2]) {
         let totals = [&self.up_bytes, &self.down_bytes];

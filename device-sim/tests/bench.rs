@@ -7,7 +7,8 @@ mod double;
 
 use double::{Double, Fault};
 use motemq_sim::TlsFiles;
-use motemq_sim::bench::{self, BenchError, Interrupts, Pace, Plan, Report, Shape, Version};
+use motemq_sim::bench::{self, BenchError, Interrupts, Pace, Plan, Report, Shape};
+use motemq_sim::wire::Version;
 use std::time::Duration;
 
 const FLOWS: [Shape; 4] = [Shape::FanIn, Shape::FanOut, Shape::RoundTrip, Shape::Pairs];
@@ -208,7 +209,7 @@ fn plan(port: u16) -> Plan {
         endpoint: format!("mqtt://127.0.0.1:{port}").parse().unwrap(),
         tls_files: TlsFiles::default(),
         sources: Vec::new(),
-        version: Version::V311,
+        version: Version::V4,
         prefix: bench::new_prefix(),
         start_number: 0,
         count: 5,

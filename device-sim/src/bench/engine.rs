@@ -4,11 +4,11 @@
 //! socket. There is no task, no lock and no allocation per message.
 
 use super::packets::{self, Frame};
-use super::plan::Version;
 use super::socket::{Down, Handler, Received, Socket, State};
 use super::timer::Timer;
 use crate::clock::Clock;
 use crate::tls::Tls;
+use crate::wire::Version;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 use rustls::ClientConnection;

@@ -24,7 +24,7 @@ mod timer;
 
 pub use error::BenchError;
 pub use label::LABEL_BYTES;
-pub use plan::{Pace, Plan, Shape, Version};
+pub use plan::{Pace, Plan, Shape};
 pub use report::{FIELDS, Report, SCHEMA_VERSION};
 pub use run::{Interrupts, run};
 pub use socket::Down;

@@ -4,10 +4,9 @@
 //! that a CONNACK names, reason codes. Bytes that are not MQTT give `Malformed`; they never panic.
 
 use super::label::Label;
-use super::plan::{Plan, Version};
-use crate::wire::WireError;
-use bytes::BytesMut;
-use mqttbytes::{QoS, v4, v5};
+use super::plan::Plan;
+use crate::wire::{self, Login, Version, WireError, encode, quality, remaining_length};
+use mqttbytes::{v4, v5};
 
 /// Longer packets end the connection: what a bench sends is not nearly as long.
 pub(super) const PACKET_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -18,51 +17,25 @@ pub(super) struct Malformed(pub(super) u8);
 
 /// CONNECT of one client.
 pub(super) fn connect(plan: &Plan, client_id: &str, username: &str) -> Result<Vec<u8>, WireError> {
-    let password = plan.password.clone();
-    let login = (!username.is_empty()).then(|| (username.to_owned(), password));
-    match plan.version {
-        Version::V311 => {
-            let mut connect = v4::Connect::new(client_id);
-            connect.keep_alive = plan.keep_alive_s;
-            connect.clean_session = plan.clean;
-            connect.login = login.map(|(username, password)| v4::Login { username, password });
-            encode(|buffer| connect.write(buffer))
-        }
-        Version::V5 => {
-            let mut connect = v5::Connect::new(client_id);
-            connect.keep_alive = plan.keep_alive_s;
-            connect.clean_session = plan.clean;
-            connect.login = login.map(|(username, password)| v5::Login { username, password });
-            connect.properties = plan.session_expiry_s.map(|seconds| v5::ConnectProperties {
-                session_expiry_interval: Some(seconds),
-                receive_maximum: None,
-                max_packet_size: None,
-                topic_alias_max: None,
-                request_response_info: None,
-                request_problem_info: None,
-                user_properties: Vec::new(),
-                authentication_method: None,
-                authentication_data: None,
-            });
-            encode(|buffer| connect.write(buffer))
-        }
-    }
+    let login = (!username.is_empty()).then(|| Login {
+        username: username.to_owned(),
+        password: plan.password.clone(),
+    });
+    let (keep_alive_s, expiry_s) = (plan.keep_alive_s, plan.session_expiry_s);
+    let (version, login) = (plan.version, login.as_ref());
+    wire::connect(
+        version,
+        client_id,
+        keep_alive_s,
+        plan.clean,
+        login,
+        expiry_s,
+    )
 }
 
 /// SUBSCRIBE to one filter, with packet id 1.
 pub(super) fn subscribe(version: Version, filter: &str, qos: u8) -> Result<Vec<u8>, WireError> {
-    match version {
-        Version::V311 => {
-            let mut subscribe = v4::Subscribe::new(filter, quality(qos));
-            subscribe.pkid = 1;
-            encode(|buffer| subscribe.write(buffer))
-        }
-        Version::V5 => {
-            let mut subscribe = v5::Subscribe::new(filter, quality(qos));
-            subscribe.pkid = 1;
-            encode(|buffer| subscribe.write(buffer))
-        }
-    }
+    wire::subscribe(version, 1, filter, qos)
 }
 
 /// PINGREQ.
@@ -90,7 +63,7 @@ impl Template {
         let payload = label.payload(plan.size);
         let packet_id = u16::from(plan.qos > 0);
         let frame = match plan.version {
-            Version::V311 => {
+            Version::V4 => {
                 let mut publish = v4::Publish::new(topic, quality(plan.qos), payload);
                 publish.pkid = packet_id;
                 publish.retain = plan.retain;
@@ -148,7 +121,7 @@ pub(super) fn frame(bytes: &[u8]) -> Result<Option<Frame<'_>>, Malformed> {
     let Some((&first, rest)) = bytes.split_first() else {
         return Ok(None);
     };
-    let Some((remaining, digits)) = variable_integer(rest).map_err(|()| Malformed(first))? else {
+    let Some((remaining, digits)) = remaining_length(rest).map_err(|_| Malformed(first))? else {
         return Ok(None);
     };
     if remaining > PACKET_BYTES_MAX {
@@ -185,7 +158,7 @@ fn read_publish(version: Version, first: u8, body: &[u8]) -> Option<Publish<'_>>
         (id, rest) = (u16::from_be_bytes(*bytes), after);
     }
     if version == Version::V5 {
-        let (length, digits) = variable_integer(rest).ok()??;
+        let (length, digits) = remaining_length(rest).ok()??;
         rest = rest.get(digits + length..)?;
     }
     let is_valid = qos < 3 && (qos == 0 || id > 0);
@@ -239,7 +212,7 @@ pub(super) fn connack(version: Version, frame: Frame<'_>) -> Result<ConnAck, Mal
         keep_alive_s: None,
     };
     if version == Version::V5 && !properties.is_empty() {
-        let length = variable_integer(properties).ok().flatten();
+        let length = remaining_length(properties).ok().flatten();
         let (length, digits) = length.ok_or(malformed)?;
         let properties = properties.get(digits..).unwrap_or_default();
         if length != properties.len() {
@@ -283,34 +256,6 @@ fn text_length(bytes: &[u8]) -> Option<usize> {
     Some(2 + usize::from(u16::from_be_bytes(*length)))
 }
 
-/// A number and how many bytes say it; `None` when it is cut off.
-fn variable_integer(bytes: &[u8]) -> Result<Option<(usize, usize)>, ()> {
-    let mut number = 0;
-    for (position, byte) in bytes.iter().take(4).enumerate() {
-        number |= usize::from(byte & 0x7F) << (7 * position);
-        if byte & 0x80 == 0 {
-            return Ok(Some((number, position + 1)));
-        }
-    }
-    if bytes.len() < 4 { Ok(None) } else { Err(()) }
-}
-
-fn encode(
-    write: impl FnOnce(&mut BytesMut) -> Result<usize, mqttbytes::Error>,
-) -> Result<Vec<u8>, WireError> {
-    let mut buffer = BytesMut::new();
-    write(&mut buffer).map_err(WireError::Encode)?;
-    Ok(buffer.to_vec())
-}
-
-fn quality(qos: u8) -> QoS {
-    match qos {
-        0 => QoS::AtMostOnce,
-        1 => QoS::AtLeastOnce,
-        _ => QoS::ExactlyOnce,
-    }
-}
-
 /// What a reason code of a refusal means, in both versions.
 pub(super) fn refusal(code: u8) -> &'static str {
     match code {
@@ -348,10 +293,11 @@ pub(super) fn refusal(code: u8) -> &'static str {
 mod tests {
     use super::*;
     use crate::bench::plan::tests::plan;
+    use bytes::BytesMut;
 
     #[test]
     fn a_patched_template_is_a_publish_in_both_versions() {
-        for version in [Version::V311, Version::V5] {
+        for version in [Version::V4, Version::V5] {
             for qos in 0..=2 {
                 check_template(version, qos);
             }
@@ -374,7 +320,7 @@ mod tests {
         // mqttbytes reads what was patched ...
         let mut buffer = BytesMut::from(&out[2..]);
         let (topic, id, payload) = match version {
-            Version::V311 => match v4::read(&mut buffer, 1_000).unwrap() {
+            Version::V4 => match v4::read(&mut buffer, 1_000).unwrap() {
                 v4::Packet::Publish(publish) => (publish.topic, publish.pkid, publish.payload),
                 other => panic!("{other:?}"),
             },
@@ -457,7 +403,7 @@ mod tests {
             (0x32, &[0, 1, b'a', 0, 0]),
             (0x36, &[0, 1, b'a', 0, 1]),
         ] {
-            let read = publish(Version::V311, first, body);
+            let read = publish(Version::V4, first, body);
             assert_eq!(read, Err(Malformed(first)), "{body:?}");
         }
         let no_properties = publish(Version::V5, 0x30, &[0, 1, b'a']);

@@ -6,6 +6,7 @@ use super::BenchError;
 use super::label::LABEL_BYTES;
 use crate::endpoint::Endpoint;
 use crate::tls::TlsFiles;
+use crate::wire::Version;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -29,15 +30,6 @@ pub enum Shape {
     RoundTrip,
     /// `count` publishers, each with a subscriber of its own.
     Pairs,
-}
-
-/// The version of MQTT.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Version {
-    /// 3.1.1.
-    V311,
-    /// 5.0.
-    V5,
 }
 
 /// When messages are sent.
@@ -263,7 +255,7 @@ pub(super) mod tests {
             endpoint: "mqtt://127.0.0.1".parse().unwrap(),
             tls_files: TlsFiles::default(),
             sources: Vec::new(),
-            version: Version::V311,
+            version: Version::V4,
             prefix: "p".to_owned(),
             start_number: 10,
             count: 3,

@@ -4,7 +4,8 @@
 //! depends on time, of the measured window alone. `fields.md` explains every field; a test compares.
 
 use super::flow::{Counts, Flow, Missing};
-use super::plan::{Pace, Plan, Shape, Version};
+use super::plan::{Pace, Plan, Shape};
+use crate::wire::Version;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -222,7 +223,7 @@ impl PlanReport {
             command: plan.shape.name(),
             broker: plan.endpoint.to_string(),
             mqtt: match plan.version {
-                Version::V311 => "3.1.1",
+                Version::V4 => "3.1.1",
                 Version::V5 => "5.0",
             },
             publishers: plan.publishers(),

@@ -3,10 +3,11 @@
 //! Exit codes: 0 all is well; 1 the run could not take place as asked; 2 options that contradict each other; 99 the
 //! broker broke a promise.
 
-use crate::bench::{self, BenchError, FIELDS, Interrupts, Pace, Plan, Report, Shape, Version};
+use crate::bench::{self, BenchError, FIELDS, Interrupts, Pace, Plan, Report, Shape};
 use crate::output::{failed, open_file, write_json};
 use crate::signals::Signals;
 use crate::text::{duration, rate};
+use crate::wire::Version;
 use crate::{Endpoint, TlsFiles, Transport};
 use clap::{ArgAction, Args, Subcommand, ValueEnum};
 use std::io::{self, Write};
@@ -404,7 +405,7 @@ fn plan(
         },
         sources: connections.ifaddr,
         version: match connections.version {
-            MqttVersion::V311 => Version::V311,
+            MqttVersion::V311 => Version::V4,
             MqttVersion::V5 => Version::V5,
         },
         prefix: connections.prefix.unwrap_or_else(bench::new_prefix),
@@ -499,7 +500,7 @@ mod tests {
         assert_eq!((plan.count, plan.start_number, plan.limit), (10, 5, 99));
         assert_eq!((plan.connects_per_s, plan.qos, plan.size), (50.0, 1, 64));
         assert_eq!(plan.pace, Pace::Every(Duration::from_millis(10)));
-        assert_eq!((plan.version, plan.keep_alive_s), (Version::V311, 30));
+        assert_eq!((plan.version, plan.keep_alive_s), (Version::V4, 30));
         assert_eq!((plan.clean, plan.retain, plan.inflight), (false, true, 7));
         assert_eq!((plan.topic.as_str(), plan.prefix.as_str()), ("a/%i", "x"));
         assert_eq!(plan.username.as_deref(), Some("me"));

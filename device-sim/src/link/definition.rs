@@ -14,11 +14,11 @@
 use super::preset::{Duplex, DutyCycle, Frames, JitterShape, Outages, Preset, WakeUp};
 use super::presets::PRESETS;
 use super::units;
+use crate::named::Reference;
 use crate::text::share;
 use serde::Deserialize;
 use std::borrow::Cow;
 use std::fmt::Write;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -119,43 +119,26 @@ pub fn find(text: &str) -> Result<Arc<Preset>, LinkError> {
     if let Some(preset) = Preset::named(text) {
         return Ok(preset);
     }
-    let (path, name) = text.split_once('#').unwrap_or((text, ""));
-    if Path::new(path).extension().is_none_or(|end| end != "toml") {
+    let Some(reference) = Reference::parse(text) else {
         return Err(LinkError::Unknown(text.to_owned()));
-    }
-    let definition = definition_in(path, name).map_err(|problem| LinkError::File {
-        path: path.to_owned(),
+    };
+    let definition = definition_in(reference).map_err(|problem| LinkError::File {
+        path: reference.path.to_owned(),
         problem,
     })?;
     Ok(Arc::new(definition.preset()?))
 }
 
-fn definition_in(path: &str, name: &str) -> Result<Definition, String> {
+fn definition_in(reference: Reference<'_>) -> Result<Definition, String> {
     /// What else a scenario has is not looked at.
     #[derive(Deserialize)]
     struct File {
         #[serde(default)]
         link: Vec<Definition>,
     }
-    let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
-    let file: File = toml::from_str(&text).map_err(|error| error.to_string())?;
-    let names = || {
-        let names = file.link.iter().map(|link| link.name.as_str());
-        names.collect::<Vec<_>>().join(", ")
-    };
-    match (name, file.link.as_slice()) {
-        (_, []) => Err("has no [[link]]: `motemq-sim links --toml nb-iot` shows one".to_owned()),
-        ("", [link]) => Ok(link.clone()),
-        ("", _) => Err(format!(
-            "has several links: write {path}#NAME, with one of {}",
-            names()
-        )),
-        (name, links) => {
-            let link = links.iter().find(|link| link.name == name);
-            let unknown = || format!("has no link {name:?}, but {}", names());
-            link.cloned().ok_or_else(unknown)
-        }
-    }
+    let file: File = toml::from_str(&reference.read()?).map_err(|error| error.to_string())?;
+    let example = "motemq-sim links --toml nb-iot";
+    reference.choose(&file.link, |link| &link.name, "link", example)
 }
 
 fn names() -> String {

@@ -19,12 +19,12 @@ use super::schedule::Cadence;
 use super::series::{Curve, Series};
 use super::{Encoding, Measure, Profile, Track};
 use crate::link::{share_text, time_text};
+use crate::named::Reference;
 use crate::text::{duration, share};
 use crate::topic::TopicPattern;
 use serde::Deserialize;
 use std::fmt::{self, Write};
 use std::ops::RangeInclusive;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -141,45 +141,26 @@ pub fn find(text: &str) -> Result<Arc<Profile>, ProfileError> {
     if let Some(profile) = Profile::named(text) {
         return Ok(profile);
     }
-    let (path, name) = text.split_once('#').unwrap_or((text, ""));
-    if Path::new(path).extension().is_none_or(|end| end != "toml") {
+    let Some(reference) = Reference::parse(text) else {
         return Err(ProfileError::Unknown(text.to_owned()));
-    }
-    let definition = definition_in(path, name).map_err(|problem| ProfileError::File {
-        path: path.to_owned(),
+    };
+    let definition = definition_in(reference).map_err(|problem| ProfileError::File {
+        path: reference.path.to_owned(),
         problem,
     })?;
     Ok(Arc::new(definition.profile()?))
 }
 
-fn definition_in(path: &str, name: &str) -> Result<Definition, String> {
+fn definition_in(reference: Reference<'_>) -> Result<Definition, String> {
     /// What else a scenario has is not looked at.
     #[derive(Deserialize)]
     struct File {
         #[serde(default)]
         profile: Vec<Definition>,
     }
-    let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
-    let file: File = toml::from_str(&text).map_err(|error| error.to_string())?;
-    let names = || {
-        let names = file.profile.iter().map(|profile| profile.name.as_str());
-        names.collect::<Vec<_>>().join(", ")
-    };
-    match (name, file.profile.as_slice()) {
-        (_, []) => {
-            Err("has no [[profile]]: `motemq-sim profiles power-meter --toml` shows one".to_owned())
-        }
-        ("", [profile]) => Ok(profile.clone()),
-        ("", _) => Err(format!(
-            "has several profiles: write {path}#NAME, with one of {}",
-            names()
-        )),
-        (name, profiles) => {
-            let profile = profiles.iter().find(|profile| profile.name == name);
-            let unknown = || format!("has no profile {name:?}, but {}", names());
-            profile.cloned().ok_or_else(unknown)
-        }
-    }
+    let file: File = toml::from_str(&reference.read()?).map_err(|error| error.to_string())?;
+    let example = "motemq-sim profiles power-meter --toml";
+    reference.choose(&file.profile, |profile| &profile.name, "profile", example)
 }
 
 fn names() -> String {

@@ -13,7 +13,7 @@ use std::time::Duration;
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3_600);
 
-const STILL: Series = Series {
+pub(super) const STILL: Series = Series {
     base: 0.0,
     swing: 0.0,
     curve: Curve::Flat,

@@ -238,27 +238,17 @@ pub(crate) fn normal(rng: &mut Pcg32) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::profile::presets::STILL;
     use crate::seed::{Purpose, rng};
 
     const QUIET: Series = Series {
         base: 20.0,
-        swing: 0.0,
-        curve: Curve::Flat,
-        peak_hour: 15.0,
-        start_hour: 6.0,
-        offset: 0.0,
-        scale: 0.0,
-        noise: 0.0,
-        memory: 0.0,
-        drift_per_day: 0.0,
-        spikes: 0.0,
-        spike_size: 0.0,
-        stuck: 0.0,
         stuck_for: 0,
         clock_skew: Duration::ZERO,
         clock_drift_ppm: 0.0,
         min: -100.0,
         max: 100.0,
+        ..STILL
     };
 
     #[test]

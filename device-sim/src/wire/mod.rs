@@ -15,6 +15,9 @@ mod template;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use packets::{connect, encode, quality};
+pub(crate) use reader::remaining_length;
+
 pub use packets::{
     Connect, EXPIRY_S, disconnect, pingreq, puback, pubcomp, pubrec, pubrel, subscribe,
     subscribe_all,

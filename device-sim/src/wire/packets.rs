@@ -32,39 +32,52 @@ impl Connect<'_> {
     /// # Errors
     /// The packet cannot be encoded.
     pub fn encode(&self) -> Result<Vec<u8>, WireError> {
-        check_string(self.client_id)?;
-        if let Some(login) = self.login {
-            check_string(&login.username)?;
-            check_string(&login.password)?;
-        }
-        match self.version {
-            Version::V4 => self.encode_v4(),
-            Version::V5 => self.encode_v5(),
-        }
+        let clean = self.session == Session::Clean;
+        let expiry_s = (!clean).then(|| self.expiry_s.unwrap_or(EXPIRY_S));
+        let (keep_alive_s, login) = (self.keep_alive_s, self.login);
+        connect(
+            self.version,
+            self.client_id,
+            keep_alive_s,
+            clean,
+            login,
+            expiry_s,
+        )
     }
+}
 
-    fn encode_v4(&self) -> Result<Vec<u8>, WireError> {
-        let mut connect = v4::Connect::new(self.client_id);
-        connect.keep_alive = self.keep_alive_s;
-        connect.clean_session = self.session == Session::Clean;
-        connect.login = self.login.map(|login| v4::Login {
-            username: login.username.clone(),
-            password: login.password.clone(),
-        });
-        encode(|buffer| connect.write(buffer))
+/// CONNECT; only MQTT 5 says when the session expires.
+pub(crate) fn connect(
+    version: Version,
+    client_id: &str,
+    keep_alive_s: u16,
+    clean: bool,
+    login: Option<&Login>,
+    expiry_s: Option<u32>,
+) -> Result<Vec<u8>, WireError> {
+    check_string(client_id)?;
+    if let Some(login) = login {
+        check_string(&login.username)?;
+        check_string(&login.password)?;
     }
-
-    fn encode_v5(&self) -> Result<Vec<u8>, WireError> {
-        let mut connect = v5::Connect::new(self.client_id);
-        connect.keep_alive = self.keep_alive_s;
-        connect.clean_session = self.session == Session::Clean;
-        connect.login = self.login.map(|login| v5::Login {
-            username: login.username.clone(),
-            password: login.password.clone(),
-        });
-        if self.session == Session::Kept {
-            connect.properties = Some(v5::ConnectProperties {
-                session_expiry_interval: Some(self.expiry_s.unwrap_or(EXPIRY_S)),
+    let login = login.cloned();
+    match version {
+        Version::V4 => {
+            let mut connect = v4::Connect::new(client_id);
+            connect.keep_alive = keep_alive_s;
+            connect.clean_session = clean;
+            connect.login =
+                login.map(|Login { username, password }| v4::Login { username, password });
+            encode(|buffer| connect.write(buffer))
+        }
+        Version::V5 => {
+            let mut connect = v5::Connect::new(client_id);
+            connect.keep_alive = keep_alive_s;
+            connect.clean_session = clean;
+            connect.login =
+                login.map(|Login { username, password }| v5::Login { username, password });
+            connect.properties = expiry_s.map(|seconds| v5::ConnectProperties {
+                session_expiry_interval: Some(seconds),
                 receive_maximum: None,
                 max_packet_size: None,
                 topic_alias_max: None,
@@ -74,8 +87,8 @@ impl Connect<'_> {
                 authentication_method: None,
                 authentication_data: None,
             });
+            encode(|buffer| connect.write(buffer))
         }
-        encode(|buffer| connect.write(buffer))
     }
 }
 
@@ -174,7 +187,7 @@ pub(super) fn check_string(string: &str) -> Result<(), WireError> {
     Ok(())
 }
 
-pub(super) fn encode(
+pub(crate) fn encode(
     write: impl FnOnce(&mut BytesMut) -> Result<usize, mqttbytes::Error>,
 ) -> Result<Vec<u8>, WireError> {
     let mut buffer = BytesMut::new();
@@ -182,7 +195,7 @@ pub(super) fn encode(
     Ok(buffer.to_vec())
 }
 
-pub(super) fn quality(qos: u8) -> QoS {
+pub(crate) fn quality(qos: u8) -> QoS {
     match qos {
         0 => QoS::AtMostOnce,
         1 => QoS::AtLeastOnce,

@@ -112,7 +112,7 @@ impl Reader {
 }
 
 /// The remaining length and how many bytes say it; `None` when it is cut off.
-fn remaining_length(bytes: &[u8]) -> Result<Option<(usize, usize)>, WireError> {
+pub(crate) fn remaining_length(bytes: &[u8]) -> Result<Option<(usize, usize)>, WireError> {
     let mut length = 0;
     for (position, byte) in bytes.iter().take(4).enumerate() {
         length |= usize::from(byte & 0x7F) << (7 * position);

@@ -214,7 +214,7 @@ fn template(version: Version, qos: u8) -> Template {
 
 /// With this topic and the alias 300, or with the topic of device 123456 and no alias.
 fn made_by_mqttbytes(version: Version, qos: u8, topic: Option<&str>, payload: &[u8]) -> Vec<u8> {
-    let quality = packets::quality(qos);
+    let quality = quality(qos);
     let name = topic.unwrap_or("sim/0123abcd/123456/power");
     let pkid = if qos == 0 { 0 } else { 0xABCD };
     let mut buffer = BytesMut::new();
