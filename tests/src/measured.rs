@@ -214,7 +214,7 @@ impl Client {
             .connection
             .poll_output(broker, NOW, usize::MAX, &mut self.output)
         {}
-        self.connection.flush_tally(broker);
+        self.connection.flush_tally(broker, || NOW);
     }
 }
 

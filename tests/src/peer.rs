@@ -492,6 +492,8 @@ impl Bench {
 
     /// Everything submitted becomes durable.
     pub fn commit(&mut self) {
+        // As in the server, where reading does not wait for what is to be written.
+        while self.journal.answer_read() {}
         while self.journal.begin_commit(usize::MAX) > 0 {
             self.journal.end_commit();
         }
@@ -556,6 +558,7 @@ impl Line {
             }
         }
         self.read(&out);
+        self.machine.flush_tally(broker, || now);
         if self.machine.closed().is_some() {
             self.machine.finish(broker, now);
             self.is_finished = true;

@@ -4,9 +4,7 @@
     reason = "a test that cannot go on must stop at once"
 )]
 
-use ipnet::IpNet;
-use motemq::admin::{self, Answer, Request};
-use motemq::ban::Subject;
+use motemq::api::{BanItem, BanOrder, Client as Operator, Door, Kind, Page};
 use motemq::config::{
     AnonymousAccess, BanConfig, Bind, ClientCert, Config, CrlOverdue, Identity, LimitsConfig,
     ListenerConfig, TlsConfig,
@@ -97,8 +95,7 @@ fn brute_force_bans_that_user_from_there_and_nobody_else() {
     assert_eq!(site.log_in(4, "anna", "first"), 5);
     assert_eq!(site.log_in(5, "berta", "second"), 0);
     assert_eq!(site.refused(Refusal::Banned), 2);
-    let unban = Request::Unban(Subject::User("anna".to_owned()));
-    assert_eq!(site.ask(&unban), Answer::Banned);
+    site.operator().delete("/bans/user/anna").unwrap();
     assert_eq!(site.log_in(5, "anna", "first"), 0);
     site.stop();
 }
@@ -124,18 +121,24 @@ fn an_address_that_tries_many_users_is_closed_at_accept() {
 fn an_operator_bans_who_is_connected_and_ends_it_again() {
     let site = Site::start(|_| ());
     let mut kept = site.connect("kept");
-    let network = Subject::Address("127.0.0.0/8".parse::<IpNet>().unwrap());
-    for (subject, is_closed_at_accept) in [
-        (Subject::Client("thief".to_owned()), false),
-        (network, true),
+    let operator = site.operator();
+    for (kind, value, path, is_closed_at_accept) in [
+        (Kind::Client, "thief", "/bans/client/thief", false),
+        (
+            Kind::Address,
+            "127.0.0.0/8",
+            "/bans/address/127.0.0.0%2F8",
+            true,
+        ),
     ] {
         let mut thief = site.connect("thief");
-        let ban = Request::Ban {
-            subject: subject.clone(),
+        let ban = BanOrder {
+            kind,
+            value: value.to_owned(),
             for_s: Some(600),
             reason: "stolen".to_owned(),
         };
-        assert_eq!(site.ask(&ban), Answer::Banned);
+        operator.post::<()>("/bans", &ban).unwrap();
         // DISCONNECT has no code for a ban.
         let code = ReasonCode::AdministrativeAction;
         assert_eq!(thief.take(), Some(Got::Disconnect(code)));
@@ -150,18 +153,18 @@ fn an_operator_bans_who_is_connected_and_ends_it_again() {
         if !is_closed_at_accept {
             assert_eq!(kept.ping(), Some(Vec::new()));
         }
-        let Answer::Bans(bans) = site.ask(&Request::Bans) else {
-            panic!("a list");
-        };
-        assert_eq!(bans.len(), 1);
+        let bans: Page<BanItem> = operator.get("/bans").unwrap();
+        assert_eq!(bans.items.len(), 1);
+        let ban = &bans.items[0];
         assert_eq!(
-            (&bans[0].0.subject, &*bans[0].0.reason),
-            (&subject, "stolen")
+            (ban.kind, &*ban.value, &*ban.reason),
+            (kind, value, "stolen")
         );
-        assert!(bans[0].1.unwrap() > 500);
-        assert_eq!(site.ask(&Request::Unban(subject.clone())), Answer::Banned);
-        let absent = site.ask(&Request::Unban(subject));
-        assert!(matches!(absent, Answer::Failed { .. }));
+        let left_ms = ban.until_ms.unwrap() - motemq::clock::now().as_ms();
+        assert!((500_000..=601_000).contains(&left_ms), "{left_ms}");
+        operator.delete(path).unwrap();
+        let absent = operator.delete(path).unwrap_err();
+        assert_eq!(absent.code(), Some("not_found"));
     }
     let _back = site.connect("thief");
     site.stop();
@@ -220,12 +223,13 @@ fn e1_a_private_key_that_others_may_read_is_refused_with_the_cure() {
 #[test]
 fn e1_what_the_broker_writes_is_for_its_owner_only() {
     let site = Site::start(|_| ());
-    let ban = Request::Ban {
-        subject: Subject::Client("c".to_owned()),
+    let ban = BanOrder {
+        kind: Kind::Client,
+        value: "c".to_owned(),
         for_s: None,
         reason: String::new(),
     };
-    assert_eq!(site.ask(&ban), Answer::Banned);
+    site.operator().post::<()>("/bans", &ban).unwrap();
     for file in std::fs::read_dir(site.data()).unwrap() {
         let file = file.unwrap();
         let mode = file.metadata().unwrap().permissions().mode();
@@ -301,8 +305,8 @@ impl Site {
         connack[3]
     }
 
-    fn ask(&self, request: &Request) -> Answer {
-        admin::ask(&self.data().join("admin.sock"), request).unwrap()
+    fn operator(&self) -> Operator {
+        Operator::new(Door::Socket(self.data().join("admin.sock"))).unwrap()
     }
 
     fn refused(&self, refusal: Refusal) -> u64 {

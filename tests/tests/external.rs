@@ -1,7 +1,7 @@
-//! The real binaries with real clients: kill -9, enrolment, mosquitto, paho, aiomqtt, gmqtt, MQTT.js, rumqttc, mbedTLS, over TCP, mutual TLS,
+//! The real binaries with real clients: kill -9, enrolment, Prometheus, mosquitto, paho, aiomqtt, gmqtt, MQTT.js, rumqttc, mbedTLS, over TCP, mutual TLS,
 //! WebSocket and Unix sockets.
 //!
-//! Needs the release build of `motemq`, mosquitto-clients, openssl, mbedTLS, python3 and node with the packages that `tests/clients` names;
+//! Needs the release build of `motemq`, mosquitto-clients, openssl, mbedTLS, chromium, prometheus, python3 and node with the packages that `tests/clients` names;
 //! `.ci/run` provides them.
 #![expect(
     clippy::unwrap_used,
@@ -12,13 +12,17 @@
 mod external {
     mod certificate_life;
     mod certificates;
+    mod dashboard;
     mod durability;
     mod enrolment;
     mod mosquitto;
     mod mosquitto_acl;
+    mod mosquitto_import;
     mod passwords;
+    mod prometheus;
     mod rumqttc;
     mod rumqttc_5;
     mod scripts;
     mod site;
+    mod sys_topics;
 }

@@ -141,7 +141,7 @@ fn a_fleet_resumes_after_a_restart_but_for_the_one_that_was_revoked() {
     }
     assert_eq!(handshakes(&broker), [("full", 0), ("resumed", 1000)]);
     let metrics = motemq::metrics::render(broker.running().server());
-    let line = "mqtt_broker_tls_handshakes_total{listener=\"mqtts\",kind=\"resumed\"} 1000";
+    let line = "mqtt_broker_tls_handshakes_total{listener=\"mqtts\",result=\"resumed\",version=\"1.3\"} 1000";
     assert!(metrics.contains(line), "{metrics}");
     broker.stop();
 }

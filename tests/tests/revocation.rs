@@ -307,11 +307,12 @@ fn metrics_say_how_long_certificates_and_lists_last() {
     let site = Site::start("crl = \"crl.pem\"\n");
     let metrics = site.metrics();
     let days = |of: &str| {
-        let name = format!("mqtt_broker_tls_days_left{{listener=\"mqtts\",of=\"{of}\"}} ");
+        let name = "mqtt_broker_cert_expiry_timestamp_seconds";
+        let name = format!("{name}{{listener=\"mqtts\",of=\"{of}\"}} ");
         let line = metrics.lines().find_map(|line| line.strip_prefix(&name));
-        line.unwrap_or_else(|| panic!("no {of} in {metrics}"))
-            .parse::<f64>()
-            .unwrap()
+        let line = line.unwrap_or_else(|| panic!("no {of} in {metrics}"));
+        let now_s = motemq::clock::now().as_ms() as f64 / 1e3;
+        (line.parse::<f64>().unwrap() - now_s) / (24.0 * 60.0 * 60.0)
     };
     assert!((396.0..397.1).contains(&days("certificate")));
     assert!((7304.0..7305.1).contains(&days("client_ca")));

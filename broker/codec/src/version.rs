@@ -25,6 +25,16 @@ impl ProtocolVersion {
         matches!(self, Self::V5)
     }
 
+    /// The protocol level of CONNECT: 3, 4 or 5.
+    #[must_use]
+    pub const fn level(self) -> u8 {
+        match self {
+            Self::V3_1 => 3,
+            Self::V3_1_1 => 4,
+            Self::V5 => 5,
+        }
+    }
+
     /// Reads the protocol name and level that open a CONNECT.
     ///
     /// [MQTT5-3.1.2-1] [MQTT5-3.1.2-2] [MQTT3-3.1.2-1] [MQTT3-3.1.2-2]
@@ -42,13 +52,11 @@ impl ProtocolVersion {
     }
 
     pub(crate) fn write(self, sink: &mut impl Sink) {
-        let (name, level) = match self {
-            Self::V3_1 => ("MQIsdp", 3),
-            Self::V3_1_1 => ("MQTT", 4),
-            Self::V5 => ("MQTT", 5),
-        };
-        sink.string(name);
-        sink.u8(level);
+        sink.string(match self {
+            Self::V3_1 => "MQIsdp",
+            Self::V3_1_1 | Self::V5 => "MQTT",
+        });
+        sink.u8(self.level());
     }
 }
 

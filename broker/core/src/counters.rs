@@ -1,15 +1,23 @@
 //! What the broker counts, without a metrics library on the path of a message.
 //!
 //! A connection counts in a plain [`Tally`] and adds it to the shared [`Counters`] once per run; whoever renders metrics
-//! reads the sums. Counters only grow.
+//! reads the sums. Counters only grow. What every message counts is kept in a few stripes, each in cache lines of its own: the
+//! threads of the runtime do not wait for each other's.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use crate::histogram::Histogram;
+use crate::history::{LossReason, Losses, Lost};
+use crate::message::{ClientId, Message};
+use motemq_codec::{AckKind, ProtocolVersion, QoS};
+use std::borrow::Cow;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 /// Why a message was not delivered.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum DropReason {
     /// The receiver's queue was full.
     QueueFull,
+    /// QoS 0, and the receiver takes less than it is sent: what waits for its socket is up to the limits.
+    SlowReader,
     /// The message expired before its turn.
     Expired,
     /// Larger than the receiver's Maximum Packet Size.
@@ -26,12 +34,15 @@ pub enum DropReason {
     RateExceeded,
     /// QoS 0, and the memory is nearly used up.
     MemoryFull,
+    /// Nobody subscribes to its topic.
+    NoSubscriber,
 }
 
 impl DropReason {
     /// All reasons.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::QueueFull,
+        Self::SlowReader,
         Self::Expired,
         Self::TooLarge,
         Self::OfflineQoS0,
@@ -40,6 +51,7 @@ impl DropReason {
         Self::NotAuthorized,
         Self::RateExceeded,
         Self::MemoryFull,
+        Self::NoSubscriber,
     ];
 
     /// The value of the metric's `reason` label.
@@ -47,6 +59,7 @@ impl DropReason {
     pub const fn label(self) -> &'static str {
         match self {
             Self::QueueFull => "queue_full",
+            Self::SlowReader => "slow_reader",
             Self::Expired => "expired",
             Self::TooLarge => "too_large",
             Self::OfflineQoS0 => "qos0_offline",
@@ -55,6 +68,7 @@ impl DropReason {
             Self::NotAuthorized => "not_authorized",
             Self::RateExceeded => "rate_exceeded",
             Self::MemoryFull => "memory_full",
+            Self::NoSubscriber => "no_subscriber",
         }
     }
 }
@@ -86,10 +100,12 @@ pub enum Occasion {
     EnrolmentUnclaimed,
     /// A connection was ended for silence.
     KeepAliveTimeout,
+    /// A session ended because its expiry had passed.
+    SessionExpired,
 }
 
 impl Occasion {
-    const COUNT: usize = Self::KeepAliveTimeout as usize + 1;
+    const COUNT: usize = Self::SessionExpired as usize + 1;
 }
 
 /// A limit of the configuration that a client or message ran into, or that lowered what a client asked for.
@@ -210,86 +226,431 @@ impl Limit {
     }
 }
 
+/// Which way a packet went, as the broker sees it.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum Direction {
+    /// From a client.
+    In,
+    /// To a client.
+    Out,
+}
+
+impl Direction {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::In, Self::Out];
+
+    /// The value of the metric's `direction` label.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::In => "in",
+            Self::Out => "out",
+        }
+    }
+}
+
+/// A type of packet.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum PacketKind {
+    /// CONNECT.
+    Connect,
+    /// CONNACK.
+    ConnAck,
+    /// PUBLISH.
+    Publish,
+    /// PUBACK.
+    PubAck,
+    /// PUBREC.
+    PubRec,
+    /// PUBREL.
+    PubRel,
+    /// PUBCOMP.
+    PubComp,
+    /// SUBSCRIBE.
+    Subscribe,
+    /// SUBACK.
+    SubAck,
+    /// UNSUBSCRIBE.
+    Unsubscribe,
+    /// UNSUBACK.
+    UnsubAck,
+    /// PINGREQ.
+    PingReq,
+    /// PINGRESP.
+    PingResp,
+    /// DISCONNECT.
+    Disconnect,
+    /// AUTH.
+    Auth,
+}
+
+impl PacketKind {
+    /// Those that clients send.
+    pub const IN: [Self; 11] = [
+        Self::Connect,
+        Self::Publish,
+        Self::PubAck,
+        Self::PubRec,
+        Self::PubRel,
+        Self::PubComp,
+        Self::Subscribe,
+        Self::Unsubscribe,
+        Self::PingReq,
+        Self::Disconnect,
+        Self::Auth,
+    ];
+    /// Those that the broker sends.
+    pub const OUT: [Self; 11] = [
+        Self::ConnAck,
+        Self::Publish,
+        Self::PubAck,
+        Self::PubRec,
+        Self::PubRel,
+        Self::PubComp,
+        Self::SubAck,
+        Self::UnsubAck,
+        Self::PingResp,
+        Self::Disconnect,
+        Self::Auth,
+    ];
+    const COUNT: usize = Self::Auth as usize + 1;
+
+    /// The value of the metric's `type` label.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::ConnAck => "connack",
+            Self::Publish => "publish",
+            Self::PubAck => "puback",
+            Self::PubRec => "pubrec",
+            Self::PubRel => "pubrel",
+            Self::PubComp => "pubcomp",
+            Self::Subscribe => "subscribe",
+            Self::SubAck => "suback",
+            Self::Unsubscribe => "unsubscribe",
+            Self::UnsubAck => "unsuback",
+            Self::PingReq => "pingreq",
+            Self::PingResp => "pingresp",
+            Self::Disconnect => "disconnect",
+            Self::Auth => "auth",
+        }
+    }
+}
+
+impl From<AckKind> for PacketKind {
+    fn from(kind: AckKind) -> Self {
+        match kind {
+            AckKind::PubAck => Self::PubAck,
+            AckKind::PubRec => Self::PubRec,
+            AckKind::PubRel => Self::PubRel,
+            AckKind::PubComp => Self::PubComp,
+        }
+    }
+}
+
+/// What an acknowledgement rests on.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum Basis {
+    /// Its record is on disk.
+    Fsynced,
+    /// Every durable receiver had acknowledged first.
+    Elided,
+    /// It promised nothing durable.
+    Volatile,
+}
+
+impl Basis {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Fsynced, Self::Elided, Self::Volatile];
+
+    /// The value of the metric's `basis` label.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Fsynced => "fsynced",
+            Self::Elided => "elided",
+            Self::Volatile => "volatile",
+        }
+    }
+}
+
+/// What a tally has one number for. PUBLISH in and out have one for each QoS.
+#[derive(Copy, Clone)]
+enum Count {
+    PublishIn = 0,
+    PublishOut = 3,
+    PubAckIn = 6,
+    PubRecIn,
+    PubRelIn,
+    PubCompIn,
+    PubAckOut,
+    PubRecOut,
+    PubRelOut,
+    PubCompOut,
+    PingReqIn,
+    PingRespOut,
+    Fsynced,
+    Elided,
+    Unrouted,
+}
+
+const COUNTS: usize = Count::Unrouted as usize + 1;
+
+/// What a tally has a sum of bytes for. Payloads have one for each QoS.
+#[derive(Copy, Clone)]
+enum Bytes {
+    PayloadIn = 0,
+    PayloadOut = 3,
+    In = 6,
+    Out,
+    AliasSaved,
+}
+
+const BYTES: usize = Bytes::AliasSaved as usize + 1;
+
 /// What a tally rarely has.
 #[derive(Clone, Debug, Default)]
 struct Exceptions {
     drops: [u32; DropReason::ALL.len()],
     limits: [u32; Limit::ALL.len()],
     occasions: [u32; Occasion::COUNT],
+    packets_in: [u32; PacketKind::COUNT],
+    packets_out: [u32; PacketKind::COUNT],
+    /// For the history.
+    losses: Losses,
 }
 
-macro_rules! counters {
-    ($($(#[$doc:meta])* $name:ident,)*) => {
-        /// Counts of one run of a connection, not yet shared.
-        #[derive(Clone, Debug, Default)]
-        pub struct Tally {
-            $($(#[$doc])* pub $name: u64,)*
-            /// Apart, because every connection has a tally and few have this.
-            exceptions: Option<Box<Exceptions>>,
-        }
-
-        /// Sums over all connections since the start.
-        #[derive(Debug, Default)]
-        pub struct Counters {
-            $($(#[$doc])* pub $name: AtomicU64,)*
-            drops: [AtomicU64; DropReason::ALL.len()],
-            limits: [AtomicU64; Limit::ALL.len()],
-            occasions: [AtomicU64; Occasion::COUNT],
-        }
-
-        impl Counters {
-            /// Adds a tally and empties it.
-            pub fn add(&self, tally: &mut Tally) {
-                $(if tally.$name != 0 {
-                    self.$name.fetch_add(tally.$name, Ordering::Relaxed);
-                })*
-                if let Some(exceptions) = &tally.exceptions {
-                    let drops = self.drops.iter().zip(exceptions.drops);
-                    let limits = self.limits.iter().zip(exceptions.limits);
-                    let occasions = self.occasions.iter().zip(exceptions.occasions);
-                    for (sum, count) in drops.chain(limits).chain(occasions) {
-                        sum.fetch_add(count.into(), Ordering::Relaxed);
-                    }
-                }
-                *tally = Tally::default();
-            }
-        }
-    };
+/// Counts of one run of a connection, not yet shared.
+#[derive(Clone, Debug, Default)]
+pub struct Tally {
+    counts: [u32; COUNTS],
+    bytes: [u64; BYTES],
+    /// A bit for each of `counts` that is not 0, so that adding costs what was counted.
+    counted: u32,
+    /// A bit for each of `bytes` that is not 0.
+    summed: u32,
+    /// How many more publishes of clients are unacknowledged than before.
+    in_flight: i32,
+    /// Apart, because every connection has a tally and few have this.
+    exceptions: Option<Box<Exceptions>>,
 }
 
-counters! {
-    /// PUBLISH packets received.
-    publish_in,
-    /// PUBLISH packets sent.
-    publish_out,
-    /// Payload bytes received.
-    payload_bytes_in,
-    /// Payload bytes sent.
-    payload_bytes_out,
-    /// MQTT bytes received.
-    bytes_in,
-    /// MQTT bytes sent.
-    bytes_out,
-    /// Bytes that topic aliases saved towards clients.
-    alias_bytes_saved,
-    /// Publishes that no subscription matched.
-    unrouted,
-    /// Acknowledgements given after their record was on disk.
-    acks_fsynced,
-    /// Acknowledgements given because every durable receiver had acknowledged first.
-    acks_elided,
-    /// Acknowledgements that promised nothing durable.
-    acks_volatile,
+/// Sums over all connections since the start.
+#[derive(Debug)]
+pub struct Counters {
+    stripes: [Stripe; STRIPES],
+    drops: [AtomicU64; DropReason::ALL.len()],
+    limits: [AtomicU64; Limit::ALL.len()],
+    occasions: [AtomicU64; Occasion::COUNT],
+    packets_in: [AtomicU64; PacketKind::COUNT],
+    packets_out: [AtomicU64; PacketKind::COUNT],
+    delivery_latency: [Histogram; 3],
+    ack_round_trip: [Histogram; 2],
 }
 
-impl Tally {
-    /// Counts a message that was not delivered.
+/// What the connections that share a stripe have counted, by version. Two cache lines, because processors fetch them in pairs.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Stripe {
+    by_version: [Sums; 3],
+    in_flight: AtomicI64,
+}
+
+#[derive(Debug, Default)]
+struct Sums {
+    counts: [AtomicU64; COUNTS],
+    bytes: [AtomicU64; BYTES],
+}
+
+impl Exceptions {
     #[expect(
         clippy::indexing_slicing,
         reason = "the array has a place for every variant"
     )]
-    pub fn drop_message(&mut self, reason: DropReason) {
-        self.exceptions.get_or_insert_default().drops[reason as usize] += 1;
+    fn count(&mut self, reason: DropReason) {
+        self.drops[reason as usize] += 1;
+    }
+}
+
+impl Tally {
+    /// Counts a PUBLISH.
+    #[inline]
+    pub fn publish(&mut self, direction: Direction, qos: QoS, payload_bytes: usize) {
+        let (count, bytes) = match direction {
+            Direction::In => (Count::PublishIn, Bytes::PayloadIn),
+            Direction::Out => (Count::PublishOut, Bytes::PayloadOut),
+        };
+        self.count(count as usize + qos as usize);
+        self.sum(bytes as usize + qos as usize, payload_bytes as u64);
+    }
+
+    /// Counts a packet that is no PUBLISH.
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "the array has a place for every variant"
+    )]
+    #[inline]
+    pub fn packet(&mut self, direction: Direction, kind: PacketKind) {
+        let count = match (direction, kind) {
+            (Direction::In, PacketKind::PubAck) => Count::PubAckIn,
+            (Direction::In, PacketKind::PubRec) => Count::PubRecIn,
+            (Direction::In, PacketKind::PubRel) => Count::PubRelIn,
+            (Direction::In, PacketKind::PubComp) => Count::PubCompIn,
+            (Direction::In, PacketKind::PingReq) => Count::PingReqIn,
+            (Direction::Out, PacketKind::PubAck) => Count::PubAckOut,
+            (Direction::Out, PacketKind::PubRec) => Count::PubRecOut,
+            (Direction::Out, PacketKind::PubRel) => Count::PubRelOut,
+            (Direction::Out, PacketKind::PubComp) => Count::PubCompOut,
+            (Direction::Out, PacketKind::PingResp) => Count::PingRespOut,
+            (Direction::In, _) => {
+                self.exceptions.get_or_insert_default().packets_in[kind as usize] += 1;
+                return;
+            }
+            (Direction::Out, _) => {
+                self.exceptions.get_or_insert_default().packets_out[kind as usize] += 1;
+                return;
+            }
+        };
+        self.count(count as usize);
+    }
+
+    /// Counts an acknowledgement to a client, and what it rests on.
+    #[inline]
+    pub fn acknowledge(&mut self, kind: AckKind, basis: Basis) {
+        self.packet(Direction::Out, kind.into());
+        match basis {
+            Basis::Fsynced => self.count(Count::Fsynced as usize),
+            Basis::Elided => self.count(Count::Elided as usize),
+            // The rest.
+            Basis::Volatile => {}
+        }
+    }
+
+    /// Adds MQTT bytes.
+    #[inline]
+    pub fn transfer(&mut self, direction: Direction, bytes: usize) {
+        let of = match direction {
+            Direction::In => Bytes::In,
+            Direction::Out => Bytes::Out,
+        };
+        self.sum(of as usize, bytes as u64);
+    }
+
+    /// Adds bytes that a topic alias saved towards a client.
+    pub fn save_by_alias(&mut self, bytes: u64) {
+        self.sum(Bytes::AliasSaved as usize, bytes);
+    }
+
+    /// So many more publishes of the client are unacknowledged than before.
+    #[inline]
+    pub(crate) fn change_in_flight(&mut self, change: i32) {
+        self.in_flight += change;
+    }
+
+    /// Publishes that were received and went to somebody.
+    #[must_use]
+    pub(crate) fn routed(&self) -> u64 {
+        let [at_most_once, at_least_once, exactly_once, ..] = self.counts;
+        let received = at_most_once + at_least_once + exactly_once;
+        let unrouted = self.counts.last().copied().unwrap_or_default();
+        received.saturating_sub(unrouted).into()
+    }
+
+    #[inline]
+    fn count(&mut self, at: usize) {
+        if let Some(count) = self.counts.get_mut(at) {
+            *count += 1;
+            self.counted |= 1 << at;
+        }
+    }
+
+    #[inline]
+    fn sum(&mut self, at: usize, bytes: u64) {
+        if let Some(sum) = self.bytes.get_mut(at) {
+            *sum += bytes;
+            self.summed |= 1 << at;
+        }
+    }
+
+    /// Counts a message that was not delivered, and tells the history who did not get it.
+    #[cold]
+    pub(crate) fn drop_message(
+        &mut self,
+        reason: DropReason,
+        receiver: &ClientId,
+        lost: Lost<'_>,
+        qos: QoS,
+        detail: &'static str,
+    ) {
+        let exceptions = self.exceptions.get_or_insert_default();
+        exceptions.count(reason);
+        let reason = LossReason::Dropped(reason);
+        exceptions.losses.note(reason, receiver, lost, qos, detail);
+    }
+
+    /// Counts a message that its publisher had to be spared.
+    #[cold]
+    pub(crate) fn drop_own(
+        &mut self,
+        reason: DropReason,
+        publisher: &ClientId,
+        topic: &str,
+        qos: QoS,
+    ) {
+        self.exceptions.get_or_insert_default().count(reason);
+        let reason = LossReason::Dropped(reason);
+        self.lose_own(reason, publisher, topic, qos, || "".into());
+    }
+
+    /// Tells the history of a message that did not get further than its publisher; others count it.
+    #[cold]
+    pub(crate) fn lose_own(
+        &mut self,
+        reason: LossReason,
+        publisher: &ClientId,
+        topic: &str,
+        qos: QoS,
+        detail: impl FnOnce() -> Cow<'static, str>,
+    ) {
+        let losses = &mut self.exceptions.get_or_insert_default().losses;
+        losses.note_own(reason, publisher, topic, qos, detail);
+    }
+
+    /// Counts a message that no subscription matched.
+    #[cold]
+    pub(crate) fn lose_unrouted(&mut self, message: &Message) {
+        self.count(Count::Unrouted as usize);
+        let losses = &mut self.exceptions.get_or_insert_default().losses;
+        let (publisher, qos) = (&message.publisher, message.qos);
+        losses.note(
+            LossReason::Dropped(DropReason::NoSubscriber),
+            publisher,
+            Lost::Message(message),
+            qos,
+            "",
+        );
+    }
+
+    /// Tells the history that so many messages ended with the session that they waited in.
+    pub(crate) fn lose_waiting(&mut self, client: &ClientId, count: usize) {
+        if count > 0 {
+            let count = u32::try_from(count).unwrap_or(u32::MAX);
+            let losses = &mut self.exceptions.get_or_insert_default().losses;
+            losses.note_many(LossReason::SessionEnded, client, count);
+        }
+    }
+
+    /// Whether there is anything rare.
+    #[inline]
+    pub(crate) fn has_exceptions(&self) -> bool {
+        self.exceptions.is_some()
+    }
+
+    /// What the history is to know.
+    pub(crate) fn take_losses(&mut self) -> Option<Losses> {
+        let losses = &mut self.exceptions.as_mut()?.losses;
+        (!losses.is_empty()).then(|| std::mem::take(losses))
     }
 
     /// Counts something that happens now and then.
@@ -311,7 +672,223 @@ impl Tally {
     }
 }
 
+impl Default for Counters {
+    fn default() -> Self {
+        let zeros = || AtomicU64::new(0);
+        Self {
+            stripes: std::array::from_fn(|_| Stripe::default()),
+            drops: std::array::from_fn(|_| zeros()),
+            limits: std::array::from_fn(|_| zeros()),
+            occasions: std::array::from_fn(|_| zeros()),
+            packets_in: std::array::from_fn(|_| zeros()),
+            packets_out: std::array::from_fn(|_| zeros()),
+            delivery_latency: std::array::from_fn(|_| Histogram::of_durations()),
+            ack_round_trip: std::array::from_fn(|_| Histogram::of_durations()),
+        }
+    }
+}
+
 impl Counters {
+    /// Adds what the broker did by itself, and empties the tally.
+    pub fn add(&self, tally: &mut Tally) {
+        self.add_of(tally, ProtocolVersion::V5, 0);
+    }
+
+    /// Adds what the connection with this number did, and empties the tally.
+    pub fn add_of(&self, tally: &mut Tally, version: ProtocolVersion, number: u64) {
+        let [first, ..] = &self.stripes;
+        let at = usize::try_from(number % STRIPES as u64).unwrap_or(0);
+        let stripe = self.stripes.get(at).unwrap_or(first);
+        let [_, _, sums] = &stripe.by_version;
+        let sums = stripe.by_version.get(place(version)).unwrap_or(sums);
+        while tally.counted != 0 {
+            let at = tally.counted.trailing_zeros() as usize;
+            tally.counted &= tally.counted - 1;
+            if let (Some(count), Some(sum)) = (tally.counts.get_mut(at), sums.counts.get(at)) {
+                sum.fetch_add(std::mem::take(count).into(), Ordering::Relaxed);
+            }
+        }
+        while tally.summed != 0 {
+            let at = tally.summed.trailing_zeros() as usize;
+            tally.summed &= tally.summed - 1;
+            if let (Some(bytes), Some(sum)) = (tally.bytes.get_mut(at), sums.bytes.get(at)) {
+                sum.fetch_add(std::mem::take(bytes), Ordering::Relaxed);
+            }
+        }
+        if tally.in_flight != 0 {
+            let change = std::mem::take(&mut tally.in_flight);
+            stripe.in_flight.fetch_add(change.into(), Ordering::Relaxed);
+        }
+        if tally.exceptions.is_some() {
+            self.add_exceptions(tally);
+        }
+    }
+
+    #[cold]
+    fn add_exceptions(&self, tally: &mut Tally) {
+        let Some(exceptions) = tally.exceptions.take() else {
+            return;
+        };
+        let drops = self.drops.iter().zip(exceptions.drops);
+        let limits = self.limits.iter().zip(exceptions.limits);
+        let occasions = self.occasions.iter().zip(exceptions.occasions);
+        let packets_in = self.packets_in.iter().zip(exceptions.packets_in);
+        let packets_out = self.packets_out.iter().zip(exceptions.packets_out);
+        let packets = packets_in.chain(packets_out);
+        for (sum, count) in drops.chain(limits).chain(occasions).chain(packets) {
+            if count != 0 {
+                sum.fetch_add(count.into(), Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// PUBLISH packets of a QoS, from or to clients of a version.
+    #[must_use]
+    pub fn publishes(&self, direction: Direction, qos: QoS, version: ProtocolVersion) -> u64 {
+        let first = match direction {
+            Direction::In => Count::PublishIn,
+            Direction::Out => Count::PublishOut,
+        };
+        self.counted(version, first as usize + qos as usize)
+    }
+
+    /// Their payload bytes.
+    #[must_use]
+    pub fn payload_bytes(&self, direction: Direction, qos: QoS, version: ProtocolVersion) -> u64 {
+        let first = match direction {
+            Direction::In => Bytes::PayloadIn,
+            Direction::Out => Bytes::PayloadOut,
+        };
+        self.summed(version, first as usize + qos as usize)
+    }
+
+    /// Payload bytes of all PUBLISH packets.
+    #[must_use]
+    pub fn all_payload_bytes(&self, direction: Direction) -> u64 {
+        let of = |(qos, version)| self.payload_bytes(direction, qos, version);
+        every_qos_and_version().map(of).sum()
+    }
+
+    /// Packets of a type.
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "the arrays have a place for every variant"
+    )]
+    #[must_use]
+    pub fn packets(&self, direction: Direction, kind: PacketKind) -> u64 {
+        let count = match (direction, kind) {
+            (_, PacketKind::Publish) => {
+                let of = |(qos, version)| self.publishes(direction, qos, version);
+                return every_qos_and_version().map(of).sum();
+            }
+            (Direction::In, PacketKind::PubAck) => Count::PubAckIn,
+            (Direction::In, PacketKind::PubRec) => Count::PubRecIn,
+            (Direction::In, PacketKind::PubRel) => Count::PubRelIn,
+            (Direction::In, PacketKind::PubComp) => Count::PubCompIn,
+            (Direction::In, PacketKind::PingReq) => Count::PingReqIn,
+            (Direction::Out, PacketKind::PubAck) => Count::PubAckOut,
+            (Direction::Out, PacketKind::PubRec) => Count::PubRecOut,
+            (Direction::Out, PacketKind::PubRel) => Count::PubRelOut,
+            (Direction::Out, PacketKind::PubComp) => Count::PubCompOut,
+            (Direction::Out, PacketKind::PingResp) => Count::PingRespOut,
+            (Direction::In, _) => return self.packets_in[kind as usize].load(Ordering::Relaxed),
+            (Direction::Out, _) => return self.packets_out[kind as usize].load(Ordering::Relaxed),
+        };
+        self.counted_all(count as usize)
+    }
+
+    /// MQTT bytes.
+    #[must_use]
+    pub fn bytes(&self, direction: Direction) -> u64 {
+        self.summed_all(match direction {
+            Direction::In => Bytes::In as usize,
+            Direction::Out => Bytes::Out as usize,
+        })
+    }
+
+    /// Bytes that topic aliases saved towards clients.
+    #[must_use]
+    pub fn alias_bytes_saved(&self) -> u64 {
+        self.summed_all(Bytes::AliasSaved as usize)
+    }
+
+    /// Acknowledgements to clients that rest on `basis`.
+    #[must_use]
+    pub fn acknowledgements(&self, basis: Basis) -> u64 {
+        let fsynced = self.counted_all(Count::Fsynced as usize);
+        let elided = self.counted_all(Count::Elided as usize);
+        match basis {
+            Basis::Fsynced => fsynced,
+            Basis::Elided => elided,
+            Basis::Volatile => {
+                let kinds = [PacketKind::PubAck, PacketKind::PubRec, PacketKind::PubComp];
+                let sent = kinds.map(|kind| self.packets(Direction::Out, kind));
+                // Read one after the other while others count.
+                sent.iter().sum::<u64>().saturating_sub(fsynced + elided)
+            }
+        }
+    }
+
+    /// Publishes of clients that are received and not yet acknowledged, QoS 2 until their exchange is over.
+    #[must_use]
+    pub fn in_flight_in(&self) -> u64 {
+        let of = |stripe: &Stripe| stripe.in_flight.load(Ordering::Relaxed);
+        let sum = self.stripes.iter().map(of).sum::<i64>();
+        u64::try_from(sum).unwrap_or(0)
+    }
+
+    /// From the run that read a message to its leaving for the socket of one receiver, in microseconds; of a sample.
+    #[must_use]
+    pub fn delivery_latency(&self, qos: QoS) -> &Histogram {
+        let [at_most_once, at_least_once, exactly_once] = &self.delivery_latency;
+        match qos {
+            QoS::AtMostOnce => at_most_once,
+            QoS::AtLeastOnce => at_least_once,
+            QoS::ExactlyOnce => exactly_once,
+        }
+    }
+
+    /// From PUBLISH out to the PUBACK or PUBCOMP that ends it, in microseconds; of a sample. QoS 0 has none.
+    #[must_use]
+    pub fn ack_round_trip(&self, qos: QoS) -> &Histogram {
+        let [at_least_once, exactly_once] = &self.ack_round_trip;
+        match qos {
+            QoS::AtMostOnce | QoS::AtLeastOnce => at_least_once,
+            QoS::ExactlyOnce => exactly_once,
+        }
+    }
+
+    fn counted(&self, version: ProtocolVersion, at: usize) -> u64 {
+        self.sums(version)
+            .filter_map(|sums| Some(sums.counts.get(at)?.load(Ordering::Relaxed)))
+            .sum()
+    }
+
+    fn summed(&self, version: ProtocolVersion, at: usize) -> u64 {
+        self.sums(version)
+            .filter_map(|sums| Some(sums.bytes.get(at)?.load(Ordering::Relaxed)))
+            .sum()
+    }
+
+    fn counted_all(&self, at: usize) -> u64 {
+        VERSIONS
+            .map(|version| self.counted(version, at))
+            .iter()
+            .sum()
+    }
+
+    fn summed_all(&self, at: usize) -> u64 {
+        VERSIONS
+            .map(|version| self.summed(version, at))
+            .iter()
+            .sum()
+    }
+
+    fn sums(&self, version: ProtocolVersion) -> impl Iterator<Item = &Sums> {
+        let stripes = self.stripes.iter();
+        stripes.filter_map(move |stripe| stripe.by_version.get(place(version)))
+    }
+
     /// Messages not delivered for `reason`.
     #[expect(
         clippy::indexing_slicing,
@@ -319,7 +896,11 @@ impl Counters {
     )]
     #[must_use]
     pub fn dropped(&self, reason: DropReason) -> u64 {
-        self.drops[reason as usize].load(Ordering::Relaxed)
+        let unrouted = match reason {
+            DropReason::NoSubscriber => self.counted_all(Count::Unrouted as usize),
+            _ => 0,
+        };
+        unrouted + self.drops[reason as usize].load(Ordering::Relaxed)
     }
 
     /// How often `occasion` was there.
@@ -340,5 +921,84 @@ impl Counters {
     #[must_use]
     pub fn reached(&self, limit: Limit) -> u64 {
         self.limits[limit as usize].load(Ordering::Relaxed)
+    }
+}
+
+/// The place of a version's sums.
+const fn place(version: ProtocolVersion) -> usize {
+    match version {
+        ProtocolVersion::V3_1 => 0,
+        ProtocolVersion::V3_1_1 => 1,
+        ProtocolVersion::V5 => 2,
+    }
+}
+
+fn every_qos_and_version() -> impl Iterator<Item = (QoS, ProtocolVersion)> {
+    let every = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce];
+    let versions = VERSIONS.into_iter();
+    versions.flat_map(move |version| every.into_iter().map(move |qos| (qos, version)))
+}
+
+const VERSIONS: [ProtocolVersion; 3] = [
+    ProtocolVersion::V3_1,
+    ProtocolVersion::V3_1_1,
+    ProtocolVersion::V5,
+];
+/// A power of two, so that a connection's is found without a division.
+const STRIPES: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn client() -> ClientId {
+        ClientId::new("c")
+    }
+
+    #[test]
+    fn what_is_counted_in_any_stripe_is_in_the_sum_and_counted_once() {
+        let counters = Counters::default();
+        for number in 0..20 {
+            let mut tally = Tally::default();
+            tally.publish(Direction::In, QoS::AtLeastOnce, 10);
+            tally.acknowledge(AckKind::PubAck, Basis::Elided);
+            tally.acknowledge(AckKind::PubAck, Basis::Volatile);
+            tally.packet(Direction::In, PacketKind::Subscribe);
+            tally.drop_own(DropReason::Expired, &client(), "a", QoS::AtLeastOnce);
+            tally.change_in_flight(1);
+            for _ in 0..2 {
+                // The second time there is nothing left to add.
+                counters.add_of(&mut tally, ProtocolVersion::V3_1_1, number);
+            }
+        }
+        let (qos, version) = (QoS::AtLeastOnce, ProtocolVersion::V3_1_1);
+        assert_eq!(counters.publishes(Direction::In, qos, version), 20);
+        assert_eq!(
+            counters.publishes(Direction::In, qos, ProtocolVersion::V5),
+            0
+        );
+        assert_eq!(counters.publishes(Direction::Out, qos, version), 0);
+        assert_eq!(counters.payload_bytes(Direction::In, qos, version), 200);
+        assert_eq!(counters.all_payload_bytes(Direction::In), 200);
+        assert_eq!(counters.packets(Direction::In, PacketKind::Publish), 20);
+        assert_eq!(counters.packets(Direction::In, PacketKind::Subscribe), 20);
+        assert_eq!(counters.packets(Direction::Out, PacketKind::PubAck), 40);
+        assert_eq!(counters.acknowledgements(Basis::Elided), 20);
+        assert_eq!(counters.acknowledgements(Basis::Volatile), 20);
+        assert_eq!(counters.dropped(DropReason::Expired), 20);
+        assert_eq!(counters.in_flight_in(), 20);
+    }
+
+    #[test]
+    fn publishes_that_nobody_got_are_not_among_those_that_were_routed() {
+        let mut tally = Tally::default();
+        for qos in [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce] {
+            tally.publish(Direction::In, qos, 1);
+        }
+        tally.lose_unrouted(&Message::sample("a"));
+        assert_eq!(tally.routed(), 2);
+        let counters = Counters::default();
+        counters.add(&mut tally);
+        assert_eq!(counters.dropped(DropReason::NoSubscriber), 1);
     }
 }

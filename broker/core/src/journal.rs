@@ -5,7 +5,9 @@
 //! durable cannot be read back. Implementations: redb in the server, [`SimJournal`](crate::SimJournal), and
 //! [`NoJournal`] for a broker that keeps nothing on disk.
 
+use crate::history::Obituary;
 use crate::mailbox::Mailbox;
+use crate::message::Message;
 use crate::record::Record;
 use crate::wakeup::Wakeup;
 use std::sync::Arc;
@@ -34,13 +36,37 @@ pub enum Room {
     Failed(JournalFailure),
 }
 
-/// A request for the bodies of stored deliveries, answered with [`Mailbox::handle_backlog`].
+/// A request for the bodies of stored deliveries.
 #[derive(Debug)]
 pub struct BacklogRequest {
-    /// Who asks.
-    pub mailbox: Arc<Mailbox>,
+    pub(crate) asker: Asker,
     /// Queue sequence and journal position of each delivery wanted, in queue order.
     pub wanted: Vec<(u64, u64)>,
+}
+
+/// Who asks for bodies.
+#[derive(Debug)]
+pub(crate) enum Asker {
+    /// To deliver them.
+    Mailbox(Arc<Mailbox>),
+    /// To say what they were.
+    History(Box<Obituary>),
+}
+
+impl BacklogRequest {
+    /// Gives what was asked for, by sequence; `None` for what cannot be read.
+    pub fn answer(self, bodies: Vec<(u64, Option<Arc<Message>>)>) {
+        match self.asker {
+            Asker::Mailbox(mailbox) => mailbox.handle_backlog(bodies),
+            Asker::History(obituary) => obituary.write(bodies),
+        }
+    }
+
+    /// Whether what cannot be read is lost: else it has ended before, and may be gone.
+    #[must_use]
+    pub fn is_vital(&self) -> bool {
+        matches!(self.asker, Asker::Mailbox(_))
+    }
 }
 
 /// Keeps the facts.
@@ -79,7 +105,8 @@ impl Journal for NoJournal {
 
     fn read_backlog(&self, request: BacklogRequest) {
         let missing = request.wanted.iter().map(|(sequence, _)| (*sequence, None));
-        request.mailbox.handle_backlog(missing.collect());
+        let missing = missing.collect();
+        request.answer(missing);
     }
 }
 

@@ -5,7 +5,8 @@
 //! ([`Journal`]). The same code runs under the server's tasks and, in virtual time, under the simulation.
 //!
 //! Lock order (never held across a suspension, always taken in this order): session registry, session, deadlines, retained
-//! stripe, router, retained, share group, mailbox, record, journal, wake-up.
+//! stripe, router, retained, share group, mailbox, record, journal, wake-up; a trace's queue under any of them. The history is
+//! taken with none held.
 #![deny(clippy::indexing_slicing, clippy::cast_possible_truncation)]
 
 mod acl;
@@ -15,6 +16,9 @@ mod connection;
 mod counters;
 mod deadline;
 mod enrolment;
+mod glob;
+mod histogram;
+mod history;
 mod image;
 mod journal;
 mod level_tree;
@@ -37,6 +41,7 @@ mod slab;
 mod subscribers;
 mod sync;
 mod time;
+mod trace;
 mod trie;
 mod wakeup;
 
@@ -44,18 +49,27 @@ pub use acl::{Acl, AclError, AclFault, Decision, Grant, PublishRights, Rights, i
 pub use action::{
     Action, PublishAction, QueueId, QueueRef, RetainedEffect, SessionRow, StoredSubscription, Will,
 };
-pub use broker::{Broker, PublishSource, Receipt, SessionTotals};
+pub use broker::{
+    Broker, OperatorMessage, PublishSource, Receipt, SessionFacts, SessionTotals,
+    SubscriptionFacts, SystemRefresh,
+};
 pub use connection::{
     AssignedIds, Close, ConnectRequest, Connection, ConnectionRules, Denial, DeniedAction, Event,
-    ExchangeAnswer, ExchangeStage, ExchangeStep, Progress, Verdict, Violation,
+    ExchangeAnswer, ExchangeStage, ExchangeStep, Meters, Progress, Verdict, Violation,
 };
-pub use counters::{Counters, DropReason, Limit, Occasion, Tally};
+pub use counters::{Basis, Counters, Direction, DropReason, Limit, Occasion, PacketKind, Tally};
 pub use enrolment::Enrolment;
+pub use glob::glob_matches;
+pub use histogram::{Buckets, Histogram};
+pub use history::{
+    ClientMatch, EventFilter, EventKind, HISTORY_BYTES_MAX, History, HistoryEvent, LossReason,
+    Snapshot,
+};
 pub use image::{Image, QueueImage, StoredRef};
 pub use journal::{BacklogRequest, Journal, JournalFailure, NO_POSITION, NoJournal, Room};
 pub use limits::{Limits, QueueFull, RateFull, ShareRedispatch, ShareStrategy};
 pub use login::{Attributes, Login, Principal, Scope};
-pub use mailbox::{Mailbox, Outgoing};
+pub use mailbox::{Load, Mailbox, Outgoing};
 pub use message::{ClientId, Expiry, Identity, Message, MessageId, Origin, TopicName, Urgency};
 pub use pressure::{Pressure, PressureLevel};
 pub use profile::{LimitSet, Profile};
@@ -68,5 +82,9 @@ pub use session::Session;
 pub use share_group::ShareGroup;
 pub use sim_journal::{SimDisk, SimJournal, SimJournalRules};
 pub use time::Timestamp;
+pub use trace::{
+    TooManyTraces, Trace, TraceFilter, TraceLimits, Traced, TracedDirection, TracedPacket,
+    TracedValue,
+};
 pub use trie::TopicTrie;
 pub use wakeup::Wakeup;

@@ -27,6 +27,8 @@ pub enum Scope {
     Full,
     /// Asking for a certificate, and nothing else (`enrolment.rs`).
     Enrolment,
+    /// Everything, whatever the ACL says, while it is connected: its session ends with the connection.
+    Operator,
 }
 
 impl From<Identity> for Login {

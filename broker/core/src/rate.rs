@@ -9,6 +9,7 @@
 use crate::time::Timestamp;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 /// Messages and bytes a second; 0 is no limit.
 #[derive(Copy, Clone, PartialEq, Eq, Default, Debug)]
@@ -213,18 +214,18 @@ impl Moment {
 impl From<Timestamp> for Moment {
     fn from(time: Timestamp) -> Self {
         // Beyond the year 2500 it begins anew.
-        Self(time.as_ms().wrapping_mul(MILLISECOND_NS))
+        Self(time.as_us().wrapping_mul(MICROSECOND_NS))
     }
 }
 
 impl From<Moment> for Timestamp {
     fn from(moment: Moment) -> Self {
-        Self::from_ms(moment.0.div_ceil(MILLISECOND_NS))
+        Self::default() + Duration::from_micros(moment.0.div_ceil(MICROSECOND_NS))
     }
 }
 
 const SECOND_NS: u64 = 1_000_000_000;
-const MILLISECOND_NS: u64 = 1_000_000;
+const MICROSECOND_NS: u64 = 1_000;
 /// A connection takes this part of a second's worth of a shared rate at a time, and no more than the next two.
 const PARTS: u64 = 100;
 const PART_MESSAGES_MAX: u64 = 64;

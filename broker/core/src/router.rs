@@ -136,6 +136,12 @@ impl Router {
         }
     }
 
+    /// Whether there are filters whose first level is `level`, which is no wildcard; those of share groups too.
+    #[must_use]
+    pub fn has_branch(&self, level: &str) -> bool {
+        self.trie.has_branch(level)
+    }
+
     /// Subscriptions in the table; a share group counts once.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -146,6 +152,14 @@ impl Router {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// What the session with this queue was granted for `filter`.
+    #[must_use]
+    pub fn options(&self, filter: &str, queue: QueueId) -> Option<SubscribeOptions> {
+        let sessions = self.trie.get(filter)?.sessions().iter();
+        let mut own = sessions.filter(|subscription| subscription.mailbox.queue() == queue);
+        own.next().map(|subscription| subscription.options)
     }
 
     /// Who receives `topic` from the session with queue `publisher`.
@@ -256,6 +270,7 @@ impl Receiver {
 mod tests {
     use super::*;
     use crate::limits::Limits;
+    use crate::message::ClientId;
 
     #[test]
     fn a_session_whose_filters_overlap_is_one_receiver_however_many_there_are() {
@@ -297,7 +312,8 @@ mod tests {
     }
 
     fn mailbox(number: usize) -> Arc<Mailbox> {
-        Mailbox::new(QueueId::session(number as u64), &Limits::default())
+        let owner = ClientId::new(&number.to_string());
+        Mailbox::new(QueueId::session(number as u64), owner, &Limits::default())
     }
 
     fn subscription(mailbox: &Arc<Mailbox>, qos: u8) -> Subscription {

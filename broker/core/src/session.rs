@@ -152,7 +152,7 @@ impl SessionState {
     /// Whose use it counts as: who may only enrol uses up nothing of others.
     pub(crate) fn counted_as(&self) -> &Identity {
         match self.scope {
-            Scope::Full => &self.identity,
+            Scope::Full | Scope::Operator => &self.identity,
             Scope::Enrolment => &Identity::Anonymous,
         }
     }

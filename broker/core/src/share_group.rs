@@ -15,6 +15,7 @@
 
 use crate::action::{Action, QueueId, StoredSubscription};
 use crate::counters::{DropReason, Limit, Tally};
+use crate::history::Lost;
 use crate::journal::Journal;
 use crate::limits::{Limits, ShareStrategy};
 use crate::mailbox::{Mailbox, Offer, Place, Returned, Unplaced};
@@ -290,7 +291,7 @@ impl ShareGroup {
         }
         match unplaced.sequence {
             Some(_) => self.backlog.queue_numbered(&unplaced, journal, tally),
-            None => tally.drop_message(state.drop_reason()),
+            None => self.drop_message(&state, message, tally),
         }
     }
 
@@ -369,18 +370,18 @@ impl ShareGroup {
                 is_durable: member.is_durable,
             };
             if let Err(returned) = mailbox.place(pulled, place, journal, tally) {
-                self.backlog.take_back(*returned, journal, tally);
+                self.backlog.take_back(*returned, journal);
             }
         }
     }
 
     /// Takes back what a member that left has not had.
-    pub(crate) fn take_back(&self, returned: Returned, journal: &dyn Journal, tally: &mut Tally) {
+    pub(crate) fn take_back(&self, returned: Returned, journal: &dyn Journal) {
         let state = lock(&self.state);
         if state.members.is_empty() {
-            returned.discard(journal, tally);
+            returned.discard(journal);
         } else {
-            self.backlog.take_back(returned, journal, tally);
+            self.backlog.take_back(returned, journal);
         }
     }
 
@@ -400,8 +401,16 @@ impl ShareGroup {
         };
         let mut state = lock(&self.state);
         if !self.offer(&mut state, &unplaced, tally) {
-            tally.drop_message(state.drop_reason());
+            self.drop_message(&state, message, tally);
         }
+    }
+}
+
+impl ShareGroup {
+    #[cold]
+    fn drop_message(&self, state: &State, message: &Message, tally: &mut Tally) {
+        let (reason, owner) = (state.drop_reason(), self.backlog.owner());
+        tally.drop_message(reason, owner, Lost::Message(message), QoS::AtMostOnce, "");
     }
 }
 
@@ -419,7 +428,7 @@ impl State {
     /// Why nobody took a QoS 0 message.
     fn drop_reason(&self) -> DropReason {
         match self.members.iter().any(|member| member.is_online) {
-            true => DropReason::QueueFull,
+            true => DropReason::SlowReader,
             false => DropReason::OfflineQoS0,
         }
     }

@@ -115,7 +115,7 @@ impl SimJournal {
             .map(|(sequence, position)| (*sequence, state.bodies.get(position).cloned()))
             .collect();
         drop(state);
-        request.mailbox.handle_backlog(bodies);
+        request.answer(bodies);
         true
     }
 

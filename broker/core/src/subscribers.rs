@@ -210,6 +210,7 @@ mod tests {
     use super::*;
     use crate::limits::Limits;
     use crate::mailbox::Mailbox;
+    use crate::message::ClientId;
     use motemq_codec::SubscribeOptions;
     use proptest::prelude::*;
     use std::collections::BTreeSet;
@@ -260,7 +261,11 @@ mod tests {
 
     fn subscription(number: u64) -> Subscription {
         Subscription {
-            mailbox: Mailbox::new(QueueId::session(number), &Limits::default()),
+            mailbox: Mailbox::new(
+                QueueId::session(number),
+                ClientId::new("c"),
+                &Limits::default(),
+            ),
             options: SubscribeOptions::default(),
             subscription_id: None,
         }

@@ -101,6 +101,15 @@ impl<T: Default> TopicTrie<T> {
     }
 
     /// The value of `filter`, if there is one.
+    #[must_use]
+    pub fn get(&self, filter: &str) -> Option<&T> {
+        match self.find(filter)? {
+            (node, Place::Exact) => self.node(node).exact.as_ref(),
+            (node, Place::MultiLevel) => self.node(node).multi_level.as_deref(),
+        }
+    }
+
+    /// The value of `filter`, to change it, if there is one.
     pub fn get_mut(&mut self, filter: &str) -> Option<&mut T> {
         match self.find(filter)? {
             (node, Place::Exact) => self.node_mut(node).exact.as_mut(),
@@ -118,6 +127,12 @@ impl<T: Default> TopicTrie<T> {
         };
         self.prune(node);
         value
+    }
+
+    /// Whether there is a filter whose first level is `level`, which is no wildcard.
+    #[must_use]
+    pub fn has_branch(&self, level: &str) -> bool {
+        self.named_child(None, level.as_bytes()).is_some()
     }
 
     /// Calls `found` with the value of every filter that matches `topic`; says how many nodes were looked at.

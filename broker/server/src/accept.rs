@@ -17,10 +17,12 @@ use crate::clock;
 use crate::config::Protocol;
 use crate::driver::{Deadlines, Driver};
 use crate::listener::{Gate, Listener, OpenAt, Refusal, contains};
+use crate::meters::{Layered, Layers};
 use crate::proxy::{self, Source};
 use crate::server::Server;
 use crate::socket::ListeningSocket;
 use crate::tls::{self, ListenerTls};
+use crate::tls_counts::{Counted, Outcome};
 use crate::tls_handshake;
 use crate::websocket::{self, HandshakeRules, WebSocket};
 use motemq_core::Timestamp;
@@ -34,11 +36,17 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::server::TlsStream;
 
 /// What becomes a connection.
-trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
+trait Stream: AsyncRead + AsyncWrite + Layered + Unpin + Send + 'static {}
 
-impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream for S {}
+impl<S: AsyncRead + AsyncWrite + Layered + Unpin + Send + 'static> Stream for S {}
 
 type BoxedStream = Box<dyn Stream>;
+
+impl Layered for BoxedStream {
+    fn layers(&self) -> Layers {
+        (**self).layers()
+    }
+}
 type BoxedDriver = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// What a connection holds from the moment it is accepted.
@@ -104,7 +112,7 @@ async fn take<S: Transport>(
             };
             spawn(server, listener, stream, address, admitted);
         }
-        Err((refusal, rule)) => refuse(&listener, refusal, &address, &rule),
+        Err((refusal, rule)) => refuse(server, &listener, refusal, &address, &rule),
     }
 }
 
@@ -164,9 +172,16 @@ fn admit_address(
 }
 
 /// Counts a refusal, and says so in the log unless there are too many.
-fn refuse(listener: &Listener, refusal: Refusal, peer: &PeerAddress, rule: &dyn std::fmt::Display) {
+fn refuse(
+    server: &Server,
+    listener: &Listener,
+    refusal: Refusal,
+    peer: &PeerAddress,
+    rule: &dyn std::fmt::Display,
+) {
     listener.note_refused(refusal);
     Refused {
+        history: server.broker().history(),
         what: "connection",
         reason: refusal.label(),
         peer,
@@ -202,6 +217,7 @@ fn spawn<S: Transport>(
         listener: listener.name(),
         certificate: PeerCertificate::None,
         certificate_ids: None,
+        history: server.broker().history().clone(),
     };
     let driver = Driver::new(stream, serving, listener, peer, deadlines, admitted);
     server.spawn_connection(driver);
@@ -233,6 +249,7 @@ async fn prepare_in_time<S: Transport>(
     let holder = admitted.place.holder().clone();
     let lane = listener.clone();
     let stopping = server.clone();
+    let serving = server.clone();
     let preparation = Preparation {
         server,
         listener,
@@ -248,7 +265,7 @@ async fn prepare_in_time<S: Transport>(
             driver = preparation.run(stream) => driver,
             () = gives_way(&holder, &stopping) => {
                 if !stopping.is_stopping() {
-                    refuse(&lane, Refusal::UnauthenticatedMax, &address, &GAVE_WAY);
+                    refuse(&stopping, &lane, Refusal::UnauthenticatedMax, &address, &GAVE_WAY);
                 }
                 None
             }
@@ -256,9 +273,55 @@ async fn prepare_in_time<S: Transport>(
     })
     .await;
     prepared.unwrap_or_else(|_| {
-        refuse(&lane, Refusal::Timeout, &address, &NO_HANDSHAKE);
+        refuse(&serving, &lane, Refusal::Timeout, &address, &NO_HANDSHAKE);
         None
     })
+}
+
+/// A connection that is to be, of an HTTP request for an upgrade: admitted and counted as others are.
+pub(crate) struct Upgrade(Preparation);
+
+impl Upgrade {
+    /// `None` when it is refused.
+    pub(crate) async fn admit(
+        server: &Arc<Server>,
+        listener: &Arc<Listener>,
+        address: PeerAddress,
+    ) -> Option<Self> {
+        server.admission().wait_for_room().await;
+        let generation = server.generation();
+        let listener = OpenAt::new(listener.clone());
+        listener.note_accepted();
+        match admit(server, &listener, address) {
+            Ok(entry) => Some(Self(Preparation {
+                server: server.clone(),
+                listener,
+                address,
+                admitted: Admitted {
+                    entry,
+                    place: server.admission().places().take(address.into()),
+                    generation,
+                },
+                connect_by: clock::now() + server.connect_timeout(),
+            })),
+            Err((refusal, rule)) => {
+                refuse(server, &listener, refusal, &address, &rule);
+                None
+            }
+        }
+    }
+
+    /// Runs the connection over the bytes that follow the upgrade.
+    pub(crate) async fn run<S>(self, stream: S)
+    where
+        S: AsyncRead + AsyncWrite + Layered + Unpin + Send + 'static,
+    {
+        let frame_bytes_max = self.0.server.websocket_frame_bytes_max();
+        let counters = self.0.listener.violations().clone();
+        let socket = WebSocket::new(stream, Vec::new(), frame_bytes_max, counters);
+        let socket: BoxedStream = Box::new(socket);
+        self.0.driver(socket, Shown::nothing()).await;
+    }
 }
 
 /// Ends when the place is given to somebody else, or the server stops.
@@ -294,13 +357,21 @@ impl Preparation {
         match self.listener.tls() {
             None => self.driver_over(stream, Shown::nothing()).await,
             Some(tls) => {
-                let stream = match tls_handshake::accept(tls, stream).await {
+                let began = clock::monotonic();
+                let result = tls_handshake::accept(tls, Counted::new(stream)).await;
+                let duration = clock::monotonic().saturating_sub(began);
+                let stream = match result {
                     Ok(stream) => stream,
                     Err(error) => {
+                        let counts = self.listener.tls_counts();
+                        counts.note_duration(Outcome::Failed, duration);
                         self.refuse(Refusal::Tls, &error);
                         return None;
                     }
                 };
+                let (counted, session) = stream.get_ref();
+                let counts = self.listener.tls_counts();
+                counts.note_completed(session, counted, duration);
                 let shown = self.shown(tls, &stream)?;
                 self.driver_over(stream, shown).await
             }
@@ -354,7 +425,7 @@ impl Preparation {
         match counted {
             Ok(()) => Some(address),
             Err((refusal, rule)) => {
-                refuse(&self.listener, refusal, &address, &rule);
+                refuse(&self.server, &self.listener, refusal, &address, &rule);
                 None
             }
         }
@@ -363,7 +434,6 @@ impl Preparation {
     /// What the client has shown, read once; `None` when that does not admit it. A resumed session was not verified.
     fn shown<S>(&self, tls: &ListenerTls, stream: &TlsStream<S>) -> Option<Shown> {
         let (_, session) = stream.get_ref();
-        self.listener.note_handshake(session.handshake_kind());
         let certificates = session.peer_certificates().unwrap_or_default();
         let now_s = tls::now_s();
         let Some(shown) = client_certificate::read(certificates, tls.identity(), now_s) else {
@@ -379,7 +449,7 @@ impl Preparation {
     }
 
     fn refuse(&self, refusal: Refusal, rule: &dyn std::fmt::Display) {
-        refuse(&self.listener, refusal, &self.address, rule);
+        refuse(&self.server, &self.listener, refusal, &self.address, rule);
     }
 
     fn driver<S: Stream>(self, stream: S, shown: Shown) -> BoxedDriver {
@@ -388,6 +458,7 @@ impl Preparation {
             listener: self.listener.name(),
             certificate: shown.certificate,
             certificate_ids: shown.ids,
+            history: self.server.broker().history().clone(),
         };
         let deadlines = Deadlines {
             silent_by: None,

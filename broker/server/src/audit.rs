@@ -9,12 +9,15 @@
 use crate::admission::{AddressKey, Recent};
 use crate::auth::PeerAddress;
 use crate::clock;
+use motemq_core::{EventKind, History, HistoryEvent};
 use std::fmt::Display;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{LazyLock, Mutex, PoisonError};
 
 /// Something that was refused.
 pub(crate) struct Refused<'a> {
+    /// Where it is noted besides.
+    pub(crate) history: &'a History,
     /// What: `connection`, `client`, `publish`, `subscribe`, ...
     pub(crate) what: &'static str,
     /// Why, in a word of the metrics.
@@ -32,8 +35,21 @@ pub(crate) struct Refused<'a> {
 }
 
 impl Refused<'_> {
-    /// Writes the line, unless there are too many.
+    /// Notes it, and writes the line unless there are too many.
     pub(crate) fn log(&self) {
+        self.log_line();
+        self.history.note(&HistoryEvent {
+            peer: &self.peer.to_string(),
+            detail: &format!(
+                "{}; listener {}; to change: {}",
+                self.rule, self.listener, self.key
+            ),
+            ..HistoryEvent::new(clock::now(), EventKind::Refused, self.client, self.reason)
+        });
+    }
+
+    /// Writes the line alone: the history has it already.
+    pub(crate) fn log_line(&self) {
         if let Some(suppressed) = LINES.admit((*self.peer).into()) {
             tracing::warn!(
                 target: "audit",

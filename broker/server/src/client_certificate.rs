@@ -59,6 +59,16 @@ impl CertificateId {
         &self.serial
     }
 
+    /// The subject's name, as text.
+    pub(crate) fn subject_shown(&self) -> String {
+        name_shown(&self.subject)
+    }
+
+    /// The serial number, in hexadecimal.
+    pub(crate) fn serial_shown(&self) -> String {
+        serial_hex(&self.serial)
+    }
+
     /// Half of the SHA-256 over the whole.
     pub(crate) fn fingerprint(&self) -> CertificateFingerprint {
         self.fingerprint
@@ -68,8 +78,8 @@ impl CertificateId {
 impl fmt::Display for CertificateId {
     /// Subject, serial number and issuer, for the log.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (subject, issuer) = (name_shown(&self.subject), name_shown(&self.issuer));
-        let serial = serial_hex(&self.serial);
+        let (subject, issuer) = (self.subject_shown(), name_shown(&self.issuer));
+        let serial = self.serial_shown();
         write!(
             formatter,
             "subject \"{subject}\", serial {serial}, issuer \"{issuer}\""

@@ -20,9 +20,14 @@ pub fn monotonic() -> Duration {
     now.saturating_duration_since(START.0)
 }
 
+/// When the clock was first read: the start of the process, as nearly as matters.
+#[must_use]
+pub fn started_at() -> Timestamp {
+    Timestamp::default() + START.1.duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
 /// The broker's present time.
 #[must_use]
 pub fn now() -> Timestamp {
-    let start = START.1.duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp::default() + start + monotonic()
+    started_at() + monotonic()
 }

@@ -9,15 +9,19 @@
 use crate::accept::{Admitted, GAVE_WAY, NO_HANDSHAKE};
 use crate::admission::{Entry, Place};
 use crate::audit::{NAME_SHOWN_MAX, Refused, shown};
-use crate::auth::{Decision, Exchange, Peer, Proof};
+use crate::auth::{Decision, Exchange, Peer, Proof, check_operator};
 use crate::clock;
 use crate::listener::{Listener, OpenAt, Refusal};
+use crate::meters::{ConnectionFacts, Inquiry, Known, Layered};
 use crate::runtime;
 use crate::server::Server;
+use crate::sys_topics::{ClientEvent, ClientEventKind};
+use crate::vitals::WatchedCertificate;
 use motemq_codec::ReasonCode;
 use motemq_core::{
-    ClientId, Close, ConnectRequest, Connection, ConnectionRules, DeniedAction, Event,
-    ExchangeAnswer, ExchangeStage, ExchangeStep, Identity, Room, Scope, Timestamp, Verdict,
+    ClientId, Close, ConnectRequest, Connection, ConnectionRules, DeniedAction, Event, EventKind,
+    ExchangeAnswer, ExchangeStage, ExchangeStep, HistoryEvent, Identity, Room, Scope, Timestamp,
+    Verdict,
 };
 use std::cell::RefCell;
 use std::future::Future;
@@ -65,6 +69,12 @@ pub(crate) struct Driver<S> {
     /// It has been looked at as of this one whether the connection may stay.
     generation: u64,
     is_counted: bool,
+    /// The socket does not take what is ready for it.
+    is_stalled: bool,
+    /// Counts the client's certificate while it is connected.
+    watched: Option<WatchedCertificate>,
+    /// Since when.
+    connected_at: Timestamp,
 }
 
 /// How long a client may take to connect.
@@ -83,7 +93,7 @@ impl Deadlines {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
+impl<S: AsyncRead + AsyncWrite + Layered + Unpin> Driver<S> {
     /// A driver for a socket that is ready for MQTT, and counted as open and without a session.
     pub(crate) fn new(
         socket: S,
@@ -126,6 +136,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             place: Some(Box::new(admitted.place)),
             generation: admitted.generation,
             is_counted: false,
+            is_stalled: false,
+            watched: None,
+            connected_at: now,
         }
     }
 
@@ -140,7 +153,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let result = self.run(cx, &mut output);
         drop(others);
         self.report_denial();
-        self.connection.flush_tally(self.server.broker());
+        self.connection
+            .flush_tally(self.server.broker(), clock::now);
         if output.len() > OUTPUT_SMALL {
             std::mem::swap(&mut output, &mut self.output);
         } else {
@@ -160,7 +174,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             return;
         };
         let identity = self.identity();
-        Refused {
+        let refused = Refused {
+            history: &self.peer.history,
             what: match denial.action {
                 DeniedAction::Enrol => "enrolment",
                 _ => "by the ACL",
@@ -175,8 +190,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 DeniedAction::Enrol => "[enrolment]",
                 _ => "auth.acl_file",
             },
+        };
+        match denial.action {
+            // The ledger has it.
+            DeniedAction::Publish => refused.log_line(),
+            _ => refused.log(),
         }
-        .log();
     }
 
     /// Who the client is, once connected.
@@ -190,6 +209,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let now = clock::now();
         self.connection.begin(cx.waker(), output);
         self.connection.resume(now);
+        if self.server.inquiries().is_any() {
+            self.answer_inquiries(output);
+        }
         self.poll_stop(cx, output);
         self.poll_check(cx, output);
         self.poll_standing(output);
@@ -241,6 +263,39 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             return self.poll_close(cx, output);
         }
         Poll::Pending
+    }
+
+    /// Tells who asks what only this task knows.
+    #[cold]
+    fn answer_inquiries(&mut self, output: &mut Vec<u8>) {
+        let Some(client) = self.connection.client_id().cloned() else {
+            return;
+        };
+        // The name that an applicant gives is somebody else's.
+        if self.connection.scope() != Scope::Full {
+            return;
+        }
+        for inquiry in self.server.inquiries().take(client.as_str()) {
+            let asking = match inquiry {
+                Inquiry::Facts(asking) => asking,
+                Inquiry::End(asking) => {
+                    let close =
+                        Close::Dismissed(ReasonCode::AdministrativeAction, ENDED_BY_OPERATOR);
+                    self.connection.close(close, output);
+                    let _ = asking.send(());
+                    continue;
+                }
+            };
+            let known = Known {
+                peer: &self.peer,
+                version: self.connection.version(),
+                connected_at: self.connected_at,
+                keep_alive_s: self.connection.keep_alive_s(),
+                meters: self.connection.meters(),
+            };
+            // Who has lost patience has gone.
+            let _ = asking.send(ConnectionFacts::new(known, self.socket.layers()));
+        }
     }
 
     /// Whether what is to be written waits until the receivers of what the client has just published have run. It is
@@ -331,6 +386,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     fn refuse(&self, refusal: Refusal, rule: &'static str) {
         self.listener.note_refused(refusal);
         Refused {
+            history: &self.peer.history,
             what: "connection",
             reason: refusal.label(),
             peer: &self.peer.address,
@@ -504,10 +560,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             if server.bans().has_login(&peer.address, &client, &user) {
                 return ban(&listener, &peer, &client, &user);
             }
-            let decision = server
-                .authenticator()
-                .check(request, listener.config(), &peer)
-                .await;
+            let decision = match listener.token() {
+                Some(token) => check_operator(token, &request, &peer),
+                None => {
+                    let authenticator = server.authenticator();
+                    authenticator.check(request, listener.config(), &peer).await
+                }
+            };
             match &decision.verdict {
                 Verdict::Accepted { login, .. }
                     if login.scope == Scope::Full
@@ -569,7 +628,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 Poll::Pending => {}
             }
         }
+        if output.is_empty() == self.is_stalled {
+            self.note_stall(!output.is_empty());
+        }
+        if output.is_empty() && self.connection.is_measured() {
+            let now = clock::now();
+            self.connection.note_left(self.server.broker(), now);
+        }
         result
+    }
+
+    /// Counts that the socket begins, or ends, to leave what is ready for it.
+    fn note_stall(&mut self, is_stalled: bool) {
+        self.is_stalled = is_stalled;
+        match is_stalled {
+            true => self.server.vitals().note_stall(),
+            false => self.server.vitals().note_stall_over(),
+        }
     }
 
     /// Writes what is left, for a moment, then closes.
@@ -656,15 +731,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
         if let Some(client) = self.connection.client_id() {
             self.is_counted = true;
+            self.connected_at = clock::now();
             if let Some(place) = self.place.take() {
                 place.succeed();
             }
-            self.listener.note_connected();
+            self.listener.note_connected(self.connection.version());
+            let ends_at = self.peer.certificate.expires_at();
+            self.watched = ends_at.map(|at| self.server.vitals().watch_certificate(at));
             // The name that an applicant gives is somebody else's.
             if self.connection.scope() == Scope::Full {
                 self.server.bans().note_connected(client.as_str());
             }
             let identity = self.identity();
+            self.note_event(client, &identity, ClientEventKind::Connected);
             tracing::info!(
                 client = &*shown(client.as_str(), NAME_SHOWN_MAX),
                 user = &*shown(identity.name().unwrap_or_default(), NAME_SHOWN_MAX),
@@ -674,14 +753,76 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 version = %self.connection.version(),
                 "client connected"
             );
+            let detail = format!(
+                "{}, listener {}",
+                self.connection.version(),
+                self.listener.config().name
+            );
+            self.peer.history.note(&HistoryEvent {
+                peer: &self.peer.address.to_string(),
+                detail: &detail,
+                ..HistoryEvent::new(
+                    clock::now(),
+                    EventKind::Connected,
+                    client.as_str(),
+                    "connected",
+                )
+            });
         }
     }
 }
 
 impl<S> Driver<S> {
+    /// For those who subscribe to what clients do; the name that an applicant gives is somebody else's.
+    fn note_event(&self, client: &ClientId, identity: &Identity, kind: ClientEventKind) {
+        if self.connection.scope() != Scope::Full {
+            return;
+        }
+        let event = ClientEvent {
+            client_id: client.as_str(),
+            user: identity.name().unwrap_or_default(),
+            listener: &self.listener.config().name,
+            peer: &self.peer.address,
+            version: self.connection.version(),
+            kind,
+        };
+        self.server
+            .sys_topics()
+            .note_client(self.server.broker(), &event);
+    }
+
     fn has_expired_certificate(&self) -> bool {
         let expires_at = self.peer.certificate.expires_at();
         expires_at.is_some_and(|at| at <= clock::now())
+    }
+}
+
+impl<S> Driver<S> {
+    /// Tells the history how the connection ended.
+    fn note_end(&self, client: Option<&ClientId>, close: &Close) {
+        let kind = match (client, close) {
+            (Some(_), Close::TakenOver) => EventKind::Takeover,
+            (Some(_), _) => EventKind::Disconnected,
+            // Whoever refuses a login says so, and what is full is said with the log.
+            (None, Close::Refused(code)) if self.proof.is_none() && is_of_login(*code) => return,
+            (None, Close::Refused(ReasonCode::QuotaExceeded)) => return,
+            (None, Close::Refused(_) | Close::Violation(_)) => EventKind::Refused,
+            (None, _) => return,
+        };
+        let meters = self.connection.meters();
+        let detail = match (client, close) {
+            (None, Close::Refused(code)) => format!("CONNACK 0x{:02x} ({code:?})", *code as u8),
+            (None, Close::Violation(violation)) => violation.to_string(),
+            (_, Close::Violation(violation)) => format!("{violation}; {meters}"),
+            (_, Close::Dismissed(_, why) | Close::LoginEnded(why)) => format!("{why}; {meters}"),
+            _ => meters.to_string(),
+        };
+        let client = client.map_or("", ClientId::as_str);
+        self.peer.history.note(&HistoryEvent {
+            peer: &self.peer.address.to_string(),
+            detail: &detail,
+            ..HistoryEvent::new(clock::now(), kind, client, close.label())
+        });
     }
 }
 
@@ -692,14 +833,23 @@ impl<S> Drop for Driver<S> {
         let identity = session.map_or(Identity::Anonymous, |session| session.identity());
         let user = identity.name().unwrap_or_default();
         self.connection.finish(self.server.broker(), clock::now());
+        if self.is_stalled {
+            self.server.vitals().note_stall_over();
+        }
         let Some(close) = self.connection.closed() else {
             return;
         };
-        self.listener.note_closed(close, self.is_counted);
+        let connected = self.is_counted.then(|| self.connection.version());
+        self.listener.note_closed(close, connected);
+        self.note_end(client.as_ref(), close);
         let reason = close.label();
+        if let (Some(client), true) = (&client, self.is_counted) {
+            self.note_event(client, &identity, ClientEventKind::Disconnected(reason));
+        }
         match (client, close) {
             (Some(client), Close::Violation(violation)) => {
                 Refused {
+                    history: &self.peer.history,
                     what: "client that broke a rule or a limit",
                     reason,
                     peer: &self.peer.address,
@@ -709,10 +859,11 @@ impl<S> Drop for Driver<S> {
                     rule: violation,
                     key: "",
                 }
-                .log();
+                .log_line();
             }
-            (Some(client), Close::Dismissed(_, rule)) => {
+            (Some(client), Close::Dismissed(_, rule)) if *rule != ENDED_BY_OPERATOR => {
                 Refused {
+                    history: &self.peer.history,
                     what: "client that a change does not admit any more",
                     reason,
                     peer: &self.peer.address,
@@ -728,10 +879,11 @@ impl<S> Drop for Driver<S> {
                         _ => "[[listeners]]",
                     },
                 }
-                .log();
+                .log_line();
             }
             (Some(client), Close::LoginEnded(LOGIN_GONE)) if !self.has_expired_certificate() => {
                 Refused {
+                    history: &self.peer.history,
                     what: "client whose user, password, key or certificate was removed or changed",
                     reason,
                     peer: &self.peer.address,
@@ -741,10 +893,11 @@ impl<S> Drop for Driver<S> {
                     rule: &LOGIN_GONE,
                     key: "[auth]",
                 }
-                .log();
+                .log_line();
             }
             (Some(client), Close::LoginEnded(_)) if self.has_expired_certificate() => {
                 Refused {
+                    history: &self.peer.history,
                     what: "client whose certificate has expired",
                     reason,
                     peer: &self.peer.address,
@@ -754,7 +907,7 @@ impl<S> Drop for Driver<S> {
                     rule: &self.peer.certificate_shown(),
                     key: "issue it a new one: motemq-certs",
                 }
-                .log();
+                .log_line();
             }
             (Some(client), _) => {
                 tracing::info!(
@@ -765,6 +918,7 @@ impl<S> Drop for Driver<S> {
             }
             (None, Close::Refused(ReasonCode::QuotaExceeded)) => {
                 Refused {
+                    history: &self.peer.history,
                     what: "client",
                     reason,
                     peer: &self.peer.address,
@@ -783,7 +937,7 @@ impl<S> Drop for Driver<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Future for Driver<S> {
+impl<S: AsyncRead + AsyncWrite + Layered + Unpin> Future for Driver<S> {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
@@ -811,6 +965,15 @@ fn claimed(step: &ExchangeStep, exchange: Option<&Exchange>) -> Claimed {
     }
 }
 
+/// Whether a CONNECT was refused for who sent it.
+fn is_of_login(code: ReasonCode) -> bool {
+    is_failure(code)
+        || matches!(
+            code,
+            ReasonCode::Banned | ReasonCode::ServerBusy | ReasonCode::BadAuthenticationMethod
+        )
+}
+
 /// Whether a refusal says that somebody does not know a password.
 fn is_failure(code: ReasonCode) -> bool {
     matches!(
@@ -832,6 +995,7 @@ fn ban(listener: &Listener, peer: &Peer, client: &str, user: &str) -> Decision {
 
 fn report_ban(listener: &Listener, peer: &Peer, client: &str, user: &str) {
     Refused {
+        history: &peer.history,
         what: "client",
         reason: Refusal::Banned.label(),
         peer: &peer.address,
@@ -846,6 +1010,7 @@ fn report_ban(listener: &Listener, peer: &Peer, client: &str, user: &str) {
 
 fn report_client_id(listener: &Listener, peer: &Peer, client: &str, identity: &Identity) {
     Refused {
+        history: &peer.history,
         what: "client",
         reason: "client_id",
         peer: &peer.address,
@@ -873,6 +1038,8 @@ thread_local! {
 const LOGIN_GONE: &str = "the login is no longer valid";
 /// What a client is told where identifiers are names of users.
 const NOT_ITS_ID: &str = "the client identifier must be the user name that the login proves";
+/// What a client is told whose connection an operator ends.
+const ENDED_BY_OPERATOR: &str = "ended by an operator";
 /// What a banned client is told.
 const BANNED: &str = "banned for now";
 /// Bytes read in one go.

@@ -7,17 +7,17 @@
 //! Does not know: how a connection comes to be (`accept.rs`).
 
 use crate::admission::Rate;
+use crate::api::Token;
 use crate::auth::{Peer, PeerAddress};
-use crate::config::{ClientIds, ListenerConfig};
+use crate::config::{Bind, ClientIds, ListenerConfig, Protocol};
 use crate::socket::ListeningSocket;
 use crate::tls::ListenerTls;
+use crate::tls_counts::{Outcome, TlsCounts};
 use crate::websocket::{Violation, ViolationCounters};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use ipnet::IpNet;
-use motemq_codec::{QoS, ReasonCode};
+use motemq_codec::{ProtocolVersion, QoS, ReasonCode};
 use motemq_core::{AssignedIds, Close, Identity, RateLimit, SharedRate};
-use rustls::HandshakeKind;
-use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -94,6 +94,8 @@ pub struct Listener {
     tls: Option<ListenerTls>,
     /// What all its clients together may publish.
     publish_rate: Option<Arc<SharedRate>>,
+    /// Its clients are operators, who show this.
+    token: Option<Token>,
     counts: Arc<Counts>,
 }
 
@@ -101,15 +103,18 @@ pub struct Listener {
 #[derive(Debug)]
 struct Counts {
     open: AtomicUsize,
-    connected: AtomicUsize,
+    /// By version, as in [`VERSIONS`].
+    connected: [AtomicUsize; VERSIONS.len()],
+    opened: [AtomicU64; VERSIONS.len()],
     accepted: AtomicU64,
     refused: [AtomicU64; Refusal::ALL.len()],
-    refused_codes: Mutex<BTreeMap<u8, u64>>,
+    /// By reason, as in [`CONNECT_REFUSALS`], and others.
+    connects_refused: [AtomicU64; CONNECT_REFUSALS.len() + 1],
     violations: Arc<ViolationCounters>,
-    closed: Mutex<BTreeMap<&'static str, u64>>,
+    /// By reason, as in [`Close::LABELS`].
+    closed: [AtomicU64; Close::LABELS.len()],
     rate: Rate,
-    handshakes_full: AtomicU64,
-    handshakes_resumed: AtomicU64,
+    tls: TlsCounts,
 }
 
 /// Why a listener refused a connection or client.
@@ -214,23 +219,44 @@ impl Listener {
     pub(crate) fn new(config: ListenerConfig, tls: Option<ListenerTls>) -> Self {
         let counts = Arc::new(Counts {
             open: AtomicUsize::new(0),
-            connected: AtomicUsize::new(0),
+            connected: Default::default(),
+            opened: Default::default(),
             accepted: AtomicU64::new(0),
             refused: std::array::from_fn(|_| AtomicU64::new(0)),
-            refused_codes: Mutex::default(),
+            connects_refused: Default::default(),
             violations: Arc::default(),
-            closed: Mutex::default(),
+            closed: Default::default(),
             rate: Rate::default(),
-            handshakes_full: AtomicU64::new(0),
-            handshakes_resumed: AtomicU64::new(0),
+            tls: TlsCounts::default(),
         });
         Self {
             publish_rate: publish_rate(&config),
             name: config.name.as_str().into(),
             config,
             tls,
+            token: None,
             counts,
         }
+    }
+
+    /// The HTTP port as a listener: its clients are operators with the token of the API.
+    pub(crate) fn of_operators(address: SocketAddr, max_connections: u32, token: Token) -> Self {
+        let config = ListenerConfig {
+            name: OPERATORS.to_owned(),
+            bind: address.into(),
+            protocol: Protocol::Ws,
+            max_connections,
+            ..ListenerConfig::default()
+        };
+        Self {
+            token: Some(token),
+            ..Self::new(config, None)
+        }
+    }
+
+    /// What its clients show, where they are operators.
+    pub(crate) fn token(&self) -> Option<&Token> {
+        self.token.as_ref()
     }
 
     /// The same listener after a change.
@@ -245,6 +271,7 @@ impl Listener {
             name: config.name.as_str().into(),
             config,
             tls,
+            token: None,
             counts: self.counts.clone(),
         }
     }
@@ -374,34 +401,66 @@ impl Listener {
         &self.counts.violations
     }
 
-    pub(crate) fn note_connected(&self) {
-        self.counts.connected.fetch_add(1, Ordering::Relaxed);
+    pub(crate) fn note_connected(&self, version: ProtocolVersion) {
+        let at = place(version);
+        self.counts.connected[at].fetch_add(1, Ordering::Relaxed);
+        self.counts.opened[at].fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(crate) fn note_closed(&self, close: &Close, was_connected: bool) {
+    /// Counts an end; `connected` is the version of a client that was connected.
+    pub(crate) fn note_closed(&self, close: &Close, connected: Option<ProtocolVersion>) {
         let counts = &self.counts;
-        if was_connected {
-            counts.connected.fetch_sub(1, Ordering::Relaxed);
+        if let Some(version) = connected {
+            counts.connected[place(version)].fetch_sub(1, Ordering::Relaxed);
         }
         if let Close::Refused(code) | Close::ReauthenticationFailed(code, _) = close {
             self.note_refused(match code {
                 ReasonCode::Banned => Refusal::Banned,
                 _ => Refusal::Connect,
             });
-            let mut codes = counts
-                .refused_codes
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            *codes.entry(*code as u8).or_default() += 1;
+            let known = CONNECT_REFUSALS.iter().position(|(known, _)| known == code);
+            let at = known.unwrap_or(CONNECT_REFUSALS.len());
+            counts.connects_refused[at].fetch_add(1, Ordering::Relaxed);
         }
-        let mut closed = counts.closed.lock().unwrap_or_else(PoisonError::into_inner);
-        *closed.entry(close.label()).or_default() += 1;
+        let label = Close::LABELS
+            .iter()
+            .position(|label| *label == close.label());
+        if let Some(at) = label {
+            counts.closed[at].fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// Clients connected now.
     #[must_use]
     pub fn connected(&self) -> usize {
-        self.counts.connected.load(Ordering::Relaxed)
+        self.connected_by_version()
+            .map(|(_, connected, _)| connected)
+            .sum()
+    }
+
+    /// By version: clients connected now, and clients that have connected so far.
+    pub fn connected_by_version(&self) -> impl Iterator<Item = (&'static str, usize, u64)> {
+        let (now, all) = (&self.counts.connected, &self.counts.opened);
+        let counts = now.iter().zip(all);
+        VERSIONS
+            .into_iter()
+            .zip(counts)
+            .map(|(version, (now, all))| {
+                let relaxed = Ordering::Relaxed;
+                (version, now.load(relaxed), all.load(relaxed))
+            })
+    }
+
+    /// What its clients' bytes travel in.
+    #[must_use]
+    pub fn transport(&self) -> &'static str {
+        match (&self.config.bind, self.config.protocol, &self.tls) {
+            (Bind::Unix(_), Protocol::Mqtt, None) => "unix",
+            (_, Protocol::Mqtt, None) => "tcp",
+            (_, Protocol::Mqtt, Some(_)) => "tls",
+            (_, Protocol::Ws, None) => "ws",
+            (_, Protocol::Ws, Some(_)) => "wss",
+        }
     }
 
     /// Sockets accepted so far.
@@ -416,31 +475,25 @@ impl Listener {
         self.counts.refused[refusal as usize].load(Ordering::Relaxed)
     }
 
-    /// CONNECTs and re-authentications refused so far, by reason code.
-    #[must_use]
-    pub fn refused_codes(&self) -> BTreeMap<u8, u64> {
-        let codes = self.counts.refused_codes.lock();
-        codes.unwrap_or_else(PoisonError::into_inner).clone()
+    /// CONNECTs and re-authentications refused so far, by what the reason code says.
+    pub fn connects_refused(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let labels = CONNECT_REFUSALS.into_iter().map(|(_, label)| label);
+        let counts = self.counts.connects_refused.iter();
+        labels
+            .chain(["other"])
+            .zip(counts.map(|count| count.load(Ordering::Relaxed)))
     }
 
-    /// Counts a TLS handshake that was completed.
-    pub(crate) fn note_handshake(&self, kind: Option<HandshakeKind>) {
-        let counter = match kind {
-            Some(HandshakeKind::Resumed) => &self.counts.handshakes_resumed,
-            _ => &self.counts.handshakes_full,
-        };
-        counter.fetch_add(1, Ordering::Relaxed);
+    /// What it counts of TLS handshakes.
+    pub(crate) fn tls_counts(&self) -> &TlsCounts {
+        &self.counts.tls
     }
 
     /// TLS handshakes completed: full ones, and those that resumed a session.
     #[must_use]
     pub fn handshakes(&self) -> [(&'static str, u64); 2] {
-        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let counts = &self.counts;
-        [
-            ("full", of(&counts.handshakes_full)),
-            ("resumed", of(&counts.handshakes_resumed)),
-        ]
+        [Outcome::Full, Outcome::Resumed]
+            .map(|kind| (kind.label(), self.counts.tls.completed_as(kind)))
     }
 
     /// TLS handshakes that failed.
@@ -456,10 +509,10 @@ impl Listener {
     }
 
     /// Connections ended so far, by reason.
-    #[must_use]
-    pub fn closed(&self) -> BTreeMap<&'static str, u64> {
-        let closed = self.counts.closed.lock();
-        closed.unwrap_or_else(PoisonError::into_inner).clone()
+    pub fn closed(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let counts = self.counts.closed.iter();
+        let counts = counts.map(|count| count.load(Ordering::Relaxed));
+        Close::LABELS.into_iter().zip(counts)
     }
 }
 
@@ -502,6 +555,37 @@ fn publish_rate(config: &ListenerConfig) -> Option<Arc<SharedRate>> {
     };
     (!rate.is_unlimited()).then(|| Arc::new(SharedRate::new(rate)))
 }
+
+/// The place of a version in [`VERSIONS`].
+fn place(version: ProtocolVersion) -> usize {
+    match version {
+        ProtocolVersion::V3_1 => 0,
+        ProtocolVersion::V3_1_1 => 1,
+        ProtocolVersion::V5 => 2,
+    }
+}
+
+/// The name of the HTTP port as a listener; no other has it.
+pub(crate) const OPERATORS: &str = "http";
+/// The values of the metrics' `version` label.
+const VERSIONS: [&str; 3] = ["3.1", "3.1.1", "5"];
+/// Why CONNECTs are refused, and the values of the metric's `reason` label.
+const CONNECT_REFUSALS: [(ReasonCode, &str); 11] = [
+    (
+        ReasonCode::UnsupportedProtocolVersion,
+        "unsupported_version",
+    ),
+    (ReasonCode::ClientIdentifierNotValid, "bad_client_id"),
+    (ReasonCode::BadUserNameOrPassword, "bad_credentials"),
+    (ReasonCode::BadAuthenticationMethod, "bad_method"),
+    (ReasonCode::NotAuthorized, "not_authorized"),
+    (ReasonCode::Banned, "banned"),
+    (ReasonCode::ServerBusy, "server_busy"),
+    (ReasonCode::QuotaExceeded, "quota_exceeded"),
+    (ReasonCode::PacketTooLarge, "packet_too_large"),
+    (ReasonCode::TopicNameInvalid, "bad_will_topic"),
+    (ReasonCode::QoSNotSupported, "will_qos"),
+];
 
 /// Whether one of the networks has the address.
 pub(crate) fn contains(networks: &[IpNet], ip: IpAddr) -> bool {

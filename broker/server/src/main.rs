@@ -5,8 +5,10 @@
 
 mod command;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use command::AskArgs;
 use command::admin::BanCommand;
+use command::drops::DropsArgs;
 use command::passwd::PasswdCommand;
 use command::store::StoreCommand;
 use motemq::config::{self, Bind, Config, LogFormat, Sources};
@@ -50,20 +52,112 @@ enum Command {
         config: ConfigArgs,
     },
     /// Have the running broker read its configuration and files again, and say what changed.
-    Reload(ConfigArgs),
+    Reload {
+        #[command(flatten)]
+        config: ConfigArgs,
+        #[command(flatten)]
+        ask: AskArgs,
+    },
+    /// Where did my message go: what was lost, at which client, why, and which key changes that.
+    Drops {
+        #[command(flatten)]
+        drops: DropsArgs,
+        #[command(flatten)]
+        config: ConfigArgs,
+        #[command(flatten)]
+        ask: AskArgs,
+    },
+    /// List clients: who is there, since when, and what waits for them.
+    Clients {
+        #[command(flatten)]
+        args: command::clients::ClientsArgs,
+        #[command(flatten)]
+        config: ConfigArgs,
+        #[command(flatten)]
+        ask: AskArgs,
+    },
+    /// Show a client, end its connection, or end its session.
+    Client {
+        #[command(subcommand)]
+        command: command::clients::ClientCommand,
+        #[command(flatten)]
+        config: ConfigArgs,
+        #[command(flatten)]
+        ask: AskArgs,
+    },
+    /// List subscriptions.
+    Subs {
+        #[command(flatten)]
+        args: command::clients::SubsArgs,
+        #[command(flatten)]
+        config: ConfigArgs,
+        #[command(flatten)]
+        ask: AskArgs,
+    },
+    /// List, read and remove retained messages.
+    Retained {
+        #[command(subcommand)]
+        command: command::retained::RetainedCommand,
+        #[command(flatten)]
+        config: ConfigArgs,
+        #[command(flatten)]
+        ask: AskArgs,
+    },
+    /// The running broker in numbers.
+    Status {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        config: ConfigArgs,
+        #[command(flatten)]
+        ask: AskArgs,
+    },
     /// Shut out addresses, clients and users, or end that.
     Ban {
         #[command(subcommand)]
         command: BanCommand,
         #[command(flatten)]
         config: ConfigArgs,
+        #[command(flatten)]
+        ask: AskArgs,
+    },
+    /// Show the packets of clients as they come and go.
+    Trace {
+        #[command(flatten)]
+        args: command::trace::TraceArgs,
+        #[command(flatten)]
+        config: ConfigArgs,
+        #[command(flatten)]
+        ask: AskArgs,
+    },
+    /// Publish to a broker, with the letters of mosquitto_pub.
+    Pub(Box<command::mqtt::PubArgs>),
+    /// Print what a broker delivers, with the letters of mosquitto_sub.
+    Sub(Box<command::mqtt::SubArgs>),
+    /// Say what would go wrong with this configuration on this machine, and what to change. Exit code 1: something has failed.
+    Doctor(command::doctor::DoctorArgs),
+    /// Exit code 0: the broker of this configuration is ready, 1: it is not; for the HEALTHCHECK of a container.
+    Healthcheck {
+        #[command(flatten)]
+        args: command::healthcheck::HealthcheckArgs,
+        #[command(flatten)]
+        config: ConfigArgs,
+        #[command(flatten)]
+        ask: AskArgs,
     },
     /// Manage the users of a password file.
     #[command(subcommand)]
     Passwd(PasswdCommand),
+    /// Translate a mosquitto.conf, with its users and access rules, and say what could not be.
+    Import(command::import::ImportArgs),
     /// Say who may do what by the access rules; check or import a file with such rules.
     #[command(subcommand)]
     Acl(command::acl::AclCommand),
+    /// Print what a shell needs to complete the words of motemq.
+    Completions(command::completions::CompletionsArgs),
+    /// Print the manual, or write a page for each verb.
+    Man(command::man::ManArgs),
 }
 
 #[derive(Args)]
@@ -110,15 +204,65 @@ fn main() -> ExitCode {
             Err(code) => code,
         },
         Command::Acl(command) => command::acl::run(&command),
-        Command::Reload(config) => match load(&config) {
-            Ok(config) => command::admin::reload(&config),
+        Command::Import(args) => command::import::run(&args),
+        Command::Reload { config, ask } => match load(&config) {
+            Ok(config) => command::admin::reload(&config, &ask),
             // The broker would have refused the same.
             Err(_) => ExitCode::FAILURE,
         },
-        Command::Ban { command, config } => match load(&config) {
-            Ok(config) => command::admin::ban(command, &config),
+        Command::Drops { drops, config, ask } => match load(&config) {
+            Ok(config) => command::drops::run(&drops, &config, &ask),
             Err(code) => code,
         },
+        Command::Ban {
+            command,
+            config,
+            ask,
+        } => match load(&config) {
+            Ok(config) => command::admin::ban(command, &config, &ask),
+            Err(code) => code,
+        },
+        Command::Clients { args, config, ask } => match load(&config) {
+            Ok(config) => command::clients::list(&args, &config, &ask),
+            Err(code) => code,
+        },
+        Command::Client {
+            command,
+            config,
+            ask,
+        } => match load(&config) {
+            Ok(config) => command::clients::client(command, &config, &ask),
+            Err(code) => code,
+        },
+        Command::Subs { args, config, ask } => match load(&config) {
+            Ok(config) => command::clients::subs(&args, &config, &ask),
+            Err(code) => code,
+        },
+        Command::Retained {
+            command,
+            config,
+            ask,
+        } => match load(&config) {
+            Ok(config) => command::retained::run(command, &config, &ask),
+            Err(code) => code,
+        },
+        Command::Status { json, config, ask } => match load(&config) {
+            Ok(config) => command::retained::status(json, &config, &ask),
+            Err(code) => code,
+        },
+        Command::Trace { args, config, ask } => match load(&config) {
+            Ok(config) => command::trace::run(&args, &config, &ask),
+            Err(code) => code,
+        },
+        Command::Doctor(args) => command::doctor::run(&args),
+        Command::Healthcheck { args, config, ask } => match load(&config) {
+            Ok(config) => command::healthcheck::run(&args, &config, &ask),
+            Err(code) => code,
+        },
+        Command::Completions(args) => command::completions::run(&args, Cli::command()),
+        Command::Man(args) => command::man::run(&args, Cli::command()),
+        Command::Pub(args) => command::mqtt::publish(&args),
+        Command::Sub(args) => command::mqtt::subscribe(&args),
         Command::Passwd(command) => match command::passwd::run(&command) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(&error),
@@ -156,7 +300,12 @@ fn load_with_settings(args: &ConfigArgs) -> Result<(Config, Vec<config::Setting>
 
 fn sources(args: &ConfigArgs) -> Sources<'_> {
     // MOTEMQ_BIN names the binary for the scripts of this repository.
-    let ours = ["MOTEMQ_CONFIG", "MOTEMQ_BIN", INJECT_SYNC];
+    let ours = [
+        "MOTEMQ_CONFIG",
+        "MOTEMQ_BIN",
+        "MOTEMQ_PASSWORD",
+        INJECT_SYNC,
+    ];
     let environment = std::env::vars()
         .filter(|(name, _)| name.starts_with("MOTEMQ_") && !ours.contains(&name.as_str()))
         .filter(|(name, _)| !name.starts_with("MOTEMQ_SIM_"));

@@ -7,7 +7,7 @@
 //! Does not know: who uses it, connections.
 
 use crate::server::Server;
-use motemq_core::PressureLevel;
+use motemq_core::{Direction, PressureLevel};
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -32,6 +32,14 @@ impl Memory {
     #[must_use]
     pub fn max_bytes(&self) -> u64 {
         self.max.load(Ordering::Relaxed)
+    }
+
+    /// From how many bytes on each level holds.
+    pub fn marks(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let max = self.max_bytes();
+        let labels = ["slow_publishers", "refuse_connections", "drop_qos0"];
+        let marks = MARKS.iter().map(move |(_, percent)| max / 100 * percent);
+        labels.into_iter().zip(marks)
     }
 
     /// Changes the ceiling; 0 is four fifths of what there is.
@@ -59,7 +67,7 @@ pub(crate) async fn watch(server: Arc<Server>) {
         let max = memory.max_bytes();
         let broker = server.broker();
         let before = gauge.level;
-        let sent = broker.counters().payload_bytes_in.load(Ordering::Relaxed);
+        let sent = broker.counters().all_payload_bytes(Direction::In);
         let publishers: usize = server.listeners().iter().map(|each| each.connected()).sum();
         let rate = gauge.look(used, max, sent, publishers as u64);
         broker.pressure().set(gauge.level, rate);

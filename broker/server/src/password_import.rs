@@ -6,6 +6,8 @@
 //! Does not know: what uses the file.
 
 use crate::password::{Format, PasswordFileError, edit, is_comment, is_hash, parse, refuse_others};
+use crate::password_hash::StoredHash;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// What becomes of users who are in our file already.
@@ -28,11 +30,18 @@ pub struct Imported {
     pub is_open_to_others: bool,
 }
 
-/// Copies the users of `from` into `to`; makes that if there is none.
+/// The users of a file, as ours has them.
 ///
 /// # Errors
-/// When a file cannot be read or written, a line of `from` is wrong, or a user is there already.
-pub fn import(from: &Path, to: &Path, present: Present) -> Result<Imported, PasswordFileError> {
+/// When it cannot be read, a line is wrong, or there are none.
+pub(crate) fn converted(from: &Path) -> Result<String, PasswordFileError> {
+    let (text, _) = read(from)?;
+    let lines: Vec<_> = text.lines().filter_map(entry).collect();
+    Ok(lines.join("\n") + "\n")
+}
+
+/// The text of a file of mosquitto's, and the users in it.
+fn read(from: &Path) -> Result<(String, BTreeMap<String, StoredHash>), PasswordFileError> {
     let unreadable = |source| PasswordFileError::Unreadable {
         path: from.to_owned(),
         source,
@@ -48,6 +57,15 @@ pub fn import(from: &Path, to: &Path, present: Present) -> Result<Imported, Pass
         let (path, command) = (from.to_owned(), "mosquitto_passwd FILE USER");
         return Err(PasswordFileError::NoUsers { path, command });
     }
+    Ok((text, users))
+}
+
+/// Copies the users of `from` into `to`; makes that if there is none.
+///
+/// # Errors
+/// When a file cannot be read or written, a line of `from` is wrong, or a user is there already.
+pub fn import(from: &Path, to: &Path, present: Present) -> Result<Imported, PasswordFileError> {
+    let (text, users) = read(from)?;
     let imported = Imported {
         users: users.len(),
         weak: users.values().filter(|hash| hash.is_weak()).count(),

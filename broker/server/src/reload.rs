@@ -2,7 +2,7 @@
 //!
 //! Read again: the configuration, of which `[[listeners]]`, `[limits]`, `[mqtt]`, `[auth]`, `[enrolment]`, `[ban]` and `[reload]` take effect; the
 //! files that it names. Every other key that was changed is named: it needs a restart. If anything is wrong, an address that cannot
-//! be used among it, each mistake is reported, everything stays as it was, and `mqtt_broker_config_reload_success` is 0.
+//! be used among it, each mistake is reported, everything stays as it was, and `mqtt_broker_config_last_reload_successful` is 0.
 //!
 //! Listeners: one whose `bind` is among the new ones keeps its socket, whatever else of it changed, its name included. Any other is
 //! new, or gone. Who is connected looks whether it may stay (`Listener::may_keep`); through a listener that is gone nobody may.
@@ -13,7 +13,7 @@ use crate::acl_file::LoadedAcl;
 use crate::auth::Authenticator;
 use crate::config::{self, Bind, Config, ConfigErrors, ListenerConfig, Setting, Sources, Watch};
 use crate::listener::{Gate, Listener};
-use crate::server::{Server, bind, core_enrolment, core_limits};
+use crate::server::{Server, bind, core_enrolment, core_limits, set_history};
 use crate::tls;
 use crate::watch::FileWatch;
 use motemq_core::{LimitSet, Limits};
@@ -190,6 +190,7 @@ impl Reloader {
         let enrolment = core_enrolment(&prepared.config.enrolment);
         server.broker().set_enrolment(enrolment);
         server.set_limits(&prepared.config.limits);
+        set_history(server.broker(), &prepared.config.history);
         server.bans().set_config(&prepared.config);
         let broker = server.broker();
         let old = broker.limits();
@@ -356,11 +357,12 @@ fn is_live(key: &str) -> bool {
 /// Without a configuration there is nothing to look for.
 const NO_LOOK_MS: u64 = 3_600_000;
 /// Sections that take effect.
-const LIVE: [&str; 8] = [
+const LIVE: [&str; 9] = [
     "limits.",
     "profiles.",
     "auth.",
     "enrolment.",
+    "history.",
     "mqtt.",
     "listeners.",
     "ban.",

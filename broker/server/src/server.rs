@@ -4,24 +4,28 @@
 
 use crate::accept::accept;
 use crate::acl_file::{AclFileError, LoadedAcl};
-use crate::admin::{self, AdminSocket};
 use crate::admission::Admission;
 use crate::allow_list::Followed;
+use crate::api::{AdminSocket, Token, TokenError};
 use crate::auth::{AuthError, Authenticator, CheckLine};
 use crate::ban::Bans;
 use crate::clock;
-use crate::config::{self, Bind, Config, EnrolmentConfig};
+use crate::config::{self, Bind, Config, EnrolmentConfig, HistoryConfig};
 use crate::http;
 use crate::listener::Gate;
 use crate::memory::{self, Memory};
+use crate::meters::{self, ConnectionFacts, Inquiries};
 use crate::reload::{Mistakes, Reloaded};
 use crate::socket::ListeningSocket;
 use crate::store::StoreError;
 use crate::store::engine::EngineOptions;
 use crate::store::file::FileLimits;
 use crate::store::journal::{Opened, RedbJournal, StoreDurability, StoreOptions};
+use crate::sys_topics::{self, SysTopics};
 use crate::tls::{self, TlsState};
 use crate::tls_sessions::TlsSessions;
+use crate::trace::Traces;
+use crate::vitals::{Vitals, watch_loop_lag};
 use arc_swap::ArcSwap;
 use motemq_core::{
     Broker, DropReason, Enrolment, LimitSet, Limits, Occasion, Profile, QueueFull, RateFull,
@@ -32,7 +36,7 @@ use std::net::SocketAddr;
 use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -54,6 +58,8 @@ pub struct Server {
     /// Counts changes after which connections look whether they may stay.
     generation: AtomicU64,
     memory: Memory,
+    inquiries: Inquiries,
+    sys_topics: SysTopics,
     websocket_head_bytes_max: usize,
     websocket_frame_bytes_max: u64,
     /// The server's own limits, which can change while it runs.
@@ -61,14 +67,18 @@ pub struct Server {
     stop_timeout_s: AtomicU32,
     /// The last reload took effect; so does the start.
     is_reloaded: AtomicBool,
+    vitals: Arc<Vitals>,
     stop: watch::Sender<Stop>,
     /// As `stop`, for connections to look at.
     is_stopping: AtomicBool,
     connections: Mutex<tokio::task::JoinSet<()>>,
     /// One for each gate.
     accepting: Mutex<tokio::task::JoinSet<()>>,
+    /// The HTTP port, where operators connect.
+    operators: OnceLock<Arc<Listener>>,
     runtime: tokio::runtime::Handle,
     panics: AtomicU64,
+    traces: Traces,
 }
 
 /// A wish for a reload; what came of it is the answer.
@@ -116,6 +126,9 @@ pub enum StartError {
         /// What is wrong.
         source: tls::TlsError,
     },
+    /// The token of the API.
+    #[error(transparent)]
+    Token(#[from] TokenError),
     /// The admin socket.
     #[error(
         "the admin socket {path} cannot be made: {source}; set admin.socket to another path (at most 107 bytes), or to \"\" for none"
@@ -203,6 +216,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         }
     };
     broker.set_limits(limit_set);
+    set_history(&broker, &config.history);
     if config.persistence.durability == config::Durability::Relaxed {
         tracing::warn!(
             "persistence.durability is relaxed: a crash loses what was acknowledged last"
@@ -237,6 +251,8 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         reloader: Mutex::default(),
         generation: AtomicU64::new(0),
         memory: Memory::default(),
+        inquiries: Inquiries::default(),
+        sys_topics: SysTopics::new(&config.sys),
         websocket_head_bytes_max: config.limits.websocket_head_bytes_max as usize,
         websocket_frame_bytes_max: match config.limits.websocket_frame_bytes_max {
             0 => config.limits.packet_bytes_max.into(),
@@ -245,21 +261,35 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         connect_timeout_s: AtomicU32::new(0),
         stop_timeout_s: AtomicU32::new(0),
         is_reloaded: AtomicBool::new(true),
+        vitals: Arc::default(),
         stop,
         is_stopping: AtomicBool::new(false),
         connections: Mutex::default(),
         accepting: Mutex::default(),
+        operators: OnceLock::new(),
         runtime: tokio::runtime::Handle::current(),
         panics: AtomicU64::new(0),
+        traces: Traces::new(config.trace.clone()),
     });
     server.set_limits(&config.limits);
     if let Some(path) = config.admin_socket() {
         let socket = AdminSocket::bind(&path)?;
-        tasks.spawn(admin::serve(server.clone(), socket));
+        http::serve_socket(&server, socket, &config.http, &mut tasks);
     }
     let mut http = None;
-    for address in config.http.bind.into_iter().chain(config.http.metrics_bind) {
-        let bound = http::serve(server.clone(), address, &config.http, &mut tasks).await?;
+    if let Some(address) = config.http.bind {
+        let token = config.token_file().map(|path| Token::open(&path));
+        let token = token.transpose()?;
+        http = Some(http::serve(
+            &server,
+            address,
+            &config.http,
+            token,
+            &mut tasks,
+        )?);
+    }
+    if let Some(address) = config.http.metrics_bind {
+        let bound = http::serve_metrics(&server, address, &config.http, &mut tasks)?;
         http.get_or_insert(bound);
     }
     server.set_gates(gates);
@@ -267,7 +297,14 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     tasks.spawn(server.tls.sessions.clone().write_regularly());
     tasks.spawn(watch_losses(server.clone()));
     tasks.spawn(memory::watch(server.clone()));
+    if config.sys.interval_s > 0 {
+        SysTopics::follow(&server);
+        tasks.spawn(sys_topics::watch(server.clone()));
+    }
     tasks.spawn(watch_expiry(server.clone()));
+    for _ in 0..server.runtime.metrics().num_workers() {
+        tasks.spawn(watch_loop_lag(server.vitals.clone()));
+    }
     Ok(Running {
         server,
         tasks,
@@ -366,6 +403,37 @@ impl Server {
         &self.broker.0
     }
 
+    /// What the connection of a client is and costs; `None` when it has none, or does not answer in time.
+    pub async fn connection_facts(&self, client_id: &str) -> Option<ConnectionFacts> {
+        let session = self.broker().session(client_id)?;
+        let answer = self.inquiries.ask(client_id)?;
+        session.mailbox().wakeup().wake();
+        tokio::time::timeout(meters::PATIENCE, answer)
+            .await
+            .ok()?
+            .ok()
+    }
+
+    /// Ends the connection of a client. `false` when it has none, or does not end in time.
+    pub(crate) async fn end_connection(&self, client_id: &str) -> bool {
+        let Some(session) = self.broker().session(client_id) else {
+            return false;
+        };
+        let Some(answer) = self.inquiries.end(client_id) else {
+            return false;
+        };
+        session.mailbox().wakeup().wake();
+        matches!(
+            tokio::time::timeout(meters::PATIENCE, answer).await,
+            Ok(Ok(()))
+        )
+    }
+
+    /// Who asks for facts.
+    pub(crate) fn inquiries(&self) -> &Inquiries {
+        &self.inquiries
+    }
+
     /// The store, if there is one.
     #[must_use]
     pub fn journal(&self) -> Option<&RedbJournal> {
@@ -406,9 +474,26 @@ impl Server {
         &self.memory
     }
 
+    /// The statistics below `$SYS`.
+    pub(crate) fn sys_topics(&self) -> &SysTopics {
+        &self.sys_topics
+    }
+
+    /// What traces share.
+    pub(crate) fn traces(&self) -> &Traces {
+        &self.traces
+    }
+
     /// Notes how a reload ended.
     pub(crate) fn note_reload(&self, has_taken_effect: bool) {
         self.is_reloaded.store(has_taken_effect, Ordering::Relaxed);
+        self.vitals.note_reload(has_taken_effect);
+    }
+
+    /// What the process counts of itself.
+    #[must_use]
+    pub fn vitals(&self) -> &Arc<Vitals> {
+        &self.vitals
     }
 
     /// Whether the last reload took effect; without one, yes.
@@ -429,20 +514,22 @@ impl Server {
         }
     }
 
-    /// The listeners.
+    /// The listeners; the HTTP port comes last.
     #[must_use]
     pub fn listeners(&self) -> Vec<Arc<Listener>> {
-        self.gates
-            .load()
-            .iter()
-            .map(|gate| gate.listener())
-            .collect()
+        let gates = self.gates.load();
+        let listeners = gates.iter().map(|gate| gate.listener());
+        listeners.chain(self.operators.get().cloned()).collect()
+    }
+
+    /// Operators connect here.
+    pub(crate) fn set_operators(&self, listener: Arc<Listener>) {
+        let _ = self.operators.set(listener);
     }
 
     /// What has become of a listener; `None` when it was removed.
     pub(crate) fn listener_now(&self, known: &Listener) -> Option<Arc<Listener>> {
-        let gates = self.gates.load();
-        let mut listeners = gates.iter().map(|gate| gate.listener());
+        let mut listeners = self.listeners().into_iter();
         listeners.find(|listener| listener.is_same(known))
     }
 
@@ -613,25 +700,27 @@ async fn watch_deadlines(server: Arc<Server>) {
 /// Says in the log, now and then, that messages were lost to a limit: the metrics say it at once. Expiry, refusals by the
 /// receiver and QoS 0 for absent clients are no losses.
 async fn watch_losses(server: Arc<Server>) {
-    let mut known = [0; 4];
+    let mut known = [0; 5];
     loop {
         tokio::time::sleep(LOSSES_INTERVAL).await;
         let counters = server.broker().counters();
         let now = [
             counters.dropped(DropReason::QueueFull),
+            counters.dropped(DropReason::SlowReader),
             counters.dropped(DropReason::TooLarge),
             counters.dropped(DropReason::Unreadable),
             counters.noted(Occasion::PublishRefused),
         ];
         if now != known {
-            let [queue_full, too_large, unreadable, refused] =
+            let [queue_full, slow_reader, too_large, unreadable, refused] =
                 std::array::from_fn(|kind| now[kind] - known[kind]);
             tracing::warn!(
                 queue_full,
+                slow_reader,
                 too_large,
                 unreadable,
                 refused,
-                "messages were dropped or refused: queue_full is limits.queue_messages_max or queue_bytes_max of a receiver, too_large a receiver's own maximum, refused a limit of the publisher or the store"
+                "messages were dropped or refused: queue_full and slow_reader (QoS 0) are limits.queue_messages_max or queue_bytes_max of a receiver, too_large a receiver's own maximum, refused a limit of the publisher or the store; which ones: motemq drops"
             );
             known = now;
         }
@@ -648,6 +737,12 @@ async fn watch_expiry(server: Arc<Server>) {
             }
         }
     }
+}
+
+/// How much is kept of what happened.
+pub(crate) fn set_history(broker: &Broker, config: &HistoryConfig) {
+    let bytes_max = usize::try_from(config.bytes_max).unwrap_or(usize::MAX);
+    broker.history().set_bytes_max(bytes_max);
 }
 
 /// The limits of everybody, as the core has them.

@@ -225,7 +225,7 @@ impl Link {
                 break;
             }
         }
-        self.machine.flush_tally(around.broker);
+        self.machine.flush_tally(around.broker, || around.now);
         if let Some(close) = self.machine.closed().cloned() {
             self.finish(around);
             ran.finished = Some(close);

@@ -143,6 +143,8 @@ fn assert_full_is_told(site: &Site) {
     let log = site.log();
     assert!(log.contains("the disk"), "{log}");
     assert!(site.metric("mqtt_broker_publish_refused_total") >= 1.0);
+    // It stayed 0 when a commit found out before the writer's next look did.
+    assert!(site.metric("mqtt_broker_storage_full_total") >= 1.0);
     let ready = site.get("/readyz");
     assert!(ready.contains("503") && ready.contains("full"), "{ready}");
 }

@@ -27,7 +27,7 @@ impl Broker {
                 self.remove_subscriptions(&session, &mut state, [REQUEST].into_iter(), &mut tally);
             }
         }
-        self.counters.add(&mut tally);
+        self.add_own_tally(&mut tally, || self.history.latest());
         // Requests that wait are for the signer as well.
         self.acl_generation.fetch_add(1, Ordering::Release);
         self.wake_all();

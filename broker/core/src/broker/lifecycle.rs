@@ -94,7 +94,7 @@ impl Broker {
     /// Takes up or creates the session of a client; an older connection of it is fenced first.
     ///
     /// # Errors
-    /// 0x87 when the session belongs to another identity; 0x97 when there is no room for another session or connection.
+    /// 0x87 when the session belongs to another identity or scope; 0x97 when there is no room for another session or connection.
     pub(crate) fn attach(
         &self,
         request: AttachRequest,
@@ -110,7 +110,9 @@ impl Broker {
         if !registry.sessions.contains_key(&request.client_id) {
             let refusal = match request.login.scope {
                 _ if refuses_new => Some(Limit::Store),
-                Scope::Full => registry.session_limit(&request.login.identity, &limits),
+                Scope::Full | Scope::Operator => {
+                    registry.session_limit(&request.login.identity, &limits)
+                }
                 Scope::Enrolment => {
                     let enrolment = self.enrolment();
                     let applicants_max = enrolment.map_or(0, |enrolment| enrolment.applicants_max);
@@ -124,7 +126,9 @@ impl Broker {
         }
         if let Some(old) = registry.sessions.get(&request.client_id).cloned() {
             let mut state = old.lock();
-            if state.identity != request.login.identity {
+            let is_same =
+                state.scope == request.login.scope && state.identity == request.login.identity;
+            if !is_same {
                 return Err(ReasonCode::NotAuthorized);
             }
             let has_ended = due_times(&state).1.is_some_and(|at| at <= now);
@@ -192,7 +196,7 @@ impl Broker {
 
     fn create(&self, request: &AttachRequest) -> Arc<Session> {
         let queue = QueueId::session(self.next_queue.fetch_add(1, Ordering::Relaxed));
-        let mailbox = Mailbox::new(queue, &request.limits);
+        let mailbox = Mailbox::new(queue, request.client_id.clone(), &request.limits);
         let mut state = SessionState::new(
             request.login.identity.clone(),
             request.login.attributes.clone(),
@@ -279,6 +283,24 @@ impl Broker {
             self.journal.submit(Record::new(Action::SessionPut(row)));
         }
         self.set_deadline(session, &mut state);
+    }
+
+    /// Ends a session because an operator wants it: a connection that it still has is over, its will is published. What is to be
+    /// waited for until it stays away; `None` when there is no such session.
+    pub fn end_session(&self, client_id: &str, now: Timestamp) -> Option<Option<Arc<Record>>> {
+        let client_id = ClientId::new(client_id);
+        let mut tally = Tally::default();
+        let mut registry = lock(&self.registry);
+        let session = registry.sessions.get(&client_id).cloned()?;
+        let mut state = session.lock();
+        registry.note_connection(state.counted_as(), state.is_connected, -1);
+        self.displace(&session, &mut state, false, now, &mut tally);
+        self.end(&mut registry, &session, &mut state, &mut tally);
+        drop(state);
+        let awaited = registry.ending_of(&client_id);
+        drop(registry);
+        self.add_own_tally(&mut tally, || now);
+        Some(awaited)
     }
 
     /// Removes a session and everything it owns.
@@ -373,12 +395,13 @@ impl Broker {
                 self.publish_will(&session, &mut state, now, &mut tally);
             }
             if end_at.is_some_and(|at| at <= now) {
+                tally.note(Occasion::SessionExpired);
                 self.end(&mut registry, &session, &mut state, &mut tally);
             } else {
                 self.set_deadline(&session, &mut state);
             }
         }
-        self.counters.add(&mut tally);
+        self.add_own_tally(&mut tally, || now);
     }
 
     pub(super) fn set_deadline(&self, session: &Arc<Session>, state: &mut SessionState) {

@@ -11,20 +11,26 @@
 mod access;
 mod enrolment;
 mod lifecycle;
+mod listing;
 mod publish;
 mod shared;
 mod subscribe;
+mod system;
+mod traces;
 
 pub(crate) use lifecycle::{AttachRequest, Ending};
+pub use listing::{OperatorMessage, SessionFacts, SubscriptionFacts};
 pub(crate) use subscribe::{Replay, ReplayWish, Wish, is_reserved};
+pub use system::SystemRefresh;
 
 use crate::acl::Acl;
 use crate::action::{Action, QueueId};
-use crate::counters::Counters;
+use crate::counters::{Counters, Tally};
 use crate::deadline::Deadlines;
 use crate::enrolment::Enrolment;
+use crate::history::{HISTORY_BYTES_MAX, History};
 use crate::image::Image;
-use crate::journal::{Journal, Room};
+use crate::journal::{Asker, BacklogRequest, Journal, Room};
 use crate::limits::Limits;
 use crate::mailbox::Mailbox;
 use crate::message::{ClientId, Identity, Message};
@@ -36,12 +42,13 @@ use crate::router::{Receivers, Router, Subscription};
 use crate::session::{Inbound, Session, SessionState};
 use crate::sync::{lock, read, write};
 use crate::time::Timestamp;
+use crate::trace::Traces;
 use foldhash::fast::RandomState;
 use lifecycle::Registry;
-use motemq_codec::{PacketId, ReasonCode, is_shared};
+use motemq_codec::{PacketId, ProtocolVersion, ReasonCode, is_shared};
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
 
 /// The broker.
 pub struct Broker {
@@ -53,15 +60,20 @@ pub struct Broker {
     /// Taken for a moment, under any other lock.
     enrolment: RwLock<Option<Arc<Enrolment>>>,
     pressure: Pressure,
+    traces: Traces,
     journal: Arc<dyn Journal>,
     keeps: Keeps,
     counters: Counters,
+    history: Arc<History>,
     registry: Mutex<Registry>,
     deadlines: Mutex<Deadlines>,
     router: RwLock<Router>,
     /// Counts changes of the router; what was looked up before a change is stale.
     generation: AtomicU64,
     retained: RwLock<Retained>,
+    /// The statistics below `$SYS`, apart: they are nobody's retained messages. No lock is taken under this one.
+    system: RwLock<Retained>,
+    system_refresh: OnceLock<SystemRefresh>,
     /// One publish to a retained topic at a time, so that memory and journal agree on the last one.
     retained_stripes: Box<[Mutex<()>]>,
     stripe_hasher: RandomState,
@@ -139,14 +151,18 @@ impl Broker {
             acl_generation: AtomicU64::new(1),
             enrolment: RwLock::default(),
             pressure: Pressure::default(),
+            traces: Traces::default(),
             journal,
             keeps,
             counters: Counters::default(),
+            history: Arc::new(History::new(HISTORY_BYTES_MAX)),
             registry: Mutex::new(registry),
             deadlines: Mutex::default(),
             router: RwLock::default(),
             generation: AtomicU64::new(1),
             retained: RwLock::new(retained),
+            system: RwLock::default(),
+            system_refresh: OnceLock::new(),
             retained_stripes: (0..STRIPES).map(|_| Mutex::default()).collect(),
             stripe_hasher: RandomState::default(),
             next_queue: AtomicU64::new(1),
@@ -177,8 +193,14 @@ impl Broker {
             let sent_below = row.disconnected_at.map(|_| row.sent_below);
             // A queue that was folded away when it was empty has forgotten how far it had come.
             let next_sequence = queue.next_sequence.max(row.sent_below);
-            let mailbox =
-                Mailbox::restored(row.queue, &limits, queue.refs, next_sequence, sent_below);
+            let mailbox = Mailbox::restored(
+                row.queue,
+                row.client_id.clone(),
+                &limits,
+                queue.refs,
+                next_sequence,
+                sent_below,
+            );
             let mut state = SessionState::new(row.identity, row.attributes, row.expiry, limits);
             state.epoch = row.epoch;
             state.is_stored = true;
@@ -272,6 +294,45 @@ impl Broker {
         &self.counters
     }
 
+    /// What happened lately.
+    #[must_use]
+    pub fn history(&self) -> &Arc<History> {
+        &self.history
+    }
+
+    /// Takes up what a run has counted and lost. `now` is asked only if something was lost.
+    #[inline]
+    pub(crate) fn add_tally(
+        &self,
+        tally: &mut Tally,
+        version: ProtocolVersion,
+        number: u64,
+        now: impl FnOnce() -> Timestamp,
+    ) {
+        if tally.has_exceptions() {
+            self.note_losses(tally, now);
+        }
+        self.counters.add_of(tally, version, number);
+    }
+
+    /// Takes up what the broker has counted and lost by itself.
+    pub(crate) fn add_own_tally(&self, tally: &mut Tally, now: impl FnOnce() -> Timestamp) {
+        self.add_tally(tally, ProtocolVersion::V5, 0, now);
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn note_losses(&self, tally: &mut Tally, now: impl FnOnce() -> Timestamp) {
+        let Some(losses) = tally.take_losses() else {
+            return;
+        };
+        if let Some(obituary) = self.history.note_losses(losses, now()) {
+            let wanted = obituary.wanted();
+            let asker = Asker::History(Box::new(obituary));
+            self.journal.read_backlog(BacklogRequest { asker, wanted });
+        }
+    }
+
     /// How hard clients are held back while memory is short.
     #[must_use]
     pub fn pressure(&self) -> &Pressure {
@@ -294,17 +355,26 @@ impl Broker {
         self.next_connection.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Sessions, those of them connected, and the messages and bytes that wait in them.
+    /// Sums over the sessions, taken one session after the other.
     #[must_use]
     pub fn session_totals(&self) -> SessionTotals {
         let sessions: Vec<_> = lock(&self.registry).sessions.values().cloned().collect();
         let mut totals = SessionTotals::default();
         for session in sessions {
-            let (messages, bytes) = session.mailbox().depth();
+            let load = session.mailbox().load();
             totals.sessions += 1;
-            totals.connected += usize::from(session.lock().is_connected);
-            totals.queued_messages += messages;
-            totals.queued_bytes += bytes;
+            totals.connected += usize::from(load.is_online);
+            totals.in_flight += load.in_flight;
+            if load.messages == 0 {
+                continue;
+            }
+            totals.queued_messages += load.messages;
+            totals.queued_bytes += load.bytes;
+            totals.queued_messages_max = totals.queued_messages_max.max(load.messages);
+            totals.queued_bytes_max = totals.queued_bytes_max.max(load.bytes);
+            // What is in the store was received before its session went away, or since.
+            let oldest_at = load.oldest_at.or_else(|| session.lock().disconnected_at);
+            totals.oldest_at = totals.oldest_at.into_iter().chain(oldest_at).min();
         }
         let (messages, bytes) = self.groups_depth();
         totals.queued_messages += messages;
@@ -375,10 +445,18 @@ pub struct SessionTotals {
     pub sessions: usize,
     /// Sessions with a connection.
     pub connected: usize,
-    /// Messages waiting to be sent.
+    /// Messages waiting to be sent, in share groups too.
     pub queued_messages: usize,
     /// Their bytes.
     pub queued_bytes: usize,
+    /// Those of the session that has most.
+    pub queued_messages_max: usize,
+    /// Their bytes in the session that has most of these.
+    pub queued_bytes_max: usize,
+    /// When the oldest that waits in a session was received; of those whose oldest is in the store, since when the client is away.
+    pub oldest_at: Option<Timestamp>,
+    /// Deliveries of QoS 1 and 2 that clients have not acknowledged.
+    pub in_flight: usize,
 }
 
 const STRIPES: u64 = 64;

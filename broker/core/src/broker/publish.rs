@@ -73,7 +73,7 @@ impl Broker {
             self.journal.submit(record.clone());
         }
         let code = if receivers.is_empty() {
-            tally.unrouted += 1;
+            tally.lose_unrouted(message);
             ReasonCode::NoMatchingSubscribers
         } else {
             ReasonCode::Success
@@ -84,7 +84,7 @@ impl Broker {
         }
     }
 
-    fn hand_over(
+    pub(super) fn hand_over(
         &self,
         message: &Arc<Message>,
         receivers: &Receivers,

@@ -10,6 +10,7 @@ use crate::counters::Tally;
 use crate::image::Image;
 use crate::limits::Limits;
 use crate::mailbox::{GivingUp, Mailbox};
+use crate::message::ClientId;
 use crate::router::Router;
 use crate::session::{Session, SessionState};
 use crate::share_group::{Joining, ShareGroup};
@@ -41,7 +42,7 @@ impl Broker {
         }
         let queue = QueueId::share_group(self.next_queue.fetch_add(1, Ordering::Relaxed));
         let limits = self.limits();
-        let backlog = Mailbox::new(queue, &limits);
+        let backlog = Mailbox::new(queue, ClientId::new(filter), &limits);
         let group = ShareGroup::new(filter, backlog, limits.share_strategy);
         router.add_group(group.clone());
         group
@@ -107,7 +108,7 @@ impl Broker {
     fn give_up_shared(&self, session: &Session, scope: GivingUp<'_>, tally: &mut Tally) {
         let leaving = session.mailbox().give_up_shared(scope);
         for (group, returned) in leaving.returned {
-            group.take_back(returned, self.journal(), tally);
+            group.take_back(returned, self.journal());
         }
         for left in leaving.volatile {
             let barrier = left.barrier.as_ref();
@@ -133,6 +134,7 @@ impl Broker {
                 let sent_below = Some(0);
                 let backlog = Mailbox::restored(
                     queue,
+                    ClientId::new(&filter),
                     &limits,
                     std::mem::take(&mut stored.refs),
                     stored.next_sequence,

@@ -4,6 +4,7 @@ use super::Broker;
 use crate::acl::Rights;
 use crate::action::{Action, StoredSubscription};
 use crate::counters::{DropReason, Limit, Occasion, Tally};
+use crate::history::Lost;
 use crate::journal::Room;
 use crate::limits::Limits;
 use crate::login::Scope;
@@ -151,12 +152,15 @@ impl Broker {
         tally: &mut Tally,
     ) -> VecDeque<Replay> {
         let rights = self.rights_of(session);
-        let found = read(&self.retained).matching(filter, now);
+        let statistics = self.system_values(filter, now);
+        let found = statistics.unwrap_or_else(|| read(&self.retained).matching(filter, now));
         let mut replay = VecDeque::with_capacity(found.len());
         for message in found {
             let topic = message.topic.as_str();
             if rights.as_ref().is_some_and(|rights| !rights.receive(topic)) {
-                tally.drop_message(DropReason::NotAuthorized);
+                let (reason, lost) = (DropReason::NotAuthorized, Lost::Message(&message));
+                let qos = message.qos.min(wish.qos);
+                tally.drop_message(reason, session.client_id(), lost, qos, "");
                 continue;
             }
             replay.push_back(Replay {
@@ -183,7 +187,7 @@ impl Broker {
         }
         let may_have = match is_reserved(filter) {
             true => parsed.share.is_none() && self.may_enrol(state, filter),
-            false => state.scope == Scope::Full,
+            false => state.scope != Scope::Enrolment,
         };
         if !may_have {
             return Err(ReasonCode::NotAuthorized);

@@ -12,6 +12,7 @@
 use super::handshake::ConnectRequest;
 use super::{Close, Connection, Event, Phase, Violation};
 use crate::broker::Broker;
+use crate::counters::{Direction, PacketKind};
 use crate::login::Login;
 use crate::time::Timestamp;
 use motemq_codec::{Auth, ReasonCode, UserProperties};
@@ -143,6 +144,7 @@ impl Connection {
         if self.closed.is_some() || !is_awaited {
             return;
         }
+        self.touch_traces(now);
         match answer {
             ExchangeAnswer::Continue(data) => {
                 // [MQTT5-4.12.0-2]
@@ -197,6 +199,10 @@ impl Connection {
         }
         let _ = auth.encode(version, out);
         enhanced.turn = turn;
+        self.tally.packet(Direction::Out, PacketKind::Auth);
+        if self.traces.is_some() {
+            self.trace_auth(code, data);
+        }
     }
 
     /// CONNACK or DISCONNECT with an error, then the end [MQTT5-4.12.0-4] [MQTT5-4.12.1-2].
@@ -207,7 +213,7 @@ impl Connection {
         }
     }
 
-    fn enhanced(&mut self) -> Option<&mut Enhanced> {
+    pub(super) fn enhanced(&mut self) -> Option<&mut Enhanced> {
         match &mut self.phase {
             Phase::Authenticating(hello) => hello.enhanced.as_deref_mut(),
             Phase::Active(active) => active.enhanced.as_deref_mut(),

@@ -8,11 +8,12 @@ use super::access::{Access, DeniedAction};
 use super::aliases::OutboundAliases;
 use super::authentication::{Enhanced, ExchangeStage, ExchangeStep, Turn};
 use super::enrolment::Requests;
+use super::samples::Samples;
 use super::throttle::Throttle;
 use super::{Active, AssignedIds, Close, Connection, Event, Pending, Phase, Reply};
 use crate::action::Will;
 use crate::broker::{AttachRequest, Broker};
-use crate::counters::{Limit, Occasion};
+use crate::counters::{Direction, Limit, Occasion, PacketKind};
 use crate::enrolment::session_key;
 use crate::login::{Login, Principal, Scope};
 use crate::message::{ClientId, Expiry, Message, MessageId, Origin, TopicName, Urgency};
@@ -66,7 +67,7 @@ pub enum Verdict {
 /// CONNECT, as far as it is needed after the verdict.
 #[derive(Debug)]
 pub(super) struct Hello {
-    client_id: String,
+    pub(super) client_id: String,
     clean_start: bool,
     /// As the client wishes it.
     expiry: Expiry,
@@ -193,6 +194,7 @@ impl Connection {
         now: Timestamp,
         out: &mut Vec<u8>,
     ) {
+        self.touch_traces(now);
         match verdict {
             Verdict::Accepted { login, entropy } => {
                 self.accept_waiting(login, entropy, broker, now, out);
@@ -238,7 +240,9 @@ impl Connection {
             (AssignedIds::Random, _) | (_, Scope::Enrolment) => {
                 Some(new_client_id(entropy, broker))
             }
-            (AssignedIds::User, Scope::Full) => login.identity.name().map(str::to_owned),
+            (AssignedIds::User, Scope::Full | Scope::Operator) => {
+                login.identity.name().map(str::to_owned)
+            }
         };
         if hello.client_id.is_empty() && assigned.is_none() {
             let reason = "without a user name the client needs an identifier";
@@ -250,7 +254,7 @@ impl Connection {
         let scope = login.scope;
         let session_expiry_max_s = match scope {
             Scope::Full => self.limits.session_expiry_max_s,
-            Scope::Enrolment => 0,
+            Scope::Enrolment | Scope::Operator => 0,
         };
         let expiry = hello.expiry.capped(session_expiry_max_s);
         // 3.1.1 clients cannot ask for less than for ever.
@@ -270,7 +274,7 @@ impl Connection {
         let enrolment = broker.enrolment();
         if let Some(enrolment) = &enrolment
             && *enrolment.signer == *client_id.as_str()
-            && scope == Scope::Full
+            && scope != Scope::Enrolment
             && !enrolment.is_signer(scope, &login.identity, &login.attributes)
         {
             let reason = "this client id is the enrolment service's: choose another one";
@@ -335,7 +339,7 @@ impl Connection {
         }
         let request = AttachRequest {
             client_id: match scope {
-                Scope::Full => client_id.clone(),
+                Scope::Full | Scope::Operator => client_id.clone(),
                 Scope::Enrolment => session_key(self.number),
             },
             connection: self.number,
@@ -399,6 +403,7 @@ impl Connection {
             replay_wishes: BTreeMap::new(),
             groups: attached.groups,
             outgoing: Vec::new(),
+            samples: Samples::since(now),
         }));
     }
 
@@ -410,6 +415,9 @@ impl Connection {
         will: &Will,
         broker: &Broker,
     ) -> bool {
+        if login.scope == Scope::Operator {
+            return true;
+        }
         let rights = broker.acl().rights(&Arc::new(Principal {
             client_id: client_id.clone(),
             identity: login.identity.clone(),
@@ -438,6 +446,7 @@ impl Connection {
     }
 
     pub(super) fn welcome(&mut self, welcome: &Welcome, out: &mut Vec<u8>) {
+        self.tally.packet(Direction::Out, PacketKind::ConnAck);
         self.encode(&Packet::ConnAck(Box::new(self.connack(welcome))), out);
         if let Phase::Active(active) = &mut self.phase {
             active.is_announced = true;
@@ -505,6 +514,7 @@ impl Connection {
                 .encoded_len(self.version)
                 .is_ok_and(|length| length <= packet_bytes_max);
             if fits {
+                self.tally.packet(Direction::Out, PacketKind::ConnAck);
                 return self.encode(&Packet::ConnAck(Box::new(connack)), out);
             }
         }

@@ -11,8 +11,9 @@ use super::{Active, Answer, Close, Connection, Denial, Pending, Phase, Reply, Vi
 use crate::acl::Rights;
 use crate::action::Action;
 use crate::broker::{Broker, PublishSource, Receipt, Wish, is_reserved};
-use crate::counters::{DropReason, Limit, Occasion};
+use crate::counters::{Direction, DropReason, Limit, Occasion, PacketKind};
 use crate::enrolment::is_of_enrolment;
+use crate::history::LossReason;
 use crate::login::Scope;
 use crate::mailbox::{Fenced, Handled, Settlement};
 use crate::message::{Message, MessageId, Origin, TopicName, Urgency};
@@ -24,6 +25,7 @@ use motemq_codec::{
     Ack, AckKind, PacketId, ProtocolVersion, Publish, QoS, ReasonCode, Subscribe, Unsubscribe,
     parse_subscription,
 };
+use std::borrow::Cow;
 use std::sync::Arc;
 
 impl Connection {
@@ -34,8 +36,9 @@ impl Connection {
         now: Timestamp,
         out: &mut Vec<u8>,
     ) -> Result<(), Violation> {
-        self.tally.publish_in += 1;
-        self.tally.payload_bytes_in += publish.payload.len() as u64;
+        self.tally
+            .publish(Direction::In, publish.qos, publish.payload.len());
+        self.meters.receive(publish.payload.len());
         if !publish.properties.subscription_ids.is_empty() {
             return Err(Violation::SubscriptionIdInPublish);
         }
@@ -44,7 +47,8 @@ impl Connection {
         }
         let alias = self.resolve_alias(publish)?;
         let topic = alias.as_deref().unwrap_or(publish.topic);
-        if self.pace(publish, broker, now)? == Pace::Drop {
+        if let Pace::Drop(reason) = self.pace(publish, broker, now)? {
+            self.drop_own(reason, publish, topic);
             return Ok(());
         }
         let is_too_large = publish.payload.len() > self.limits.payload_bytes_max as usize;
@@ -77,6 +81,10 @@ impl Connection {
         }
         if let Some((code, reason)) = refusal {
             self.tally.note(Occasion::PublishRefused);
+            self.note_refused_for(publish, topic, reason);
+            if self.traces.is_some() {
+                self.trace_refusal(topic, code, reason);
+            }
             if code == ReasonCode::NotAuthorized && self.acknowledges_denied() {
                 return self.answer(publish, ReasonCode::Success.into(), None, out);
             }
@@ -124,6 +132,7 @@ impl Connection {
     }
 
     /// Topics that this client may not publish to, whatever the ACL says.
+    #[inline]
     fn publish_refusal(
         &mut self,
         topic: &str,
@@ -134,7 +143,7 @@ impl Connection {
             return None;
         }
         match self.scope() {
-            Scope::Full => self.topic_refusal(topic),
+            Scope::Full | Scope::Operator => self.topic_refusal(topic),
             Scope::Enrolment => Some((
                 ReasonCode::NotAuthorized,
                 "this login may only ask for a certificate, at $certs/csr",
@@ -143,6 +152,7 @@ impl Connection {
     }
 
     /// Topics that nobody may publish to: too deep, or owned by the broker (contracts section 7).
+    #[inline]
     pub(super) fn topic_refusal(&mut self, topic: &str) -> Option<(ReasonCode, &'static str)> {
         if topic.starts_with('$') {
             return Some((
@@ -263,18 +273,27 @@ impl Connection {
         let payload = publish.payload.into();
         let message = active.message(connection, publish, topic, payload, forwarded, now);
         let message = Arc::new(message);
-        broker.publish(&message, &receivers, source, &mut self.tally)
+        let receipt = broker.publish(&message, &receivers, source, &mut self.tally);
+        if let Receipt::Refused(code) = receipt {
+            self.note_refused(publish, message.topic.as_str(), code);
+        }
+        receipt
     }
 
     fn deny_publish(&mut self, publish: &Publish<'_>, topic: &str) -> Receipt {
         self.tally.note(Occasion::PublishDenied);
         let rights = self.rights();
-        if let Some(rights) = &rights {
-            let why = || {
-                rights
-                    .explain_publish(topic, publish.qos, publish.retain)
-                    .text
-            };
+        let why = || {
+            let why = |rights: &Rights| rights.explain_publish(topic, publish.qos, publish.retain);
+            rights
+                .as_ref()
+                .map_or_else(String::new, |rights| why(rights).text)
+        };
+        self.lose_own(LossReason::PublishDenied, publish, topic, || why().into());
+        if rights.is_some() {
+            if self.traces.is_some() {
+                self.trace_refusal(topic, ReasonCode::NotAuthorized, &why());
+            }
             self.note_denial(DeniedAction::Publish, topic, why);
         }
         match self.acknowledges_denied() {
@@ -283,6 +302,46 @@ impl Connection {
                 awaited: None,
             },
             false => Receipt::Refused(ReasonCode::NotAuthorized),
+        }
+    }
+
+    /// Counts a message that comes too fast.
+    #[cold]
+    #[inline(never)]
+    fn drop_own(&mut self, reason: DropReason, publish: &Publish<'_>, topic: &str) {
+        if let Phase::Active(active) = &self.phase {
+            let client = &active.client_id;
+            self.tally.drop_own(reason, client, topic, publish.qos);
+        }
+    }
+
+    /// Tells the history that a limit refused a message.
+    #[cold]
+    #[inline(never)]
+    fn note_refused(&mut self, publish: &Publish<'_>, topic: &str, code: ReasonCode) {
+        let why = Answer::from(code).reason.unwrap_or_default();
+        self.note_refused_for(publish, topic, why);
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn note_refused_for(&mut self, publish: &Publish<'_>, topic: &str, why: &'static str) {
+        self.lose_own(LossReason::PublishRefused, publish, topic, || why.into());
+    }
+
+    /// Tells the history of a message that does not get any further.
+    #[cold]
+    fn lose_own(
+        &mut self,
+        reason: LossReason,
+        publish: &Publish<'_>,
+        topic: &str,
+        detail: impl FnOnce() -> Cow<'static, str>,
+    ) {
+        if let Phase::Active(active) = &self.phase {
+            let client = &active.client_id;
+            self.tally
+                .lose_own(reason, client, topic, publish.qos, detail);
         }
     }
 
@@ -363,6 +422,7 @@ impl Connection {
         broker: &Broker,
         out: &mut Vec<u8>,
     ) -> Result<(), Violation> {
+        self.tally.packet(Direction::In, PacketKind::PubRel);
         let packet_id = ack.packet_id;
         let Some(active) = self.active() else {
             return Ok(());
@@ -401,7 +461,10 @@ impl Connection {
         &mut self,
         ack: &Ack<'_>,
         broker: &Broker,
+        now: Timestamp,
     ) -> Result<(), Violation> {
+        self.tally.packet(Direction::In, PacketKind::PubAck);
+        self.note_round_trip(ack.packet_id, QoS::AtLeastOnce, broker, now);
         let outcome = outcome(ack.code);
         let Phase::Active(active) = &self.phase else {
             return Ok(());
@@ -425,6 +488,7 @@ impl Connection {
         broker: &Broker,
         out: &mut Vec<u8>,
     ) -> Result<(), Violation> {
+        self.tally.packet(Direction::In, PacketKind::PubRec);
         let outcome = outcome(ack.code);
         let Phase::Active(active) = &self.phase else {
             return Ok(());
@@ -444,7 +508,12 @@ impl Connection {
             }
             _ => return Ok(()),
         };
-        let _ = Ack::new(ack.packet_id, code).encode(AckKind::PubRel, self.version, out);
+        self.tally.packet(Direction::Out, PacketKind::PubRel);
+        let release = Ack::new(ack.packet_id, code);
+        let _ = release.encode(AckKind::PubRel, self.version, out);
+        if self.traces.is_some() {
+            self.trace_ack(AckKind::PubRel, release);
+        }
         Ok(())
     }
 
@@ -452,7 +521,10 @@ impl Connection {
         &mut self,
         ack: &Ack<'_>,
         broker: &Broker,
+        now: Timestamp,
     ) -> Result<(), Violation> {
+        self.tally.packet(Direction::In, PacketKind::PubComp);
+        self.note_round_trip(ack.packet_id, QoS::ExactlyOnce, broker, now);
         let Phase::Active(active) = &self.phase else {
             return Ok(());
         };
@@ -480,6 +552,7 @@ impl Connection {
         broker: &Broker,
         out: &mut Vec<u8>,
     ) -> Result<(), Violation> {
+        self.tally.packet(Direction::In, PacketKind::Subscribe);
         let qos_max = self.rules.qos_max;
         let Some(active) = self.active() else {
             return Ok(());
@@ -537,6 +610,7 @@ impl Connection {
         broker: &Broker,
         out: &mut Vec<u8>,
     ) -> Result<(), Violation> {
+        self.tally.packet(Direction::In, PacketKind::Unsubscribe);
         let Some(active) = self.active() else {
             return Ok(());
         };

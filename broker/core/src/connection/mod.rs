@@ -19,19 +19,23 @@ mod authentication;
 mod enrolment;
 mod handshake;
 mod inbound;
+mod meters;
 mod outbound;
 mod routes;
+mod samples;
 mod throttle;
+mod tracing;
 mod violation;
 
 pub use access::{Denial, DeniedAction};
 pub(crate) use aliases::Hints;
 pub use authentication::{ExchangeAnswer, ExchangeStage, ExchangeStep};
 pub use handshake::{ConnectRequest, Verdict};
+pub use meters::Meters;
 pub use violation::{Close, Violation};
 
 use crate::broker::{Broker, Ending, Replay, ReplayWish};
-use crate::counters::{Limit, Occasion, Tally};
+use crate::counters::{Direction, Limit, Occasion, PacketKind, Tally};
 use crate::limits::Limits;
 use crate::login::Scope;
 use crate::mailbox::Outgoing;
@@ -41,6 +45,7 @@ use crate::record::Record;
 use crate::session::Session;
 use crate::share_group::ShareGroup;
 use crate::time::Timestamp;
+use crate::trace::ConnectionTraces;
 use access::Access;
 use aliases::OutboundAliases;
 use authentication::Enhanced;
@@ -50,6 +55,7 @@ use motemq_codec::{
     Decoded, Disconnect, Packet, PacketId, ProtocolVersion, QoS, ReasonCode, decode, decode_connect,
 };
 use routes::Routes;
+use samples::Samples;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::task::Waker;
@@ -93,10 +99,14 @@ pub struct Connection {
     /// Set once: nothing is taken or sent any more.
     closed: Option<Close>,
     tally: Tally,
+    meters: Meters,
     /// The first thing that was denied since it was asked for last.
     denial: Option<Box<Denial>>,
     /// The last bytes cost so much that others go first.
     is_tired: bool,
+    /// Whoever traces it, as of this generation of the traces.
+    traces: Option<Box<ConnectionTraces>>,
+    traced_as_of: u64,
 }
 
 #[derive(Debug)]
@@ -151,6 +161,7 @@ struct Active {
     /// Share groups that may have something for the session.
     groups: Vec<Arc<ShareGroup>>,
     outgoing: Vec<Outgoing>,
+    samples: Samples,
 }
 
 /// A reply that waits for its turn and its record.
@@ -221,8 +232,11 @@ impl Connection {
             phase: Phase::AwaitConnect,
             closed: None,
             tally: Tally::default(),
+            meters: Meters::default(),
             denial: None,
             is_tired: false,
+            traces: None,
+            traced_as_of: 0,
         }
     }
 
@@ -287,7 +301,8 @@ impl Connection {
             }
         };
         self.shown = bytes.len() - consumed;
-        self.tally.bytes_in += consumed as u64;
+        self.tally.transfer(Direction::In, consumed);
+        self.meters.bytes_in += consumed as u64;
         (Progress { consumed, needed }, event)
     }
 
@@ -332,29 +347,41 @@ impl Connection {
         out: &mut Vec<u8>,
         event: &mut Option<Event>,
     ) -> Result<(), Violation> {
+        if broker.traces().is_any() {
+            // A copy: one that is handed on by reference is copied on the path without a trace.
+            self.trace_inbound(packet.clone(), broker, now);
+        }
         let may_precede_connack = matches!(packet, Packet::Auth(_) | Packet::Disconnect(_));
         if matches!(self.phase, Phase::Authenticating(_)) && !may_precede_connack {
             return Err(Violation::BeforeConnAck);
         }
         match packet {
             Packet::Publish(publish) => self.handle_publish(&publish, broker, now, out),
-            Packet::PubAck(ack) => self.handle_puback(&ack, broker),
+            Packet::PubAck(ack) => self.handle_puback(&ack, broker, now),
             Packet::PubRec(ack) => self.handle_pubrec(&ack, broker, out),
             Packet::PubRel(ack) => self.handle_pubrel(&ack, broker, out),
-            Packet::PubComp(ack) => self.handle_pubcomp(&ack, broker),
+            Packet::PubComp(ack) => self.handle_pubcomp(&ack, broker, now),
             Packet::Subscribe(subscribe) => self.handle_subscribe(&subscribe, broker, out),
             Packet::Unsubscribe(unsubscribe) => self.handle_unsubscribe(&unsubscribe, broker, out),
             Packet::PingReq => {
+                self.tally.packet(Direction::In, PacketKind::PingReq);
+                self.tally.packet(Direction::Out, PacketKind::PingResp);
+                self.meters.pings = self.meters.pings.saturating_add(1);
                 self.encode(&Packet::PingResp, out);
                 Ok(())
             }
-            Packet::Disconnect(disconnect) => self.handle_disconnect(&disconnect),
+            Packet::Disconnect(disconnect) => {
+                self.tally.packet(Direction::In, PacketKind::Disconnect);
+                self.handle_disconnect(&disconnect)
+            }
             Packet::Connect(connect) if matches!(self.phase, Phase::AwaitConnect) => {
+                self.tally.packet(Direction::In, PacketKind::Connect);
                 *event = self.handle_connect(&connect, broker, out);
                 Ok(())
             }
             Packet::Connect(_) => Err(Violation::SecondConnect),
             Packet::Auth(auth) => {
+                self.tally.packet(Direction::In, PacketKind::Auth);
                 *event = Some(self.handle_auth(&auth)?);
                 Ok(())
             }
@@ -441,6 +468,7 @@ impl Connection {
             if !fits {
                 disconnect.reason_string = None;
             }
+            self.tally.packet(Direction::Out, PacketKind::Disconnect);
             self.encode(&Packet::Disconnect(disconnect), out);
         }
         if let (Phase::Authenticating(_), Close::Violation(violation)) = (&self.phase, &close) {
@@ -476,7 +504,15 @@ impl Connection {
             );
         }
         self.closed.get_or_insert(Close::Lost);
-        broker.counters().add(&mut self.tally);
+        if let Phase::Active(active) = &mut self.phase {
+            // Nobody waits for them any more.
+            active.unacknowledged = 0;
+            active.exchanges.clear();
+        }
+        if self.traces.is_some() || broker.traces().is_any() {
+            self.trace_end(broker, now);
+        }
+        self.flush_tally(broker, || now);
     }
 
     /// Why the connection must end, once it must.
@@ -518,6 +554,27 @@ impl Connection {
         }
     }
 
+    /// What it has moved.
+    #[must_use]
+    pub fn meters(&self) -> &Meters {
+        &self.meters
+    }
+
+    /// The keep-alive in force, in seconds; 0 is none.
+    #[must_use]
+    pub fn keep_alive_s(&self) -> u64 {
+        // What is kept is one and a half times of it.
+        self.session_part()
+            .map_or(0, |active| active.keep_alive_ms * 2 / 3 / 1000)
+    }
+
+    fn session_part(&self) -> Option<&Active> {
+        match &self.phase {
+            Phase::Active(active) => Some(active),
+            _ => None,
+        }
+    }
+
     /// When [`handle_timeout`](Self::handle_timeout) must be called.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Timestamp> {
@@ -540,12 +597,15 @@ impl Connection {
     /// Ends the connection when its client was silent for too long [MQTT5-3.1.2-22] [MQTT3-3.1.2-24], or its login has ended.
     pub fn handle_timeout(&mut self, now: Timestamp, out: &mut Vec<u8>) {
         self.resume(now);
+        self.touch_traces(now);
         let Phase::Active(active) = &self.phase else {
             return;
         };
         if active.login_ends_at.is_some_and(|at| at <= now) {
             let reason = match active.scope {
-                Scope::Full => "the token or certificate of the login has expired",
+                Scope::Full | Scope::Operator => {
+                    "the token or certificate of the login has expired"
+                }
                 Scope::Enrolment => "the time to ask for a certificate is over",
             };
             self.close(Close::LoginEnded(reason), out);
@@ -586,17 +646,25 @@ impl Connection {
     /// How many messages the client has published since [`flush_tally`](Self::flush_tally) that went to anybody.
     #[must_use]
     pub fn delivered(&self) -> u64 {
-        self.tally.publish_in.saturating_sub(self.tally.unrouted)
+        self.tally.routed()
     }
 
-    /// Shares what was counted since the last call.
-    pub fn flush_tally(&mut self, broker: &Broker) {
-        broker.counters().add(&mut self.tally);
+    /// Shares what was counted since the last call. `now` is asked only if something was lost.
+    pub fn flush_tally(&mut self, broker: &Broker, now: impl FnOnce() -> Timestamp) {
+        if let Phase::Active(active) = &mut self.phase {
+            let now = active.unacknowledged + active.exchanges.len();
+            let change = active.samples.in_flight_change(now);
+            self.tally.change_in_flight(change);
+        }
+        broker.add_tally(&mut self.tally, self.version, self.number, now);
     }
 
     fn encode(&mut self, packet: &Packet<'_>, out: &mut Vec<u8>) {
         // What the broker makes itself is within the wire format's limits; the codec writes nothing otherwise.
         let _ = packet.encode(self.version, out);
+        if self.traces.is_some() {
+            self.trace_outbound(packet);
+        }
     }
 }
 

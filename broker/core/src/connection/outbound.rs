@@ -6,7 +6,8 @@
 use super::aliases::{Choice, saved_bytes};
 use super::{Answer, Close, Connection, Pending, Phase, Reply, Violation};
 use crate::broker::Broker;
-use crate::counters::DropReason;
+use crate::counters::{Basis, Direction, DropReason, PacketKind};
+use crate::history::Lost;
 use crate::mailbox::{Outgoing, Window};
 use crate::message::{Message, TopicName};
 use crate::record::{Record, RecordState};
@@ -26,7 +27,7 @@ impl Connection {
         out_bytes_max: usize,
         out: &mut Vec<u8>,
     ) -> bool {
-        self.release_replies(out);
+        self.release_replies(now, out);
         let is_announced = matches!(&self.phase, Phase::Active(active) if active.is_announced);
         let mut more = false;
         while is_announced && self.closed.is_none() {
@@ -43,7 +44,7 @@ impl Connection {
         more
     }
 
-    fn release_replies(&mut self, out: &mut Vec<u8>) {
+    fn release_replies(&mut self, now: Timestamp, out: &mut Vec<u8>) {
         while self.closed.is_none()
             && let Phase::Active(active) = &mut self.phase
             && let Some(next) = active.replies.front()
@@ -61,6 +62,7 @@ impl Connection {
                 }
             }
             if let Some(Pending { reply, awaited }) = active.replies.pop_front() {
+                self.touch_traces(now);
                 self.send_reply(reply, awaited, out);
             }
         }
@@ -100,6 +102,7 @@ impl Connection {
                     reason_string: None,
                     user_properties: UserProperties::default(),
                 };
+                self.tally.packet(Direction::Out, PacketKind::SubAck);
                 return self.send_whole(&Packet::SubAck(suback), out);
             }
             Reply::UnsubAck(packet_id, codes) => {
@@ -109,17 +112,21 @@ impl Connection {
                     reason_string: None,
                     user_properties: UserProperties::default(),
                 };
+                self.tally.packet(Direction::Out, PacketKind::UnsubAck);
                 return self.send_whole(&Packet::UnsubAck(unsuback), out);
             }
         };
-        match awaited.map(|record| record.state()) {
-            None => self.tally.acks_volatile += 1,
-            Some(RecordState::Elided) => self.tally.acks_elided += 1,
-            Some(_) => self.tally.acks_fsynced += 1,
+        let basis = match awaited.map(|record| record.state()) {
+            None => Basis::Volatile,
+            Some(RecordState::Elided) => Basis::Elided,
+            Some(_) => Basis::Fsynced,
+        };
+        self.tally.acknowledge(kind, basis);
+        let ack = self.acknowledgement(packet_id, kind, answer);
+        let _ = ack.encode(kind, self.version, out);
+        if self.traces.is_some() {
+            self.trace_ack(kind, ack);
         }
-        let _ = self
-            .acknowledgement(packet_id, kind, answer)
-            .encode(kind, self.version, out);
     }
 
     /// An acknowledgement that says what to do about a refusal, if the client wants to know [MQTT5-3.1.2-29] and has room for
@@ -240,8 +247,13 @@ impl Connection {
         for item in outgoing.drain(..) {
             match item {
                 Outgoing::PubRel(packet_id) => {
+                    self.tally.packet(Direction::Out, PacketKind::PubRel);
                     let ack = Ack::new(packet_id, ReasonCode::Success);
                     let _ = ack.encode(AckKind::PubRel, self.version, out);
+                    if self.traces.is_some() {
+                        self.touch_traces(now);
+                        self.trace_ack(AckKind::PubRel, ack);
+                    }
                 }
                 Outgoing::Publish {
                     message,
@@ -252,7 +264,7 @@ impl Connection {
                     subscription_ids,
                 } => {
                     if !self.may_receive(&message.topic) {
-                        self.give_up(packet_id, qos, DropReason::NotAuthorized, broker);
+                        self.give_up(&message, packet_id, qos, DropReason::NotAuthorized, broker);
                         continue;
                     }
                     let choice = self.choose_alias(&message.topic);
@@ -279,8 +291,13 @@ impl Connection {
                     };
                     if self.send_publish(&publish, &message, out) {
                         self.note_alias(choice, &message.topic);
+                        self.sample(&publish, &message, now);
+                        if broker.traces().is_any() {
+                            let topic = message.topic.as_str();
+                            self.trace_delivery(publish, topic, broker, now);
+                        }
                     } else {
-                        self.give_up(packet_id, qos, DropReason::TooLarge, broker);
+                        self.give_up(&message, packet_id, qos, DropReason::TooLarge, broker);
                     }
                 }
             }
@@ -316,7 +333,7 @@ impl Connection {
                 }
             }
             Choice::Alias(_) => {
-                self.tally.alias_bytes_saved += saved_bytes(topic).unwrap_or(0);
+                self.tally.save_by_alias(saved_bytes(topic).unwrap_or(0));
             }
         }
     }
@@ -341,13 +358,17 @@ impl Connection {
         if publish.encode(self.version, out).is_err() {
             return false;
         }
-        self.tally.publish_out += 1;
-        self.tally.payload_bytes_out += message.payload.len() as u64;
+        self.tally
+            .publish(Direction::Out, publish.qos, message.payload.len());
+        self.meters.send(message.payload.len());
         true
     }
 
+    #[cold]
+    #[inline(never)]
     fn give_up(
         &mut self,
+        message: &Message,
         packet_id: Option<PacketId>,
         qos: QoS,
         reason: DropReason,
@@ -361,13 +382,17 @@ impl Connection {
                 let mailbox = active.session.mailbox();
                 mailbox.give_up(packet_id, qos, reason, broker.journal(), &mut self.tally);
             }
-            None => self.tally.drop_message(reason),
+            None => {
+                let (client, lost) = (&active.client_id, Lost::Message(message));
+                self.tally.drop_message(reason, client, lost, qos, "");
+            }
         }
     }
 
     /// Counts bytes that the transport has taken.
     pub fn count_sent(&mut self, bytes: usize) {
-        self.tally.bytes_out += bytes as u64;
+        self.tally.transfer(Direction::Out, bytes);
+        self.meters.bytes_out += bytes as u64;
     }
 }
 

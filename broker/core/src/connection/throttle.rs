@@ -37,7 +37,7 @@ pub(super) enum Pace {
     /// It is taken.
     Take,
     /// It is dropped, because the policy says so.
-    Drop,
+    Drop(DropReason),
 }
 
 impl Throttle {
@@ -152,8 +152,7 @@ impl Connection {
         };
         let is_volatile = publish.qos == QoS::AtMostOnce;
         if pressed.is_some() && is_volatile && broker.pressure().drops_qos0() {
-            self.tally.drop_message(DropReason::MemoryFull);
-            return Ok(Pace::Drop);
+            return Ok(Pace::Drop(DropReason::MemoryFull));
         }
         let limits = &self.limits;
         let throttle = active
@@ -166,8 +165,7 @@ impl Connection {
                 return Err(Violation::RateExceeded);
             }
             self.tally.reach(Limit::PublishRate);
-            self.tally.drop_message(DropReason::RateExceeded);
-            return Ok(Pace::Drop);
+            return Ok(Pace::Drop(DropReason::RateExceeded));
         }
         let bytes =
             publish.payload.len() + publish.topic.len() + publish.properties.forwarded.len();

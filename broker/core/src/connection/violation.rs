@@ -149,6 +149,22 @@ pub enum Close {
 }
 
 impl Close {
+    /// Every value of [`label`](Self::label).
+    pub const LABELS: [&'static str; 12] = [
+        "normal",
+        "refused",
+        "keepalive_timeout",
+        "rate_exceeded",
+        "protocol_error",
+        "not_authorized",
+        "dismissed",
+        "taken_over",
+        "slow_consumer",
+        "store_failed",
+        "shutdown",
+        "io_error",
+    ];
+
     /// The value of the metric's `reason` label.
     #[must_use]
     pub const fn label(&self) -> &'static str {

@@ -2,12 +2,13 @@
 //!
 //! Does not know: the queue around it.
 
-use super::{Outgoing, Settlement};
+use super::Outgoing;
 use crate::action::{Action, QueueId};
-use crate::counters::Tally;
+use crate::counters::{DropReason, Tally};
+use crate::history::Lost;
 use crate::image::StoredRef;
 use crate::journal::Journal;
-use crate::message::Message;
+use crate::message::{ClientId, Message};
 use crate::record::{Record, RecordState, SettleNeeds};
 use crate::share_group::ShareGroup;
 use crate::wakeup::Wakeup;
@@ -179,6 +180,27 @@ impl Entry {
         }
     }
 
+    /// Counts that `owner` does not get it.
+    #[cold]
+    pub(super) fn drop_for(
+        &self,
+        reason: DropReason,
+        owner: &ClientId,
+        detail: &'static str,
+        tally: &mut Tally,
+    ) {
+        let lost = match &self.body {
+            Body::Live(message) => Lost::Message(message),
+            Body::Loaded(loaded) => Lost::Message(&loaded.message),
+            Body::Recorded(record) => record
+                .message()
+                .map_or(Lost::Unknown, |message| Lost::Message(message)),
+            Body::Stored(position) => Lost::Stored(*position),
+            Body::Gone => Lost::Unknown,
+        };
+        tally.drop_message(reason, owner, lost, self.qos, detail);
+    }
+
     /// The message, if it is in memory.
     pub(super) fn held_message(&self) -> Option<Arc<Message>> {
         match &self.body {
@@ -236,16 +258,7 @@ impl Ended {
     }
 
     /// Gives the record that makes the end durable, if it needs one.
-    pub(super) fn report(
-        self,
-        body: Body,
-        outcome: Settlement,
-        journal: &dyn Journal,
-        tally: &mut Tally,
-    ) -> Option<Arc<Record>> {
-        if let Settlement::Dropped(reason) = outcome {
-            tally.drop_message(reason);
-        }
+    pub(super) fn report(self, body: Body, journal: &dyn Journal) -> Option<Arc<Record>> {
         if !self.is_durable {
             return None;
         }

@@ -21,9 +21,10 @@ pub(crate) use shared::{GivingUp, Offer, Place, Returned, Unplaced};
 
 use crate::action::{Action, QueueId};
 use crate::counters::{DropReason, Limit, Tally};
-use crate::journal::{BacklogRequest, Journal};
+use crate::history::Lost;
+use crate::journal::{Asker, BacklogRequest, Journal};
 use crate::limits::{Limits, QueueFull, QueueLimits};
-use crate::message::Message;
+use crate::message::{ClientId, Message};
 use crate::queue_refs::QueueRefs;
 use crate::record::Record;
 use crate::share_group::ShareGroup;
@@ -33,7 +34,6 @@ use crate::wakeup::Wakeup;
 use entry::{Available, Body, Ended, Entry, Loaded, Phase, SEQUENCE_SPAN, packet_id};
 use motemq_codec::{PacketId, QoS};
 use state::State;
-use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -114,6 +114,21 @@ impl Batch<'_> {
     }
 }
 
+/// What a mailbox holds, at one moment.
+#[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
+pub struct Load {
+    /// A connection takes deliveries.
+    pub is_online: bool,
+    /// Deliveries that wait to be sent.
+    pub messages: usize,
+    /// Their bytes.
+    pub bytes: usize,
+    /// QoS 1 and 2 deliveries sent on this connection and not settled.
+    pub in_flight: usize,
+    /// When the oldest that waits was received, if its body is in memory.
+    pub oldest_at: Option<Timestamp>,
+}
+
 /// The receiver's connection is not the newest one of its session any more.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Fenced;
@@ -129,10 +144,18 @@ pub(crate) enum Handled {
     UnknownPacketId,
 }
 
+/// Whose a mailbox is.
+#[derive(Debug)]
+struct Home {
+    queue: QueueId,
+    /// The client, or `$share/name/filter`: for the history.
+    owner: ClientId,
+}
+
 /// The queue of one receiver.
 #[derive(Debug)]
 pub struct Mailbox {
-    queue: QueueId,
+    home: Home,
     /// The policy is `refuse`; outside of the lock, because every publish asks.
     may_refuse: AtomicBool,
     wakeup: Arc<Wakeup>,
@@ -142,9 +165,9 @@ pub struct Mailbox {
 impl Mailbox {
     /// An empty, offline mailbox.
     #[must_use]
-    pub(crate) fn new(queue: QueueId, limits: &Limits) -> Arc<Self> {
+    pub(crate) fn new(queue: QueueId, owner: ClientId, limits: &Limits) -> Arc<Self> {
         Arc::new(Self {
-            queue,
+            home: Home { queue, owner },
             may_refuse: AtomicBool::new(limits.queue_full == QueueFull::Refuse),
             wakeup: Arc::new(Wakeup::default()),
             state: Mutex::new(State {
@@ -165,12 +188,13 @@ impl Mailbox {
     #[must_use]
     pub(crate) fn restored(
         queue: QueueId,
+        owner: ClientId,
         limits: &Limits,
         mut refs: QueueRefs,
         next_sequence: u64,
         sent_below: Option<u64>,
     ) -> Arc<Self> {
-        let mailbox = Self::new(queue, limits);
+        let mailbox = Self::new(queue, owner, limits);
         let mut state = lock(&mailbox.state);
         state.is_durable = true;
         state.next_sequence = next_sequence;
@@ -206,7 +230,13 @@ impl Mailbox {
     /// The durable name of the queue.
     #[must_use]
     pub fn queue(&self) -> QueueId {
-        self.queue
+        self.home.queue
+    }
+
+    /// Whose it is: a client, or `$share/name/filter`.
+    #[must_use]
+    pub(crate) fn owner(&self) -> &ClientId {
+        &self.home.owner
     }
 
     /// Wakes the receiver's task.
@@ -223,6 +253,23 @@ impl Mailbox {
             state.unsent() + state.volatile.len(),
             state.queued_bytes + state.volatile_bytes,
         )
+    }
+
+    /// What waits and what is on its way, in one look.
+    #[must_use]
+    pub fn load(&self) -> Load {
+        let state = lock(&self.state);
+        let messages = state.unsent() + state.volatile.len();
+        Load {
+            is_online: state.is_online,
+            messages,
+            bytes: state.queued_bytes + state.volatile_bytes,
+            in_flight: match state.is_online {
+                true => state.in_flight,
+                false => 0,
+            },
+            oldest_at: (messages > 0).then(|| state.oldest_at()).flatten(),
+        }
     }
 
     /// The limit for which another QoS 1 or 2 delivery would be refused under the `refuse` policy.
@@ -261,7 +308,7 @@ impl Mailbox {
     pub(crate) fn push(&self, push: Push<'_>, journal: &dyn Journal, tally: &mut Tally) {
         let mut state = lock(&self.state);
         let pushed = if push.qos == QoS::AtMostOnce {
-            state.push_volatile(push, tally)
+            state.push_volatile(push, &self.home.owner, tally)
         } else {
             self.push_entry(&mut state, push, journal, tally)
         };
@@ -284,22 +331,23 @@ impl Mailbox {
             match self.queue_full(state) {
                 QueueFull::DropOldest => {
                     while state.is_full(bytes) && state.unsent() > 0 {
-                        let oldest = Settlement::Dropped(DropReason::QueueFull);
-                        state.drop_unsent(self.queue, oldest, journal, tally);
+                        let reason = (DropReason::QueueFull, limit.label());
+                        state.drop_unsent(&self.home, reason, journal, tally);
                     }
                 }
                 QueueFull::DropNewest | QueueFull::Refuse => {
-                    tally.drop_message(DropReason::QueueFull);
+                    self.drop_push(&push, limit, tally);
                     return false;
                 }
                 QueueFull::Disconnect => {
-                    tally.drop_message(DropReason::QueueFull);
+                    self.drop_push(&push, limit, tally);
                     state.overflowed = true;
+                    state.has_trouble = true;
                     return state.is_online;
                 }
             }
         }
-        let (sequence, is_durable) = state.number(self.queue, &push);
+        let (sequence, is_durable) = state.number(self.home.queue, &push);
         let (message, record) = (push.message, push.record);
         let mut entry = Entry::new(sequence, message, record, push.qos, push.retain, is_durable);
         entry.subscription_ids = push.subscription_ids.map(Box::new);
@@ -310,10 +358,17 @@ impl Mailbox {
         state.is_online
     }
 
+    #[cold]
+    fn drop_push(&self, push: &Push<'_>, limit: Limit, tally: &mut Tally) {
+        let (owner, lost) = (&self.home.owner, Lost::Message(push.message));
+        let detail = limit.label();
+        tally.drop_message(DropReason::QueueFull, owner, lost, push.qos, detail);
+    }
+
     /// The policy at the queue limits. A share group has no one receiver to disconnect.
     fn queue_full(&self, state: &State) -> QueueFull {
         match state.limits.full {
-            QueueFull::Disconnect if self.queue.is_share_group() => QueueFull::DropOldest,
+            QueueFull::Disconnect if self.home.queue.is_share_group() => QueueFull::DropOldest,
             policy => policy,
         }
     }
@@ -343,10 +398,11 @@ impl Mailbox {
             return sent_below;
         }
         state.is_online = false;
-        for _ in 0..state.volatile.len() {
-            tally.drop_message(DropReason::OfflineQoS0);
+        for waiting in std::mem::take(&mut state.volatile) {
+            let (reason, owner) = (DropReason::OfflineQoS0, &self.home.owner);
+            let lost = Lost::Message(&waiting.message);
+            tally.drop_message(reason, owner, lost, QoS::AtMostOnce, "");
         }
-        state.volatile = VecDeque::new();
         state.volatile_bytes = 0;
         state.evict();
         state.unload();
@@ -360,6 +416,7 @@ impl Mailbox {
         let mut state = lock(&self.state);
         let epoch = state.epoch;
         let next_sequence = state.next_sequence;
+        tally.lose_waiting(&self.home.owner, state.unsent() + state.volatile.len());
         // The end of the session removes the cold ones from the store.
         let entries = std::mem::take(&mut state.entries);
         let recent = std::mem::take(&mut state.recent);
@@ -371,13 +428,13 @@ impl Mailbox {
         };
         drop(state);
         for entry in entries.into_iter().chain(recent) {
-            let ended = Ended::of(&entry, self.queue);
-            if ended.queue != self.queue {
+            let ended = Ended::of(&entry, self.home.queue);
+            if ended.queue != self.home.queue {
                 // A QoS 2 delivery of a share group that was sent: nobody else may have it [MQTT5-4.8.2-5].
-                ended.report(entry.body, Settlement::Accepted, journal, tally);
+                ended.report(entry.body, journal);
             } else if let (Body::Recorded(record), true) = (&entry.body, entry.is_durable) {
                 // The end of the session removes the deliveries from the store; a pending record need not wait for them.
-                let _ = record.settle(self.queue, entry.sequence);
+                let _ = record.settle(self.home.queue, entry.sequence);
             }
         }
     }
@@ -392,7 +449,7 @@ impl Mailbox {
         out: &mut Vec<Outgoing>,
     ) -> Result<bool, Fenced> {
         let mut state = lock(&self.state);
-        if state.epoch != window.epoch || state.overflowed {
+        if state.epoch != window.epoch || state.has_trouble && self.is_over(&mut state, tally) {
             return Err(Fenced);
         }
         let mut wanted = Vec::new();
@@ -400,17 +457,17 @@ impl Mailbox {
         let is_resent = self.resend(&mut state, &window, journal, tally, &mut wanted, &mut batch);
         // The window holds back neither PUBREL nor QoS 0 [MQTT5-4.9.0-3].
         state.take_releases(&self.wakeup, &mut batch);
-        state.take_volatile(&window, &self.wakeup, tally, &mut batch);
+        state.take_volatile(&window, &self.wakeup, &self.home.owner, tally, &mut batch);
         if is_resent {
             self.take_new(&mut state, &window, journal, tally, &mut wanted, &mut batch);
         }
         let is_full = batch.is_full(&window);
-        self.load(state, wanted, journal);
+        self.read_back(state, wanted, journal);
         Ok(is_full)
     }
 
     /// Asks for the bodies of the `wanted` deliveries, one request at a time.
-    fn load(
+    fn read_back(
         self: &Arc<Self>,
         mut state: MutexGuard<'_, State>,
         wanted: Vec<(u64, u64)>,
@@ -421,7 +478,7 @@ impl Mailbox {
         drop(state);
         if request {
             journal.read_backlog(BacklogRequest {
-                mailbox: self.clone(),
+                asker: Asker::Mailbox(self.clone()),
                 wanted,
             });
         }
@@ -468,7 +525,7 @@ impl Mailbox {
                             && message.is_expired(window.now) =>
                     {
                         let expired = Settlement::Dropped(DropReason::Expired);
-                        state.settle(index, self.queue, expired, journal, tally);
+                        state.settle(index, &self.home, expired, journal, tally);
                         continue;
                     }
                     Available::Now(message) => batch.push(entry.publish(message, true)),
@@ -519,8 +576,8 @@ impl Mailbox {
                 }
             };
             if message.is_expired(window.now) {
-                let expired = Settlement::Dropped(DropReason::Expired);
-                state.drop_unsent(self.queue, expired, journal, tally);
+                let expired = (DropReason::Expired, "");
+                state.drop_unsent(&self.home, expired, journal, tally);
                 continue;
             }
             batch.push(entry.publish(message, false));
@@ -544,7 +601,7 @@ impl Mailbox {
         let Some(index) = state.find(packet_id, QoS::AtLeastOnce) else {
             return Ok(Handled::UnknownPacketId);
         };
-        state.settle(index, self.queue, outcome, journal, tally);
+        state.settle(index, &self.home, outcome, journal, tally);
         Ok(Handled::Done)
     }
 
@@ -562,7 +619,7 @@ impl Mailbox {
             return Ok(Handled::UnknownPacketId);
         };
         if outcome != Settlement::Accepted {
-            state.settle(index, self.queue, outcome, journal, tally);
+            state.settle(index, &self.home, outcome, journal, tally);
             return Ok(Handled::Done);
         }
         let Some(entry) = state.entries.get_mut(index) else {
@@ -572,14 +629,14 @@ impl Mailbox {
             && !shared.is_assigned
         {
             // It was never this member's in the store, and now it is no one else's any more.
-            state.disown(index, self.queue, journal, tally);
+            state.disown(index, self.home.queue, journal);
             return Ok(Handled::SendPubRel);
         }
         match entry.phase {
             Phase::Publish if entry.is_durable => {
                 let sequence = entry.sequence;
                 let record = Record::new(Action::Release {
-                    queue: self.queue,
+                    queue: self.home.queue,
                     sequence,
                 });
                 entry.phase = Phase::AwaitingRelease(record.clone());
@@ -618,7 +675,7 @@ impl Mailbox {
         if !released {
             return Ok(Handled::UnknownPacketId);
         }
-        state.settle(index, self.queue, Settlement::Accepted, journal, tally);
+        state.settle(index, &self.home, Settlement::Accepted, journal, tally);
         Ok(Handled::Done)
     }
 
@@ -634,7 +691,7 @@ impl Mailbox {
         let mut state = lock(&self.state);
         if let Some(index) = state.find(packet_id, qos) {
             let dropped = Settlement::Dropped(reason);
-            state.settle(index, self.queue, dropped, journal, tally);
+            state.settle(index, &self.home, dropped, journal, tally);
         }
         drop(state);
         self.wakeup.wake();
@@ -660,11 +717,33 @@ impl Mailbox {
                     entry.body = Body::Loaded(Box::new(Loaded { message, position }));
                     state.memory_bytes += bytes;
                 }
-                None => state.forget(index),
+                None => {
+                    state.unreadable += 1;
+                    state.has_trouble = true;
+                    state.forget(index);
+                }
             }
         }
         drop(state);
         self.wakeup.wake();
+    }
+
+    /// Sees to what seldom happens; whether the receiver must be disconnected.
+    #[cold]
+    #[inline(never)]
+    fn is_over(&self, state: &mut State, tally: &mut Tally) -> bool {
+        self.count_unreadable(state, tally);
+        state.has_trouble = state.overflowed;
+        state.overflowed
+    }
+
+    /// Counts deliveries whose bodies the store could not give back.
+    fn count_unreadable(&self, state: &mut State, tally: &mut Tally) {
+        for _ in 0..std::mem::take(&mut state.unreadable) {
+            let owner = &self.home.owner;
+            let lost = Lost::Unknown;
+            tally.drop_message(DropReason::Unreadable, owner, lost, QoS::AtLeastOnce, "");
+        }
     }
 
     /// Whether the receiver must be disconnected because its queue overflowed.

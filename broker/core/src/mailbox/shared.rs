@@ -7,7 +7,7 @@
 
 use super::entry::{Body, Ended, Entry, Phase, Shared};
 use super::state::State;
-use super::{Mailbox, Push, Settlement};
+use super::{Mailbox, Push};
 use crate::action::{Action, PublishAction, QueueId, QueueRef, RetainedEffect};
 use crate::counters::{DropReason, Tally};
 use crate::journal::Journal;
@@ -103,9 +103,9 @@ pub(crate) enum GivingUp<'a> {
 
 impl Returned {
     /// Ends the delivery: its group is no more.
-    pub(crate) fn discard(self, journal: &dyn Journal, tally: &mut Tally) {
+    pub(crate) fn discard(self, journal: &dyn Journal) {
         let ended = Ended::of(&self.entry, self.queue);
-        ended.report(self.entry.body, Settlement::Accepted, journal, tally);
+        ended.report(self.entry.body, journal);
     }
 }
 
@@ -140,7 +140,7 @@ impl Mailbox {
             self.wakeup.wake();
             return false;
         }
-        let (sequence, is_durable) = state.number(self.queue, &push);
+        let (sequence, is_durable) = state.number(self.home.queue, &push);
         unplaced.sequence = Some(sequence);
         unplaced.is_durable = is_durable;
         true
@@ -160,18 +160,20 @@ impl Mailbox {
         let entry = unplaced.entry(sequence, unplaced.qos, retain);
         let bytes = entry.bytes as usize;
         let mut state = lock(&self.state);
+        let mut detail = "";
         if let Some(limit) = state.full(bytes) {
             tally.reach(limit);
+            detail = limit.label();
         }
         if state.is_full(bytes) && self.queue_full(&state) != QueueFull::DropOldest {
             drop(state);
-            let dropped = Settlement::Dropped(DropReason::QueueFull);
-            Ended::of(&entry, self.queue).report(entry.body, dropped, journal, tally);
+            entry.drop_for(DropReason::QueueFull, &self.home.owner, detail, tally);
+            Ended::of(&entry, self.home.queue).report(entry.body, journal);
             return;
         }
         while state.is_full(bytes) && state.len() > 0 {
-            let dropped = Settlement::Dropped(DropReason::QueueFull);
-            state.drop_unsent(self.queue, dropped, journal, tally);
+            let dropped = (DropReason::QueueFull, detail);
+            state.drop_unsent(&self.home, dropped, journal, tally);
         }
         state.insert_unsent(entry);
         state.evict();
@@ -196,6 +198,7 @@ impl Mailbox {
         let mut pulled = Vec::new();
         let mut wanted = Vec::new();
         let mut state = lock(&self.state);
+        self.count_unreadable(&mut state, tally);
         while pulled.len() < count {
             state.thaw();
             let Some(entry) = state.entries.front() else {
@@ -217,18 +220,18 @@ impl Mailbox {
                 Body::Stored(_) | Body::Gone => None,
             };
             if message.is_some_and(|message| message.is_expired(now)) {
-                let expired = Settlement::Dropped(DropReason::Expired);
-                state.drop_unsent(self.queue, expired, journal, tally);
+                let expired = (DropReason::Expired, "");
+                state.drop_unsent(&self.home, expired, journal, tally);
                 continue;
             }
-            pulled.extend(state.remove_unsent(0, self.queue).map(Pulled));
+            pulled.extend(state.remove_unsent(0, self.home.queue).map(Pulled));
         }
-        self.load(state, wanted, journal);
+        self.read_back(state, wanted, journal);
         pulled
     }
 
     /// Puts a delivery back in its old place.
-    pub(crate) fn take_back(&self, returned: Returned, journal: &dyn Journal, tally: &mut Tally) {
+    pub(crate) fn take_back(&self, returned: Returned, journal: &dyn Journal) {
         let Returned { mut entry, queue } = returned;
         let Some(shared) = entry.shared.take() else {
             return;
@@ -237,7 +240,7 @@ impl Mailbox {
             // The store has it here, or nowhere.
         } else if let Some(position) = entry.position() {
             let to = QueueRef {
-                queue: self.queue,
+                queue: self.home.queue,
                 sequence: shared.sequence,
                 qos: entry.qos,
                 retain: shared.retain,
@@ -253,7 +256,7 @@ impl Mailbox {
             // Its record is still on its way, so it cannot be moved: it is what it was before the member got it.
             let ended = Ended::of(&entry, queue);
             let body = std::mem::replace(&mut entry.body, Body::Live(message));
-            ended.report(body, Settlement::Accepted, journal, tally);
+            ended.report(body, journal);
             entry.is_durable = false;
         }
         entry.sequence = shared.sequence;
@@ -306,7 +309,7 @@ impl Mailbox {
                 subscription_ids: offer.subscription_ids,
                 group: Some(offer.group),
             };
-            state.push_volatile(push, tally);
+            state.push_volatile(push, &self.home.owner, tally);
             state.has_shared = true;
             drop(state);
             self.wakeup.wake();
@@ -361,7 +364,7 @@ impl Mailbox {
         let mut state = lock(&self.state);
         if state.epoch != place.epoch || !state.is_online {
             entry.shared = Some(shared);
-            let queue = self.queue;
+            let queue = self.home.queue;
             return Err(Box::new(Returned { entry, queue }));
         }
         state.has_shared = true;
@@ -393,7 +396,7 @@ impl Mailbox {
     /// that was accepted before the group was durable is stored here for the first time.
     fn assign(&self, entry: &mut Entry, from: (QueueId, u64)) -> Option<Arc<Record>> {
         let to = QueueRef {
-            queue: self.queue,
+            queue: self.home.queue,
             sequence: entry.sequence,
             qos: entry.qos,
             retain: entry.retain,
@@ -431,9 +434,9 @@ impl Mailbox {
         journal: &dyn Journal,
         tally: &mut Tally,
     ) {
-        let ended = Ended::of(&entry, self.queue);
+        let ended = Ended::of(&entry, self.home.queue);
         let message = entry.held_message();
-        let end = ended.report(entry.body, Settlement::Accepted, journal, tally);
+        let end = ended.report(entry.body, journal);
         if let Some(message) = message {
             // What must arrive once is not sent before the group's queue has lost it.
             let barrier = end.filter(|_| message.qos == QoS::ExactlyOnce);
@@ -445,7 +448,7 @@ impl Mailbox {
                 subscription_ids: entry.subscription_ids.map(|ids| *ids),
                 group: Some(group),
             };
-            state.push_volatile(push, tally);
+            state.push_volatile(push, &self.home.owner, tally);
         }
     }
 
@@ -480,7 +483,7 @@ impl Mailbox {
             let group = entry.shared.as_ref().map(|shared| &shared.group);
             group.filter(|group| is_undone && concerns(group)).cloned()
         };
-        let queue = self.queue;
+        let queue = self.home.queue;
         let mut index = 0;
         while let Some(entry) = state.entries.get(index) {
             let was_sent = index < state.sent;
@@ -552,13 +555,7 @@ impl State {
     }
 
     /// PUBREC for a delivery that the store has in its group's queue: it ends there; the rest of the exchange is in memory.
-    pub(super) fn disown(
-        &mut self,
-        index: usize,
-        queue: QueueId,
-        journal: &dyn Journal,
-        tally: &mut Tally,
-    ) {
+    pub(super) fn disown(&mut self, index: usize, queue: QueueId, journal: &dyn Journal) {
         let Some(entry) = self.entries.get_mut(index) else {
             return;
         };
@@ -568,6 +565,6 @@ impl State {
         entry.phase = Phase::Released;
         entry.is_durable = false;
         self.forget_memory(&body, ended);
-        ended.report(body, Settlement::Accepted, journal, tally);
+        ended.report(body, journal);
     }
 }

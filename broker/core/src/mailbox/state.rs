@@ -10,12 +10,15 @@
 //! Does not know: the journal beyond reporting an end, who waits.
 
 use super::entry::{Body, Ended, Entry, Phase, SEQUENCE_SPAN, Volatile, body_bytes, packet_id};
-use super::{Batch, Outgoing, Push, Settlement, Window};
+use super::{Batch, Home, Outgoing, Push, Settlement, Window};
 use crate::action::{QueueId, QueueRef};
 use crate::counters::{DropReason, Limit, Tally};
+use crate::history::Lost;
 use crate::journal::{Journal, NO_POSITION};
 use crate::limits::{QueueFull, QueueLimits};
+use crate::message::ClientId;
 use crate::queue_refs::QueueRefs;
+use crate::time::Timestamp;
 use crate::wakeup::Wakeup;
 use motemq_codec::{PacketId, QoS};
 use std::collections::VecDeque;
@@ -29,6 +32,8 @@ pub(super) struct State {
     pub(super) is_online: bool,
     /// The session outlives its connection and is kept in the store.
     pub(super) is_durable: bool,
+    /// It has overflowed, or something of it is unreadable.
+    pub(super) has_trouble: bool,
     /// The receiver must be disconnected: its queue overflowed under that policy.
     pub(super) overflowed: bool,
     /// Unacknowledged QoS 1 and 2 messages that the receiver takes; share groups give it no more than that.
@@ -57,6 +62,8 @@ pub(super) struct State {
     /// Entries from this sequence on give up their body once it is stored.
     pub(super) cold_from: Option<u64>,
     pub(super) is_loading: bool,
+    /// Deliveries that were lost in the store and not counted yet.
+    pub(super) unreadable: u32,
     /// Something of it may be a share group's.
     pub(super) has_shared: bool,
 }
@@ -83,6 +90,19 @@ impl State {
             .or_else(|| self.cold.first())
             .or_else(|| self.recent.front().map(|entry| entry.sequence))
             .unwrap_or(self.next_sequence)
+    }
+
+    /// When the oldest delivery that was never sent was received, as far as that is in memory.
+    pub(super) fn oldest_at(&self) -> Option<Timestamp> {
+        let first = match self.entries.get(self.sent) {
+            None if self.cold.is_empty() => self.recent.front(),
+            first => first,
+        };
+        let first = first.and_then(Entry::held_message);
+        let first = first.map(|message| message.received_at);
+        let volatile = self.volatile.front();
+        let volatile = volatile.map(|volatile| volatile.message.received_at);
+        first.into_iter().chain(volatile).min()
     }
 
     /// Whether there is anything behind `entries`. Most mailboxes never have; looking here first saves 90 instructions a message.
@@ -117,22 +137,34 @@ impl State {
         (self.volatile_bytes + bytes > self.limits.bytes_max).then_some(Limit::QueueBytes)
     }
 
-    pub(super) fn push_volatile(&mut self, push: Push<'_>, tally: &mut Tally) -> bool {
+    pub(super) fn push_volatile(
+        &mut self,
+        push: Push<'_>,
+        owner: &ClientId,
+        tally: &mut Tally,
+    ) -> bool {
+        let qos = QoS::AtMostOnce;
         if !self.is_online {
-            tally.drop_message(DropReason::OfflineQoS0);
+            let message = Lost::Message(push.message);
+            tally.drop_message(DropReason::OfflineQoS0, owner, message, qos, "");
             return false;
         }
         let bytes = push.message.size_bytes();
         while let Some(limit) = self.volatile_full(bytes) {
             tally.reach(limit);
-            tally.drop_message(DropReason::QueueFull);
-            match self.volatile.front() {
-                Some(oldest) if self.limits.full == QueueFull::DropOldest => {
-                    self.volatile_bytes -= oldest.message.size_bytes();
-                    self.volatile.pop_front();
-                }
-                _ => return false,
-            }
+            let reason = DropReason::SlowReader;
+            let oldest = match self.limits.full {
+                QueueFull::DropOldest => self.volatile.pop_front(),
+                _ => None,
+            };
+            let Some(oldest) = oldest else {
+                let message = Lost::Message(push.message);
+                tally.drop_message(reason, owner, message, qos, limit.label());
+                return false;
+            };
+            self.volatile_bytes -= oldest.message.size_bytes();
+            let message = Lost::Message(&oldest.message);
+            tally.drop_message(reason, owner, message, qos, limit.label());
         }
         self.volatile_bytes += bytes;
         self.volatile.push_back(Volatile {
@@ -236,6 +268,7 @@ impl State {
         &mut self,
         window: &Window,
         wakeup: &Arc<Wakeup>,
+        owner: &ClientId,
         tally: &mut Tally,
         batch: &mut Batch<'_>,
     ) {
@@ -254,7 +287,8 @@ impl State {
             };
             self.volatile_bytes -= next.message.size_bytes();
             if next.message.is_expired(window.now) {
-                tally.drop_message(DropReason::Expired);
+                let (qos, message) = (QoS::AtMostOnce, Lost::Message(&next.message));
+                tally.drop_message(DropReason::Expired, owner, message, qos, "");
                 continue;
             }
             batch.push(Outgoing::Publish {
@@ -326,7 +360,7 @@ impl State {
     pub(super) fn settle(
         &mut self,
         index: usize,
-        queue: QueueId,
+        home: &Home,
         outcome: Settlement,
         journal: &dyn Journal,
         tally: &mut Tally,
@@ -337,30 +371,34 @@ impl State {
         let Some(entry) = self.entries.get_mut(index) else {
             return;
         };
+        if let Settlement::Dropped(reason) = outcome {
+            entry.drop_for(reason, &home.owner, "", tally);
+        }
         entry.phase = Phase::Settled;
         let body = std::mem::replace(&mut entry.body, Body::Gone);
-        let ended = Ended::of(entry, queue);
+        let ended = Ended::of(entry, home.queue);
         entry.shared = None;
         self.forget_memory(&body, ended);
-        ended.report(body, outcome, journal, tally);
+        ended.report(body, journal);
         self.pop_settled();
     }
 
-    /// Ends the oldest delivery that was never sent.
+    /// Drops the oldest delivery that was never sent.
     pub(super) fn drop_unsent(
         &mut self,
-        queue: QueueId,
-        outcome: Settlement,
+        home: &Home,
+        (reason, detail): (DropReason, &'static str),
         journal: &dyn Journal,
         tally: &mut Tally,
     ) {
         let Some(entry) = self.pop_unsent() else {
             return;
         };
-        let ended = Ended::of(&entry, queue);
+        entry.drop_for(reason, &home.owner, detail, tally);
+        let ended = Ended::of(&entry, home.queue);
         self.queued_bytes = self.queued_bytes.saturating_sub(ended.bytes as usize);
         self.forget_memory(&entry.body, ended);
-        ended.report(entry.body, outcome, journal, tally);
+        ended.report(entry.body, journal);
     }
 
     /// Gives up an entry whose body is lost; the store has already reported it.

@@ -6,6 +6,7 @@ use crate::message::MessageId;
 use crate::record::Elidable;
 use crate::sim_journal::{SimDisk, SimJournal, SimJournalRules};
 use proptest::prelude::*;
+use std::collections::VecDeque;
 
 const QUEUE: QueueId = QueueId::session(1);
 
@@ -29,7 +30,7 @@ impl Bench {
             ..Limits::default()
         };
         let bench = Self {
-            mailbox: Mailbox::new(QUEUE, &limits),
+            mailbox: Mailbox::new(QUEUE, ClientId::new("c"), &limits),
             journal: SimJournal::new(SimJournalRules::default(), SimDisk::default()),
             tally: Tally::default(),
             epoch: 1,

@@ -17,12 +17,14 @@
 
 mod check_line;
 mod enhanced;
+mod operator;
 mod peer;
 mod proof;
 mod refusal;
 
 pub(crate) use check_line::CheckLine;
 pub use enhanced::Exchange;
+pub(crate) use operator::check as check_operator;
 pub use peer::{Peer, PeerAddress, PeerCertificate, Unusable, VerifiedCertificate};
 pub use proof::{Credential, Proof, StoredCredential};
 
@@ -181,6 +183,8 @@ impl Authenticator {
                 admits_anonymous(listener, peer) && !(*has_credentials && self.has_users())
             }
             Proof::Certificate => has(AuthSource::Certificate) && peer.certificate.name().is_some(),
+            // Its token is read at the start only.
+            Proof::Operator => true,
             Proof::Claim => self.enrols,
             Proof::Applicant => self.admits_applicants(listener),
             Proof::Password(stored) => {

@@ -1,7 +1,7 @@
 //! What is known of a connection before its CONNECT: where it comes from, and what its certificate says.
 
 use crate::client_certificate::CertificateId;
-use motemq_core::{Attributes, Timestamp};
+use motemq_core::{Attributes, History, Timestamp};
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,6 +17,8 @@ pub struct Peer {
     pub certificate: PeerCertificate,
     /// Which certificates it showed, its own first, if it showed any.
     pub certificate_ids: Option<Arc<[CertificateId]>>,
+    /// Where it is noted what becomes of it.
+    pub history: Arc<History>,
 }
 
 impl Peer {
@@ -50,6 +52,12 @@ impl PeerAddress {
             Self::Unix { .. } => true,
             Self::Unknown => false,
         }
+    }
+}
+
+impl From<SocketAddr> for PeerAddress {
+    fn from(address: SocketAddr) -> Self {
+        Self::Ip(address)
     }
 }
 

@@ -20,6 +20,8 @@ pub enum Proof {
     Password(Box<StoredCredential>),
     /// On SCRAM.
     Scram(Box<StoredCredential>),
+    /// On the token of the API.
+    Operator,
     /// On a token.
     Token(Credential),
 }

@@ -45,6 +45,7 @@ impl<'a> Asked<'a> {
     /// `rule`: what is wrong; `key`: what an operator changes to have it otherwise.
     pub(super) fn log(&self, reason: &'static str, rule: &dyn Display, key: &str) {
         Refused {
+            history: &self.peer.history,
             what: "client",
             reason,
             peer: &self.peer.address,

@@ -301,5 +301,6 @@ fn peer(name: Option<&str>) -> Peer {
         listener: "mqtt".into(),
         certificate: certificate.map_or(PeerCertificate::None, PeerCertificate::Verified),
         certificate_ids: None,
+        history: Arc::new(motemq_core::History::new(0)),
     }
 }

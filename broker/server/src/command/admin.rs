@@ -2,12 +2,11 @@
 //!
 //! Exit codes: 0 done, 1 could not be done (nothing has changed). Results go to standard output, reasons to standard error.
 
+use super::{AskArgs, broker, refused, say};
 use clap::{Subcommand, ValueEnum};
-use motemq::admin::{self, Answer, Request};
-use motemq::ban::Subject;
+use motemq::api::{self, BanItem, BanOrder, Page, ReloadReport, segment};
+use motemq::clock;
 use motemq::config::Config;
-use std::io::Write as _;
-use std::net::IpAddr;
 use std::process::ExitCode;
 
 #[derive(Subcommand)]
@@ -33,7 +32,11 @@ pub(crate) enum BanCommand {
         value: String,
     },
     /// List the bans that hold.
-    Ls,
+    Ls {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 #[derive(Copy, Clone, ValueEnum)]
@@ -43,52 +46,89 @@ pub(crate) enum Kind {
     User,
 }
 
-pub(crate) fn ban(command: BanCommand, config: &Config) -> ExitCode {
-    let subject = |kind, value: String| match kind {
-        Kind::Client => Ok(Subject::Client(value)),
-        Kind::User => Ok(Subject::User(value)),
-        Kind::Address => value
-            .parse::<IpAddr>()
-            .map(|ip| ip.to_canonical().into())
-            .or_else(|_| value.parse())
-            .map(|network: ipnet::IpNet| Subject::Address(network.trunc()))
-            .map_err(|_| format!("{value} is no address and no network such as 10.0.0.0/8")),
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Address => "address",
+            Self::Client => "client",
+            Self::User => "user",
+        }
+    }
+}
+
+impl From<Kind> for api::Kind {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::Address => Self::Address,
+            Kind::Client => Self::Client,
+            Kind::User => Self::User,
+        }
+    }
+}
+
+pub(crate) fn ban(command: BanCommand, config: &Config, args: &AskArgs) -> ExitCode {
+    let broker = match broker(config, args) {
+        Ok(broker) => broker,
+        Err(error) => return crate::fail(&error),
     };
-    let request = match command {
-        BanCommand::Ls => Ok(Request::Bans),
-        BanCommand::Rm { kind, value } => subject(kind, value).map(Request::Unban),
+    let done = match command {
+        BanCommand::Ls { json } => broker.get("/bans").map(|page| show(&page, json)),
+        BanCommand::Rm { kind, value } => {
+            broker.delete(&format!("/bans/{}/{}", kind.name(), segment(&value)))
+        }
         BanCommand::Add {
             kind,
             value,
             for_s,
             reason,
-        } => subject(kind, value).map(|subject| Request::Ban {
-            subject,
-            for_s,
-            reason,
-        }),
-    };
-    match request.and_then(|request| ask(config, &request)) {
-        Ok(Answer::Banned) => ExitCode::SUCCESS,
-        Ok(Answer::Bans(bans)) => {
-            for (ban, left_s) in bans {
-                let by = if ban.is_automatic { " (by itself)" } else { "" };
-                let left =
-                    left_s.map_or_else(|| "until ended".to_owned(), |s| format!("{s} s left"));
-                say(&format!("{}\t{left}\t{}{by}", ban.subject, ban.reason));
-            }
-            ExitCode::SUCCESS
+        } => {
+            let kind = kind.into();
+            let order = BanOrder {
+                kind,
+                value,
+                for_s,
+                reason,
+            };
+            broker.post("/bans", &order)
         }
-        other => refused(other),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => refused(&error),
     }
 }
 
-pub(crate) fn reload(config: &Config) -> ExitCode {
-    match ask(config, &Request::Reload) {
-        Ok(Answer::Reloaded { changed, waiting }) => {
-            changed.iter().for_each(|line| say(line));
+fn show(page: &Page<BanItem>, json: bool) {
+    if json {
+        return say(serde_json::to_string(&page.items).unwrap_or_default());
+    }
+    let now_ms = clock::now().as_ms();
+    for ban in &page.items {
+        let by = if ban.is_automatic { " (by itself)" } else { "" };
+        let left = ban.until_ms.map_or_else(
+            || "until ended".to_owned(),
+            |until_ms| format!("{} s left", until_ms.saturating_sub(now_ms) / 1000),
+        );
+        let what = match (ban.kind, &ban.address) {
+            (api::Kind::Address, _) => format!("address {}", ban.value),
+            (api::Kind::Client, _) => format!("client {:?}", ban.value),
+            (_, None) => format!("user {:?}", ban.value),
+            (_, Some(address)) => format!("user {:?} from {address}", ban.value),
+        };
+        say(format_args!("{what}\t{left}\t{}{by}", ban.reason));
+    }
+}
+
+pub(crate) fn reload(config: &Config, args: &AskArgs) -> ExitCode {
+    let broker = match broker(config, args) {
+        Ok(broker) => broker,
+        Err(error) => return crate::fail(&error),
+    };
+    match broker.post::<ReloadReport>("/reload", &()) {
+        Ok(ReloadReport { changed, waiting }) => {
+            changed.iter().for_each(say);
             if !waiting.is_empty() {
-                say(&format!(
+                say(format_args!(
                     "changed, but needs a restart: {}",
                     waiting.join(", ")
                 ));
@@ -96,37 +136,12 @@ pub(crate) fn reload(config: &Config) -> ExitCode {
             say("the configuration and its files were reloaded");
             ExitCode::SUCCESS
         }
-        Ok(Answer::NotReloaded { mistakes }) => {
-            mistakes.iter().for_each(|line| eprintln!("{line}"));
-            eprintln!("motemq: nothing was reloaded: everything stays as it was");
-            ExitCode::FAILURE
-        }
-        other => refused(other),
+        Err(error) => refused(&error),
     }
 }
 
-fn ask(config: &Config, request: &Request) -> Result<Answer, String> {
-    let socket = config.admin_socket().ok_or(
-        "there is no admin socket to ask the broker at: set admin.socket, to an absolute path where there is no data_dir",
-    )?;
-    admin::ask(&socket, request).map_err(|error| error.to_string())
-}
-
-fn refused(answer: Result<Answer, String>) -> ExitCode {
-    let why = match answer {
-        Ok(Answer::Failed { message, .. }) | Err(message) => message,
-        Ok(_) => "the broker is of another release".to_owned(),
-    };
-    eprintln!("motemq: {why}");
-    ExitCode::FAILURE
-}
-
-fn say(line: &str) {
-    // Whoever closed standard output has seen enough.
-    let _ = writeln!(std::io::stdout(), "{line}");
-}
-
-fn seconds(text: &str) -> Result<u64, String> {
+/// A time such as `10m`, in seconds.
+pub(crate) fn seconds(text: &str) -> Result<u64, String> {
     let wrong = || "a number with s, m, h or d, such as 10m".to_owned();
     let (number, unit) = text
         .split_at_checked(text.len().saturating_sub(1))

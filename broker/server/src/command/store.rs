@@ -3,14 +3,13 @@
 //! Exit codes: 0 done, 1 could not be done (nothing has changed), 3 the store or backup is damaged, or salvage had to leave
 //! something out. Results go to standard output, reasons to standard error.
 
+use super::{AskArgs, DAMAGED, broker, say};
 use clap::Subcommand;
-use motemq::admin::{self, Answer, ClientError, Failure, Request};
+use motemq::api::{BackupReport, Client, ClientError};
 use motemq::config::Config;
 use motemq::store::StoreError;
 use motemq::store::tools::{self, DamageList, Existing, FolderLock, Report, ToolError};
 use rand::RngExt as _;
-use std::fmt::Display;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -77,10 +76,10 @@ pub(crate) fn run(command: &StoreCommand, config: &Config) -> ExitCode {
 fn check(config: &Config) -> Result<ExitCode, Refusal> {
     let dir = data_dir(config)?;
     match reach(config, dir)? {
-        Reached::Broker(socket) => match ask(&socket, &Request::Check)? {
-            Answer::Checked(report) => Ok(show(&report, "the store of the running broker")),
-            other => Err(unexpected(other)),
-        },
+        Reached::Broker => {
+            let report = asked(config)?.post("/store/check", &())?;
+            Ok(show(&report, "the store of the running broker"))
+        }
         Reached::Folder(_lock) => check_file(&existing_store(dir)?, "the store"),
     }
 }
@@ -111,10 +110,11 @@ fn backup(config: &Config, file: &Path) -> Result<ExitCode, Refusal> {
     })?;
     let dir = data_dir(config)?;
     let (rows, bytes, whose) = match reach(config, dir)? {
-        Reached::Broker(socket) => match ask(&socket, &Request::Backup(file.clone()))? {
-            Answer::BackedUp { rows, bytes } => (rows, bytes, "the running broker's store"),
-            other => return Err(unexpected(other)),
-        },
+        Reached::Broker => {
+            let order = serde_json::json!({ "file": &file });
+            let BackupReport { rows, bytes } = asked(config)?.post("/store/backup", &order)?;
+            (rows, bytes, "the running broker's store")
+        }
         Reached::Folder(_lock) => {
             let copied = tools::backup_file(&existing_store(dir)?, &file)?;
             (copied.rows, copied.bytes, "the stopped broker's store")
@@ -201,14 +201,14 @@ fn compact(config: &Config) -> Result<ExitCode, Refusal> {
 /// Who has the store.
 enum Reached {
     /// A broker that answers.
-    Broker(PathBuf),
+    Broker,
     /// We do.
     Folder(FolderLock),
 }
 
 fn reach(config: &Config, dir: &Path) -> Result<Reached, Refusal> {
-    if let Some(socket) = answering_socket(config)? {
-        return Ok(Reached::Broker(socket));
+    if answering_socket(config)?.is_some() {
+        return Ok(Reached::Broker);
     }
     match FolderLock::take(dir) {
         Ok(lock) => Ok(Reached::Folder(lock)),
@@ -232,7 +232,7 @@ fn answering_socket(config: &Config) -> Result<Option<PathBuf>, Refusal> {
     match std::os::unix::net::UnixStream::connect(&socket) {
         Ok(_) => Ok(Some(socket)),
         Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
-            Err(ClientError::Denied(socket).into())
+            Err(ClientError::Denied(socket.display().to_string()).into())
         }
         Err(_) => Ok(None),
     }
@@ -249,22 +249,8 @@ fn refuse_broker(config: &Config) -> Result<(), Refusal> {
     }
 }
 
-fn ask(socket: &Path, request: &Request) -> Result<Answer, Refusal> {
-    Ok(admin::ask(socket, request)?)
-}
-
-fn unexpected(answer: Answer) -> Refusal {
-    match answer {
-        Answer::Failed {
-            failure: Failure::Damage,
-            message,
-        } => Refusal {
-            message,
-            code: DAMAGED,
-        },
-        Answer::Failed { message, .. } => Refusal::new(message),
-        other => Refusal::new(format!("the broker answered something else: {other:?}")),
-    }
+fn asked(config: &Config) -> Result<Client, Refusal> {
+    broker(config, &AskArgs::default()).map_err(Refusal::new)
 }
 
 fn data_dir(config: &Config) -> Result<&Path, Refusal> {
@@ -288,11 +274,6 @@ fn existing_store(dir: &Path) -> Result<PathBuf, Refusal> {
     }
 }
 
-fn say(what: impl Display) {
-    // Whoever closed standard output does not want to know.
-    let _ = writeln!(std::io::stdout(), "{what}");
-}
-
 impl Refusal {
     fn new(message: String) -> Self {
         Self { message, code: 1 }
@@ -309,9 +290,11 @@ impl From<ToolError> for Refusal {
 
 impl From<ClientError> for Refusal {
     fn from(error: ClientError) -> Self {
-        Self::new(error.to_string())
+        let code = match error.code() {
+            Some("damaged_store") => DAMAGED,
+            _ => 1,
+        };
+        let message = error.to_string();
+        Self { message, code }
     }
 }
-
-/// The store or backup is damaged.
-const DAMAGED: u8 = 3;

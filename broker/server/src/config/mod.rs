@@ -23,10 +23,10 @@ pub use error::{ConfigError, ConfigErrors, Hint, Place, Problem};
 pub use number::{Range, Unit};
 pub use settings::{
     AdminConfig, AnonymousAccess, AuthConfig, AuthSource, BanConfig, Bind, ClientCert, ClientIds,
-    Config, CrlOverdue, Durability, EnrolmentConfig, HttpConfig, Identity, JwtConfig, LimitsConfig,
-    ListenerConfig, LogConfig, LogFormat, MqttConfig, PersistenceConfig, ProfileConfig, Protocol,
-    QueueFull, RateFull, ReloadConfig, ShareRedispatch, ShareStrategy, SharedSubscriptionsConfig,
-    TlsConfig, Watch,
+    Config, CrlOverdue, Durability, EnrolmentConfig, HistoryConfig, HttpConfig, Identity,
+    JwtConfig, LimitsConfig, ListenerConfig, LogConfig, LogFormat, MqttConfig, PersistenceConfig,
+    ProfileConfig, Protocol, QueueFull, RateFull, ReloadConfig, ShareRedispatch, ShareStrategy,
+    SharedSubscriptionsConfig, SysConfig, TlsConfig, TraceConfig, Watch,
 };
 pub use show::Setting;
 

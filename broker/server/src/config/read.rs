@@ -10,12 +10,13 @@ use super::number::{Range, Unit};
 use super::section::{Reader, Section};
 use super::settings::{
     AdminConfig, AnonymousAccess, AuthConfig, AuthSource, BanConfig, Bind, ClientCert, ClientIds,
-    Config, CrlOverdue, Durability, EnrolmentConfig, HttpConfig, Identity, JwtConfig, LimitsConfig,
-    ListenerConfig, LogConfig, LogFormat, MqttConfig, PersistenceConfig, ProfileConfig, Protocol,
-    QueueFull, RateFull, ReloadConfig, ShareRedispatch, ShareStrategy, SharedSubscriptionsConfig,
-    TlsConfig, Watch,
+    Config, CrlOverdue, Durability, EnrolmentConfig, HistoryConfig, HttpConfig, Identity,
+    JwtConfig, LimitsConfig, ListenerConfig, LogConfig, LogFormat, MqttConfig, PersistenceConfig,
+    ProfileConfig, Protocol, QueueFull, RateFull, ReloadConfig, ShareRedispatch, ShareStrategy,
+    SharedSubscriptionsConfig, SysConfig, TlsConfig, TraceConfig, Watch,
 };
 use super::show::quoted_list;
+use crate::listener::OPERATORS;
 use ipnet::IpNet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -52,9 +53,12 @@ pub(super) fn config<'a>(reader: &mut Reader<'a>, document: &'a DeTable<'a>) -> 
         http: http(root.table("http", "http"), &mut addresses),
         auth: auth(root.table("auth", "auth"), has_certificates),
         enrolment: enrolment(root.table("enrolment", "enrolment")),
+        history: history(root.table("history", "history")),
         ban: ban(root.table("ban", "ban")),
         reload: reload(root.table("reload", "reload")),
         admin: admin(root.table("admin", "admin")),
+        sys: sys(root.table("sys", "sys")),
+        trace: trace(root.table("trace", "trace")),
         log: log(root.table("log", "log")),
     };
     if !config.enrolment.is_on() && config.listeners.iter().any(|listener| listener.enrolment) {
@@ -79,7 +83,7 @@ fn listeners(root: &mut Section<'_, '_>, addresses: &mut Addresses) -> Vec<Liste
         let name = name(&mut section, "listeners", |name| {
             let is_same =
                 |other: &ListenerConfig| other.name.replace('-', "_") == name.replace('-', "_");
-            listeners.iter().any(is_same)
+            name == OPERATORS || listeners.iter().any(is_same)
         });
         let address = address(&mut section);
         listeners.push(listener(section, name, address, addresses));
@@ -647,12 +651,16 @@ fn http(mut section: Section<'_, '_>, addresses: &mut Addresses) -> HttpConfig {
         default.connection_timeout_s,
         seconds(1, 3_600),
     );
+    let streams_max = section.number("streams_max", default.streams_max, count(1, 10_000));
+    let token_file = in_data_dir(&mut section, "token_file", default.token_file);
     section.finish();
     HttpConfig {
         bind,
         metrics_bind,
         max_connections,
         connection_timeout_s,
+        streams_max,
+        token_file,
     }
 }
 
@@ -820,6 +828,16 @@ fn enrolment(mut section: Section<'_, '_>) -> EnrolmentConfig {
     enrolment
 }
 
+fn history(mut section: Section<'_, '_>) -> HistoryConfig {
+    let default = HistoryConfig::default();
+    let range = or_zero(bytes(64 << 10, 16 << 30));
+    let history = HistoryConfig {
+        bytes_max: section.number("bytes_max", default.bytes_max, range),
+    };
+    section.finish();
+    history
+}
+
 fn ban(mut section: Section<'_, '_>) -> BanConfig {
     let default = BanConfig::default();
     let number_max = or_zero(count(1, 1_000_000_000));
@@ -856,14 +874,54 @@ fn reload(mut section: Section<'_, '_>) -> ReloadConfig {
 
 fn admin(mut section: Section<'_, '_>) -> AdminConfig {
     let default = AdminConfig::default();
-    let socket = match section.text_or("socket", "admin.sock") {
-        None => default.socket,
-        Some((text, _)) if text.is_empty() => None,
-        // Not joined to the folder of the file: a relative one starts from `data_dir`.
-        Some((text, _)) => Some(PathBuf::from(text)),
-    };
+    let socket = in_data_dir(&mut section, "socket", default.socket);
     section.finish();
     AdminConfig { socket }
+}
+
+fn trace(mut section: Section<'_, '_>) -> TraceConfig {
+    let default = TraceConfig::default();
+    let trace = read!(
+        section,
+        default,
+        TraceConfig {
+            streams_max: number(count(0, 1_000)),
+            duration_max_s: number(seconds(1, 604_800)),
+            packets_rate_max: number(count(1, 1_000_000)),
+            queue_packets_max: number(count(16, 1_000_000)),
+            queue_bytes_max: number(bytes(64 * KIB, GIB)),
+        }
+    );
+    section.finish();
+    trace
+}
+
+/// A path that `""` turns off. Not joined to the folder of the file: a relative one starts from `data_dir`.
+fn in_data_dir(
+    section: &mut Section<'_, '_>,
+    key: &'static str,
+    default: Option<PathBuf>,
+) -> Option<PathBuf> {
+    let shown = default.as_deref().map(|path| path.display().to_string());
+    match section.text_or(key, &shown.unwrap_or_default()) {
+        None => default,
+        Some((text, _)) if text.is_empty() => None,
+        Some((text, _)) => Some(PathBuf::from(text)),
+    }
+}
+
+fn sys(mut section: Section<'_, '_>) -> SysConfig {
+    let default = SysConfig::default();
+    let sys = read!(
+        section,
+        default,
+        SysConfig {
+            interval_s: number(or_zero(seconds(1, 86_400))),
+            client_events: flag(),
+        }
+    );
+    section.finish();
+    sys
 }
 
 fn log(mut section: Section<'_, '_>) -> LogConfig {

@@ -10,7 +10,7 @@
 use ipnet::IpNet;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Everything the broker can be told.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,12 +35,18 @@ pub struct Config {
     pub auth: AuthConfig,
     /// How devices get certificates.
     pub enrolment: EnrolmentConfig,
+    /// What happened lately.
+    pub history: HistoryConfig,
     /// Who is shut out for a while.
     pub ban: BanConfig,
     /// When files are read again.
     pub reload: ReloadConfig,
     /// How tools on this machine reach the running broker.
     pub admin: AdminConfig,
+    /// Statistics below `$SYS`.
+    pub sys: SysConfig,
+    /// How much operators may trace.
+    pub trace: TraceConfig,
     /// What is logged, and how.
     pub log: LogConfig,
 }
@@ -58,9 +64,12 @@ impl Default for Config {
             http: HttpConfig::default(),
             auth: AuthConfig::default(),
             enrolment: EnrolmentConfig::default(),
+            history: HistoryConfig::default(),
             ban: BanConfig::default(),
             reload: ReloadConfig::default(),
             admin: AdminConfig::default(),
+            sys: SysConfig::default(),
+            trace: TraceConfig::default(),
             log: LogConfig::default(),
         }
     }
@@ -538,6 +547,11 @@ pub struct HttpConfig {
     pub max_connections: u32,
     /// How long a connection lasts, in seconds. Default 10.
     pub connection_timeout_s: u32,
+    /// Streams and jobs at a time that may last longer, for each address; one more is refused. Default 16.
+    pub streams_max: u32,
+    /// File with the token of the API, a relative path from `data_dir`, made if it is not there; `None` (written `""`) is none:
+    /// the API answers on the admin socket only. Default `api.token`.
+    pub token_file: Option<PathBuf>,
 }
 
 impl Default for HttpConfig {
@@ -547,6 +561,8 @@ impl Default for HttpConfig {
             metrics_bind: None,
             max_connections: 64,
             connection_timeout_s: 10,
+            streams_max: 16,
+            token_file: Some(PathBuf::from("api.token")),
         }
     }
 }
@@ -686,6 +702,21 @@ impl EnrolmentConfig {
     }
 }
 
+/// The events of clients, and the ledger of messages that did not arrive.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HistoryConfig {
+    /// Memory for the events, in bytes, taken as they come; 0 keeps none. Default 64 MiB.
+    pub bytes_max: u64,
+}
+
+impl Default for HistoryConfig {
+    fn default() -> Self {
+        Self {
+            bytes_max: 64 << 20,
+        }
+    }
+}
+
 /// Who is shut out for a while without an operator.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BanConfig {
@@ -749,6 +780,33 @@ pub enum Watch {
     All,
 }
 
+/// How much operators may trace.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TraceConfig {
+    /// Traces at a time; one more is refused. Default 4.
+    pub streams_max: u32,
+    /// How long one may last, in seconds. Default 3600.
+    pub duration_max_s: u32,
+    /// Packets shown in a second by each; more are counted instead. Default 2000.
+    pub packets_rate_max: u32,
+    /// Packets that wait for a slow reader of each; more are counted instead. Default 4096.
+    pub queue_packets_max: u32,
+    /// Memory that they take, in bytes. Default 4 MiB.
+    pub queue_bytes_max: usize,
+}
+
+impl Default for TraceConfig {
+    fn default() -> Self {
+        Self {
+            streams_max: 4,
+            duration_max_s: 3_600,
+            packets_rate_max: 2_000,
+            queue_packets_max: 4_096,
+            queue_bytes_max: 4 << 20,
+        }
+    }
+}
+
 /// How tools on this machine reach the running broker.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AdminConfig {
@@ -768,10 +826,37 @@ impl Config {
     /// Where the admin socket is; `None` without one, and when a relative path has no `data_dir` to start from.
     #[must_use]
     pub fn admin_socket(&self) -> Option<PathBuf> {
-        let socket = self.admin.socket.as_ref()?;
+        self.in_data_dir(self.admin.socket.as_ref()?)
+    }
+
+    /// Where the token of the API is; `None` without one, and when a relative path has no `data_dir` to start from.
+    #[must_use]
+    pub fn token_file(&self) -> Option<PathBuf> {
+        self.in_data_dir(self.http.token_file.as_ref()?)
+    }
+
+    fn in_data_dir(&self, path: &Path) -> Option<PathBuf> {
         match &self.data_dir {
-            Some(dir) => Some(dir.join(socket)),
-            None => socket.is_absolute().then(|| socket.clone()),
+            Some(dir) => Some(dir.join(path)),
+            None => path.is_absolute().then(|| path.to_owned()),
+        }
+    }
+}
+
+/// Statistics below `$SYS`, as mosquitto has them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SysConfig {
+    /// How often they are published, in seconds, 0 to 86,400; 0 is never. Default 10.
+    pub interval_s: u32,
+    /// Whether each client that comes or goes is an event of its own, with identifier and address. Default `false`.
+    pub client_events: bool,
+}
+
+impl Default for SysConfig {
+    fn default() -> Self {
+        Self {
+            interval_s: 10,
+            client_events: false,
         }
     }
 }

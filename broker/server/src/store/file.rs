@@ -58,6 +58,12 @@ impl FileRoom {
         !self.has_disk() && !self.has_inside.load(Ordering::Acquire)
     }
 
+    /// The highest byte written.
+    #[must_use]
+    pub fn written_bytes(&self) -> u64 {
+        self.written.load(Ordering::Acquire)
+    }
+
     /// Whether the reserve is allocated on the disk; if not, somebody must watch what is free inside the file.
     #[must_use]
     pub fn has_disk(&self) -> bool {

@@ -15,7 +15,8 @@ use super::tables::StoreKey;
 use super::tools::Snapshot;
 use arc_swap::ArcSwap;
 use motemq_core::{
-    Action, BacklogRequest, Image, Journal, JournalFailure, NO_POSITION, Record, Room, Wakeup,
+    Action, BacklogRequest, Histogram, Image, Journal, JournalFailure, NO_POSITION, Record, Room,
+    Wakeup,
 };
 use redb::Database;
 use std::collections::VecDeque;
@@ -54,17 +55,15 @@ pub enum StoreDurability {
     Relaxed,
 }
 
-/// What the writer counts; durations in microseconds.
-#[derive(Debug, Default)]
+/// What the writer counts.
+#[derive(Debug)]
 pub struct StoreCounters {
-    /// Commits.
-    pub commits: AtomicU64,
-    /// Records in them.
+    /// How long commits took, in microseconds.
+    pub commit_us: Histogram,
+    /// Records in each of them.
+    pub commit_records: Histogram,
+    /// Records in all of them.
     pub records: AtomicU64,
-    /// Sum of the commits' durations, in microseconds.
-    pub commit_us: AtomicU64,
-    /// Commits by duration: up to each of [`COMMIT_BUCKETS_US`], the rest in the last.
-    pub commit_buckets: [AtomicU64; COMMIT_BUCKETS_US.len() + 1],
     /// Bodies read back.
     pub bodies_read: AtomicU64,
     /// Bytes of journal pages not yet folded.
@@ -73,10 +72,18 @@ pub struct StoreCounters {
     pub disk_full: AtomicU64,
 }
 
-/// Upper bounds of the commit duration buckets, in microseconds.
-pub const COMMIT_BUCKETS_US: [u64; 10] = [
-    250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 1_000_000,
-];
+impl Default for StoreCounters {
+    fn default() -> Self {
+        Self {
+            commit_us: Histogram::new(&COMMIT_BOUNDS_US),
+            commit_records: Histogram::new(&COMMIT_BOUNDS_RECORDS),
+            records: AtomicU64::new(0),
+            bodies_read: AtomicU64::new(0),
+            journal_bytes: AtomicU64::new(0),
+            disk_full: AtomicU64::new(0),
+        }
+    }
+}
 
 /// The journal.
 #[derive(Debug)]
@@ -145,6 +152,8 @@ struct RoomWatch {
     bytes: u64,
     /// The next look at the latest.
     next: Duration,
+    /// The store was full then. Whoever writes to the file may find out before the next look does.
+    was_full: bool,
 }
 
 /// A store that was opened.
@@ -223,6 +232,12 @@ impl RedbJournal {
     #[must_use]
     pub fn queue_bytes(&self) -> usize {
         self.shared.queue_bytes.load(Ordering::Relaxed)
+    }
+
+    /// The highest byte of the file that was written; it never shrinks.
+    #[must_use]
+    pub fn file_bytes(&self) -> u64 {
+        self.shared.room.written_bytes()
     }
 
     /// A view of everything that is durable now. It ends when the file is needed: at a stop, or when the disk is full.
@@ -515,6 +530,7 @@ impl Shared {
     /// so they are done when enough was written since, or a second has passed, and not most of the time.
     fn watch_room(&self, watch: &mut RoomWatch, bytes: u64) -> Result<(), StoreError> {
         if self.room.has_disk() {
+            watch.was_full = false;
             return Ok(());
         }
         watch.bytes += bytes;
@@ -523,7 +539,6 @@ impl Shared {
         if !is_due {
             return Ok(());
         }
-        let was_full = self.room.is_full();
         let file = File::options().read(true).write(true).open(&self.path);
         let file = file.map_err(io_error(&self.path))?;
         let metadata = file.metadata().map_err(io_error(&self.path))?;
@@ -543,12 +558,15 @@ impl Shared {
             self.room.note_inside(free_bytes, file_bytes, disk_bytes);
         }
         let ended = (self.clock)();
+        let was_full = watch.was_full;
+        let is_full = self.room.is_full();
         *watch = RoomWatch {
             bytes: 0,
             next: ended + RESERVE_INTERVAL.max((ended - started) * 20),
+            was_full: is_full,
         };
         let store = self.path.display();
-        match (was_full, self.room.is_full()) {
+        match (was_full, is_full) {
             (false, true) => {
                 self.counters.disk_full.fetch_add(1, Ordering::Relaxed);
                 tracing::error!(
@@ -565,18 +583,14 @@ impl Shared {
     fn count(&self, engine: &Engine, records: usize, duration: Duration) {
         let us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
         let counters = &self.counters;
-        counters.commits.fetch_add(1, Ordering::Relaxed);
+        counters.commit_us.observe(us);
+        counters.commit_records.observe(records as u64);
         counters
             .records
             .fetch_add(records as u64, Ordering::Relaxed);
-        counters.commit_us.fetch_add(us, Ordering::Relaxed);
         counters
             .journal_bytes
             .store(engine.journal_bytes(), Ordering::Relaxed);
-        let bucket = COMMIT_BUCKETS_US.partition_point(|bound| *bound < us);
-        if let Some(bucket) = counters.commit_buckets.get(bucket) {
-            bucket.fetch_add(1, Ordering::Relaxed);
-        }
     }
 
     /// Ends all acknowledgements [contracts section 5].
@@ -612,7 +626,7 @@ impl Shared {
                 .bodies_read
                 .fetch_add(wanted as u64, Ordering::Relaxed);
             for (request, bodies) in batch.into_iter().zip(answers) {
-                request.mailbox.handle_backlog(bodies);
+                request.answer(bodies);
             }
         }
     }
@@ -658,6 +672,7 @@ impl Shared {
                         *body = Some(Arc::new(message));
                     }
                 }
+                Err(_) if !batch.get(number).is_some_and(BacklogRequest::is_vital) => {}
                 Err(error) => {
                     tracing::error!(%error, position, "a queued message cannot be read back");
                 }
@@ -815,6 +830,12 @@ fn io_error(path: &Path) -> impl FnOnce(std::io::Error) -> StoreError {
 
 /// The name of the store in `data_dir`.
 pub(super) const STORE_FILE: &str = "store.redb";
+/// Upper bounds of the durations of commits that are told apart, in microseconds.
+const COMMIT_BOUNDS_US: [u64; 12] = [
+    250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 1_000_000, 5_000_000,
+];
+/// Upper bounds of the numbers of records that are told apart.
+const COMMIT_BOUNDS_RECORDS: [u64; 12] = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 10_000];
 /// Milliseconds that a stop waits for views of the store.
 const STOP_PATIENCE: u32 = 2000;
 /// Bodies that are read in the order of the journal, whoever wants them; the first one waits for the others, some milliseconds.

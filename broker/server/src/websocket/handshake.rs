@@ -54,7 +54,7 @@ pub(crate) enum Refusal {
 
 impl Refusal {
     /// Status line, further headers, and the text for whoever reads it.
-    fn answer(&self) -> (&'static str, &'static str, &'static str) {
+    pub(crate) fn answer(&self) -> (&'static str, &'static str, &'static str) {
         match self {
             Self::Incomplete | Self::NotHttp => (
                 "400 Bad Request",
@@ -182,19 +182,16 @@ fn examine(bytes: &[u8], rules: HandshakeRules<'_>) -> Result<Option<(usize, Str
         Err(httparse::Error::TooManyHeaders) => return Err(Refusal::HeadTooLarge),
         Err(_) => return Err(Refusal::Malformed("This is not an HTTP request.")),
     };
-    let has = |name, token| has_token(&request, name, token);
-    if !has("upgrade", "websocket") || !has("connection", "upgrade") {
-        return Err(Refusal::NoUpgrade);
-    }
+    let headers: Vec<_> = request
+        .headers
+        .iter()
+        .map(|header| (header.name, header.value))
+        .collect();
+    check_upgrade(&headers)?;
     if request.method != Some("GET") || request.version != Some(1) {
         return Err(Refusal::Malformed(
             "The upgrade has to be a GET of HTTP 1.1.",
         ));
-    }
-    let has_body = values(&request, "transfer-encoding").next().is_some()
-        || values(&request, "content-length").any(|value| value != b"0");
-    if has_body {
-        return Err(Refusal::Malformed("The upgrade cannot have a body."));
     }
     let target = request.path.unwrap_or_default();
     let path = target.split('?').next().unwrap_or_default();
@@ -205,45 +202,86 @@ fn examine(bytes: &[u8], rules: HandshakeRules<'_>) -> Result<Option<(usize, Str
     {
         return Err(Refusal::Path(quoted(path)));
     }
-    if only(&request, "sec-websocket-version")? != Some("13") {
-        return Err(Refusal::Version);
-    }
-    let Some(host) = only(&request, "host")? else {
-        return Err(Refusal::Malformed("The header Host is missing."));
-    };
-    if let Some(origin) = only(&request, "origin")?
-        && !admits_origin(rules.allow_origins, origin, host)
-    {
-        return Err(Refusal::Origin(quoted(origin)));
-    }
-    let key = only(&request, "sec-websocket-key")?.unwrap_or_default();
-    if BASE64.decode(key).map_or(0, |nonce| nonce.len()) != NONCE_BYTES {
-        let what = "The header Sec-WebSocket-Key has to hold 16 bytes in base64.";
-        return Err(Refusal::Malformed(what));
-    }
-    let offers = |name: &&&str| has_token(&request, "sec-websocket-protocol", name);
-    let Some(subprotocol) = SUBPROTOCOLS.iter().find(offers) else {
-        return Err(Refusal::Subprotocol);
-    };
+    let Agreed {
+        accept_key,
+        subprotocol,
+    } = agree(&headers, rules.allow_origins)?;
     let response = format!(
-        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {}\r\nSec-WebSocket-Protocol: {subprotocol}\r\n\r\n",
-        accept_key(key)
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept_key}\r\nSec-WebSocket-Protocol: {subprotocol}\r\n\r\n",
     );
     Ok(Some((length, response)))
 }
 
-fn values<'a>(request: &'a Request<'_, 'a>, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
-    let named = move |header: &&httparse::Header<'a>| header.name.eq_ignore_ascii_case(name);
-    request
-        .headers
+/// Header lines of a request: names and values.
+pub(crate) type Headers<'a> = [(&'a str, &'a [u8])];
+
+/// What an answer that accepts says.
+#[derive(Debug)]
+pub(crate) struct Agreed {
+    /// Sec-WebSocket-Accept.
+    pub(crate) accept_key: String,
+    /// Sec-WebSocket-Protocol.
+    pub(crate) subprotocol: &'static str,
+}
+
+/// Whether it is an upgrade to WebSocket at all, and nothing else with it.
+///
+/// # Errors
+/// What it lacks.
+pub(crate) fn check_upgrade(headers: &Headers<'_>) -> Result<(), Refusal> {
+    let has = |name, token| has_token(headers, name, token);
+    if !has("upgrade", "websocket") || !has("connection", "upgrade") {
+        return Err(Refusal::NoUpgrade);
+    }
+    let has_body = values(headers, "transfer-encoding").next().is_some()
+        || values(headers, "content-length").any(|value| value != b"0");
+    match has_body {
+        true => Err(Refusal::Malformed("The upgrade cannot have a body.")),
+        false => Ok(()),
+    }
+}
+
+/// Agrees with a client that asks for an upgrade at the right path; without `allow_origins`, pages of the host itself may connect.
+///
+/// # Errors
+/// What is wrong with the request.
+pub(crate) fn agree(headers: &Headers<'_>, allow_origins: &[String]) -> Result<Agreed, Refusal> {
+    if only(headers, "sec-websocket-version")? != Some("13") {
+        return Err(Refusal::Version);
+    }
+    let Some(host) = only(headers, "host")? else {
+        return Err(Refusal::Malformed("The header Host is missing."));
+    };
+    if let Some(origin) = only(headers, "origin")?
+        && !admits_origin(allow_origins, origin, host)
+    {
+        return Err(Refusal::Origin(quoted(origin)));
+    }
+    let key = only(headers, "sec-websocket-key")?.unwrap_or_default();
+    if BASE64.decode(key).map_or(0, |nonce| nonce.len()) != NONCE_BYTES {
+        let what = "The header Sec-WebSocket-Key has to hold 16 bytes in base64.";
+        return Err(Refusal::Malformed(what));
+    }
+    let offers = |name: &&&str| has_token(headers, "sec-websocket-protocol", name);
+    let Some(subprotocol) = SUBPROTOCOLS.iter().find(offers) else {
+        return Err(Refusal::Subprotocol);
+    };
+    Ok(Agreed {
+        accept_key: accept_key(key),
+        subprotocol,
+    })
+}
+
+fn values<'a>(headers: &'a Headers<'a>, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+    let named = headers
         .iter()
-        .filter(named)
-        .map(|header| header.value)
+        .filter(move |header| header.0.eq_ignore_ascii_case(name));
+    named.map(|header| header.1)
 }
 
 /// The value of a header that may be there once.
-fn only<'a>(request: &'a Request<'_, 'a>, name: &'a str) -> Result<Option<&'a str>, Refusal> {
-    let mut values = values(request, name);
+fn only<'a>(headers: &'a Headers<'a>, name: &'a str) -> Result<Option<&'a str>, Refusal> {
+    let mut values = values(headers, name);
     let (first, second) = (values.next(), values.next());
     if second.is_some() {
         return Err(Refusal::Malformed("A header is there twice."));
@@ -255,12 +293,9 @@ fn only<'a>(request: &'a Request<'_, 'a>, name: &'a str) -> Result<Option<&'a st
 
 /// Whether a header that is a list, perhaps over several lines, holds `token`. Subprotocols are compared by case, the others
 /// not; ours have no capitals, and no client is helped by the difference.
-fn has_token(request: &Request<'_, '_>, name: &str, token: &str) -> bool {
-    request
-        .headers
-        .iter()
-        .filter(|header| header.name.eq_ignore_ascii_case(name))
-        .flat_map(|header| header.value.split(|byte| *byte == b','))
+fn has_token(headers: &Headers<'_>, name: &str, token: &str) -> bool {
+    values(headers, name)
+        .flat_map(|value| value.split(|byte| *byte == b','))
         .any(|part| part.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
 }
 

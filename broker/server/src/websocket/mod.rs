@@ -17,8 +17,9 @@ mod frame;
 mod handshake;
 
 pub use frame::Violation;
-pub(crate) use handshake::{HandshakeRules, accept};
+pub(crate) use handshake::{Agreed, HandshakeRules, Refusal, accept, agree, check_upgrade};
 
+use crate::meters::{Layered, Layers};
 use frame::{Decoder, End};
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -73,6 +74,12 @@ enum Ending {
     CloseQueued,
     /// Nothing more can be written; the client's Close is awaited.
     Shut,
+}
+
+impl<S: Layered> Layered for WebSocket<S> {
+    fn layers(&self) -> Layers {
+        self.socket.layers()
+    }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
