@@ -272,7 +272,7 @@ fn store(page: &mut Page, journal: &RedbJournal) {
         &STORE_BODIES_READ,
         counters.bodies_read.load(Ordering::Relaxed),
     );
-    page.plain(&STORE_FULL, counters.disk_full.load(Ordering::Relaxed));
+    page.plain(&STORE_FULL, journal.times_full());
     page.plain(&STORE_FILE_BYTES, journal.file_bytes());
     page.plain(
         &STORE_JOURNAL_BYTES,

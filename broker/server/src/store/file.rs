@@ -36,6 +36,9 @@ pub struct FileRoom {
     has_disk: AtomicBool,
     /// Enough is free inside the file.
     has_inside: AtomicBool,
+    /// What `is_full` said when it was last counted.
+    was_full: AtomicBool,
+    times_full: AtomicU64,
 }
 
 impl FileRoom {
@@ -49,6 +52,8 @@ impl FileRoom {
             filled: Mutex::new(0),
             has_disk: AtomicBool::new(true),
             has_inside: AtomicBool::new(false),
+            was_full: AtomicBool::new(false),
+            times_full: AtomicU64::new(0),
         })
     }
 
@@ -56,6 +61,20 @@ impl FileRoom {
     #[must_use]
     pub fn is_full(&self) -> bool {
         !self.has_disk() && !self.has_inside.load(Ordering::Acquire)
+    }
+
+    /// How often the store became full.
+    #[must_use]
+    pub fn times_full(&self) -> u64 {
+        self.times_full.load(Ordering::Relaxed)
+    }
+
+    /// Counts that the store became full, whoever found it out. After every change of what `is_full` looks at.
+    fn count_full(&self) {
+        let is_full = self.is_full();
+        let was_full = self.was_full.swap(is_full, Ordering::AcqRel);
+        self.times_full
+            .fetch_add(u64::from(is_full && !was_full), Ordering::Relaxed);
     }
 
     /// The highest byte written.
@@ -81,6 +100,7 @@ impl FileRoom {
         let is_enough =
             disk_bytes >= reserve + ALLOCATION_STEP || free_bytes >= reserve.max(pieces);
         self.has_inside.store(is_enough, Ordering::Release);
+        self.count_full();
     }
 
     fn lock_filled(&self) -> MutexGuard<'_, u64> {
@@ -92,6 +112,7 @@ impl FileRoom {
     pub fn set_full(&self) {
         self.has_disk.store(false, Ordering::Release);
         self.has_inside.store(false, Ordering::Release);
+        self.count_full();
     }
 
     /// Bytes that may be written before what is free inside the file must be looked at again.
@@ -137,6 +158,7 @@ impl StoreFile {
             self.room.allocated.store(wanted, Ordering::Release);
         }
         let had_disk = self.room.has_disk.swap(is_allocated, Ordering::AcqRel);
+        self.room.count_full();
         if had_disk && !is_allocated {
             tracing::error!(
                 written,
@@ -152,6 +174,7 @@ impl StoreFile {
         let filled = self.room.lock_filled();
         let allocated = self.room.allocated.swap(0, Ordering::AcqRel);
         self.room.has_disk.store(false, Ordering::Release);
+        self.room.count_full();
         if allocated <= *filled {
             return false;
         }

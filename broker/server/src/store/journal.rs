@@ -68,8 +68,6 @@ pub struct StoreCounters {
     pub bodies_read: AtomicU64,
     /// Bytes of journal pages not yet folded.
     pub journal_bytes: AtomicU64,
-    /// Times the disk was found full.
-    pub disk_full: AtomicU64,
 }
 
 impl Default for StoreCounters {
@@ -80,7 +78,6 @@ impl Default for StoreCounters {
             records: AtomicU64::new(0),
             bodies_read: AtomicU64::new(0),
             journal_bytes: AtomicU64::new(0),
-            disk_full: AtomicU64::new(0),
         }
     }
 }
@@ -232,6 +229,12 @@ impl RedbJournal {
     #[must_use]
     pub fn queue_bytes(&self) -> usize {
         self.shared.queue_bytes.load(Ordering::Relaxed)
+    }
+
+    /// How often the disk, or what the file may take of it, was found full.
+    #[must_use]
+    pub fn times_full(&self) -> u64 {
+        self.shared.room.times_full()
     }
 
     /// The highest byte of the file that was written; it never shrinks.
@@ -476,7 +479,6 @@ impl Shared {
                     return Ok(committed.first);
                 }
                 Err(error) if error.is_disk_full() => {
-                    self.counters.disk_full.fetch_add(1, Ordering::Relaxed);
                     // Once, not at every attempt.
                     if !self.room.is_full() {
                         tracing::error!(
@@ -568,7 +570,6 @@ impl Shared {
         let store = self.path.display();
         match (was_full, is_full) {
             (false, true) => {
-                self.counters.disk_full.fetch_add(1, Ordering::Relaxed);
                 tracing::error!(
                     %store,
                     "the disk (or persistence.store_bytes_max) is full: publishes that must be stored are refused with 0x97"
