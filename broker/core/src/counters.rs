@@ -375,12 +375,17 @@ impl Basis {
     }
 }
 
-/// What a tally has one number for. PUBLISH in and out have one for each QoS.
+/// What a tally has a number for: packets, and bytes. PUBLISH in and out and their payloads have one for each QoS.
 #[derive(Copy, Clone)]
-enum Count {
+enum Sum {
     PublishIn = 0,
     PublishOut = 3,
-    PubAckIn = 6,
+    PayloadIn = 6,
+    PayloadOut = 9,
+    BytesIn = 12,
+    BytesOut,
+    AliasSaved,
+    PubAckIn,
     PubRecIn,
     PubRelIn,
     PubCompIn,
@@ -395,19 +400,9 @@ enum Count {
     Unrouted,
 }
 
-const COUNTS: usize = Count::Unrouted as usize + 1;
-
-/// What a tally has a sum of bytes for. Payloads have one for each QoS.
-#[derive(Copy, Clone)]
-enum Bytes {
-    PayloadIn = 0,
-    PayloadOut = 3,
-    In = 6,
-    Out,
-    AliasSaved,
-}
-
-const BYTES: usize = Bytes::AliasSaved as usize + 1;
+/// As many as a word has bits.
+const SUMS: usize = u32::BITS as usize;
+const _: () = assert!((Sum::Unrouted as usize) < SUMS);
 
 /// What a tally rarely has.
 #[derive(Clone, Debug, Default)]
@@ -417,6 +412,8 @@ struct Exceptions {
     occasions: [u32; Occasion::COUNT],
     packets_in: [u32; PacketKind::COUNT],
     packets_out: [u32; PacketKind::COUNT],
+    /// How often each of the tally's sums has gone past 32 bits.
+    carries: [u32; SUMS],
     /// For the history.
     losses: Losses,
 }
@@ -424,14 +421,9 @@ struct Exceptions {
 /// Counts of one run of a connection, not yet shared.
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
-    counts: [u32; COUNTS],
-    bytes: [u64; BYTES],
-    /// A bit for each of `counts` that is not 0, so that adding costs what was counted.
+    sums: [u32; SUMS],
+    /// A bit for each of `sums` that is not 0, so that adding costs what was counted.
     counted: u32,
-    /// A bit for each of `bytes` that is not 0.
-    summed: u32,
-    /// How many more publishes of clients are unacknowledged than before.
-    in_flight: i32,
     /// Apart, because every connection has a tally and few have this.
     exceptions: Option<Box<Exceptions>>,
 }
@@ -453,14 +445,8 @@ pub struct Counters {
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct Stripe {
-    by_version: [Sums; 3],
+    by_version: [[AtomicU64; SUMS]; 3],
     in_flight: AtomicI64,
-}
-
-#[derive(Debug, Default)]
-struct Sums {
-    counts: [AtomicU64; COUNTS],
-    bytes: [AtomicU64; BYTES],
 }
 
 impl Exceptions {
@@ -478,11 +464,11 @@ impl Tally {
     #[inline]
     pub fn publish(&mut self, direction: Direction, qos: QoS, payload_bytes: usize) {
         let (count, bytes) = match direction {
-            Direction::In => (Count::PublishIn, Bytes::PayloadIn),
-            Direction::Out => (Count::PublishOut, Bytes::PayloadOut),
+            Direction::In => (Sum::PublishIn, Sum::PayloadIn),
+            Direction::Out => (Sum::PublishOut, Sum::PayloadOut),
         };
         self.count(count as usize + qos as usize);
-        self.sum(bytes as usize + qos as usize, payload_bytes as u64);
+        self.sum(bytes as usize + qos as usize, payload_bytes);
     }
 
     /// Counts a packet that is no PUBLISH.
@@ -493,16 +479,16 @@ impl Tally {
     #[inline]
     pub fn packet(&mut self, direction: Direction, kind: PacketKind) {
         let count = match (direction, kind) {
-            (Direction::In, PacketKind::PubAck) => Count::PubAckIn,
-            (Direction::In, PacketKind::PubRec) => Count::PubRecIn,
-            (Direction::In, PacketKind::PubRel) => Count::PubRelIn,
-            (Direction::In, PacketKind::PubComp) => Count::PubCompIn,
-            (Direction::In, PacketKind::PingReq) => Count::PingReqIn,
-            (Direction::Out, PacketKind::PubAck) => Count::PubAckOut,
-            (Direction::Out, PacketKind::PubRec) => Count::PubRecOut,
-            (Direction::Out, PacketKind::PubRel) => Count::PubRelOut,
-            (Direction::Out, PacketKind::PubComp) => Count::PubCompOut,
-            (Direction::Out, PacketKind::PingResp) => Count::PingRespOut,
+            (Direction::In, PacketKind::PubAck) => Sum::PubAckIn,
+            (Direction::In, PacketKind::PubRec) => Sum::PubRecIn,
+            (Direction::In, PacketKind::PubRel) => Sum::PubRelIn,
+            (Direction::In, PacketKind::PubComp) => Sum::PubCompIn,
+            (Direction::In, PacketKind::PingReq) => Sum::PingReqIn,
+            (Direction::Out, PacketKind::PubAck) => Sum::PubAckOut,
+            (Direction::Out, PacketKind::PubRec) => Sum::PubRecOut,
+            (Direction::Out, PacketKind::PubRel) => Sum::PubRelOut,
+            (Direction::Out, PacketKind::PubComp) => Sum::PubCompOut,
+            (Direction::Out, PacketKind::PingResp) => Sum::PingRespOut,
             (Direction::In, _) => {
                 self.exceptions.get_or_insert_default().packets_in[kind as usize] += 1;
                 return;
@@ -520,8 +506,8 @@ impl Tally {
     pub fn acknowledge(&mut self, kind: AckKind, basis: Basis) {
         self.packet(Direction::Out, kind.into());
         match basis {
-            Basis::Fsynced => self.count(Count::Fsynced as usize),
-            Basis::Elided => self.count(Count::Elided as usize),
+            Basis::Fsynced => self.count(Sum::Fsynced as usize),
+            Basis::Elided => self.count(Sum::Elided as usize),
             // The rest.
             Basis::Volatile => {}
         }
@@ -531,45 +517,60 @@ impl Tally {
     #[inline]
     pub fn transfer(&mut self, direction: Direction, bytes: usize) {
         let of = match direction {
-            Direction::In => Bytes::In,
-            Direction::Out => Bytes::Out,
+            Direction::In => Sum::BytesIn,
+            Direction::Out => Sum::BytesOut,
         };
-        self.sum(of as usize, bytes as u64);
+        self.sum(of as usize, bytes);
     }
 
     /// Adds bytes that a topic alias saved towards a client.
     pub fn save_by_alias(&mut self, bytes: u64) {
-        self.sum(Bytes::AliasSaved as usize, bytes);
-    }
-
-    /// So many more publishes of the client are unacknowledged than before.
-    #[inline]
-    pub(crate) fn change_in_flight(&mut self, change: i32) {
-        self.in_flight += change;
+        // A topic is at most 64 KiB.
+        let bytes = usize::try_from(bytes).unwrap_or(0);
+        self.sum(Sum::AliasSaved as usize, bytes);
     }
 
     /// Publishes that were received and went to somebody.
     #[must_use]
     pub(crate) fn routed(&self) -> u64 {
-        let [at_most_once, at_least_once, exactly_once, ..] = self.counts;
+        let [at_most_once, at_least_once, exactly_once, ..] = self.sums;
         let received = at_most_once + at_least_once + exactly_once;
-        let unrouted = self.counts.last().copied().unwrap_or_default();
-        received.saturating_sub(unrouted).into()
+        let unrouted = self.sums.get(Sum::Unrouted as usize).copied();
+        received.saturating_sub(unrouted.unwrap_or_default()).into()
     }
 
+    /// Counts one. Not as many packets fit into a run as would not fit into the sum.
+    #[expect(clippy::indexing_slicing, reason = "`at` is below the length")]
     #[inline]
     fn count(&mut self, at: usize) {
-        if let Some(count) = self.counts.get_mut(at) {
-            *count += 1;
-            self.counted |= 1 << at;
+        let at = at % SUMS;
+        self.sums[at] = self.sums[at].wrapping_add(1);
+        self.counted |= 1 << at;
+    }
+
+    /// A packet is at most 256 MiB, so that what is added fits.
+    #[expect(
+        clippy::indexing_slicing,
+        clippy::cast_possible_truncation,
+        reason = "`at` is a `Sum`, and the bytes of one call are less than 4 GiB"
+    )]
+    #[inline]
+    fn sum(&mut self, at: usize, number: usize) {
+        let at = at % SUMS;
+        let (sum, is_carried) = self.sums[at].overflowing_add(number as u32);
+        self.sums[at] = sum;
+        self.counted |= 1 << at;
+        if is_carried {
+            self.carry(at);
         }
     }
 
-    #[inline]
-    fn sum(&mut self, at: usize, bytes: u64) {
-        if let Some(sum) = self.bytes.get_mut(at) {
-            *sum += bytes;
-            self.summed |= 1 << at;
+    #[cold]
+    #[inline(never)]
+    fn carry(&mut self, at: usize) {
+        let carries = &mut self.exceptions.get_or_insert_default().carries;
+        if let Some(carry) = carries.get_mut(at) {
+            *carry += 1;
         }
     }
 
@@ -620,7 +621,7 @@ impl Tally {
     /// Counts a message that no subscription matched.
     #[cold]
     pub(crate) fn lose_unrouted(&mut self, message: &Message) {
-        self.count(Count::Unrouted as usize);
+        self.count(Sum::Unrouted as usize);
         let losses = &mut self.exceptions.get_or_insert_default().losses;
         let (publisher, qos) = (&message.publisher, message.qos);
         losses.note(
@@ -696,39 +697,58 @@ impl Counters {
 
     /// Adds what the connection with this number did, and empties the tally.
     pub fn add_of(&self, tally: &mut Tally, version: ProtocolVersion, number: u64) {
-        let [first, ..] = &self.stripes;
-        let at = usize::try_from(number % STRIPES as u64).unwrap_or(0);
-        let stripe = self.stripes.get(at).unwrap_or(first);
-        let [_, _, sums] = &stripe.by_version;
-        let sums = stripe.by_version.get(place(version)).unwrap_or(sums);
+        self.add_exceptions(tally, version, number);
+        self.add_regular(tally, version, number);
+    }
+
+    /// Adds what the connection with this number did, but for what is rare.
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "the arrays have a place for every bit of a word"
+    )]
+    #[inline]
+    pub(crate) fn add_regular(&self, tally: &mut Tally, version: ProtocolVersion, number: u64) {
+        let sums = self.sums_of(version, number);
         while tally.counted != 0 {
-            let at = tally.counted.trailing_zeros() as usize;
+            let at = tally.counted.trailing_zeros() as usize % SUMS;
             tally.counted &= tally.counted - 1;
-            if let (Some(count), Some(sum)) = (tally.counts.get_mut(at), sums.counts.get(at)) {
-                sum.fetch_add(std::mem::take(count).into(), Ordering::Relaxed);
-            }
-        }
-        while tally.summed != 0 {
-            let at = tally.summed.trailing_zeros() as usize;
-            tally.summed &= tally.summed - 1;
-            if let (Some(bytes), Some(sum)) = (tally.bytes.get_mut(at), sums.bytes.get(at)) {
-                sum.fetch_add(std::mem::take(bytes), Ordering::Relaxed);
-            }
-        }
-        if tally.in_flight != 0 {
-            let change = std::mem::take(&mut tally.in_flight);
-            stripe.in_flight.fetch_add(change.into(), Ordering::Relaxed);
-        }
-        if tally.exceptions.is_some() {
-            self.add_exceptions(tally);
+            let sum = std::mem::take(&mut tally.sums[at]);
+            sums[at].fetch_add(sum.into(), Ordering::Relaxed);
         }
     }
 
+    /// So many more publishes of the connection with this number are unacknowledged than before.
     #[cold]
-    fn add_exceptions(&self, tally: &mut Tally) {
+    #[inline(never)]
+    pub(crate) fn change_in_flight(&self, change: i64, number: u64) {
+        let in_flight = &self.stripe(number).in_flight;
+        in_flight.fetch_add(change, Ordering::Relaxed);
+    }
+
+    #[inline]
+    fn stripe(&self, number: u64) -> &Stripe {
+        let [first, ..] = &self.stripes;
+        let at = usize::try_from(number % STRIPES as u64).unwrap_or(0);
+        self.stripes.get(at).unwrap_or(first)
+    }
+
+    #[inline]
+    fn sums_of(&self, version: ProtocolVersion, number: u64) -> &[AtomicU64; SUMS] {
+        let by_version @ [.., last] = &self.stripe(number).by_version;
+        by_version.get(place(version)).unwrap_or(last)
+    }
+
+    /// Adds what is rare.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn add_exceptions(&self, tally: &mut Tally, version: ProtocolVersion, number: u64) {
         let Some(exceptions) = tally.exceptions.take() else {
             return;
         };
+        let sums = self.sums_of(version, number);
+        for (sum, carries) in sums.iter().zip(exceptions.carries) {
+            sum.fetch_add(u64::from(carries) << u32::BITS, Ordering::Relaxed);
+        }
         let drops = self.drops.iter().zip(exceptions.drops);
         let limits = self.limits.iter().zip(exceptions.limits);
         let occasions = self.occasions.iter().zip(exceptions.occasions);
@@ -746,8 +766,8 @@ impl Counters {
     #[must_use]
     pub fn publishes(&self, direction: Direction, qos: QoS, version: ProtocolVersion) -> u64 {
         let first = match direction {
-            Direction::In => Count::PublishIn,
-            Direction::Out => Count::PublishOut,
+            Direction::In => Sum::PublishIn,
+            Direction::Out => Sum::PublishOut,
         };
         self.counted(version, first as usize + qos as usize)
     }
@@ -756,10 +776,10 @@ impl Counters {
     #[must_use]
     pub fn payload_bytes(&self, direction: Direction, qos: QoS, version: ProtocolVersion) -> u64 {
         let first = match direction {
-            Direction::In => Bytes::PayloadIn,
-            Direction::Out => Bytes::PayloadOut,
+            Direction::In => Sum::PayloadIn,
+            Direction::Out => Sum::PayloadOut,
         };
-        self.summed(version, first as usize + qos as usize)
+        self.counted(version, first as usize + qos as usize)
     }
 
     /// Payload bytes of all PUBLISH packets.
@@ -781,16 +801,16 @@ impl Counters {
                 let of = |(qos, version)| self.publishes(direction, qos, version);
                 return every_qos_and_version().map(of).sum();
             }
-            (Direction::In, PacketKind::PubAck) => Count::PubAckIn,
-            (Direction::In, PacketKind::PubRec) => Count::PubRecIn,
-            (Direction::In, PacketKind::PubRel) => Count::PubRelIn,
-            (Direction::In, PacketKind::PubComp) => Count::PubCompIn,
-            (Direction::In, PacketKind::PingReq) => Count::PingReqIn,
-            (Direction::Out, PacketKind::PubAck) => Count::PubAckOut,
-            (Direction::Out, PacketKind::PubRec) => Count::PubRecOut,
-            (Direction::Out, PacketKind::PubRel) => Count::PubRelOut,
-            (Direction::Out, PacketKind::PubComp) => Count::PubCompOut,
-            (Direction::Out, PacketKind::PingResp) => Count::PingRespOut,
+            (Direction::In, PacketKind::PubAck) => Sum::PubAckIn,
+            (Direction::In, PacketKind::PubRec) => Sum::PubRecIn,
+            (Direction::In, PacketKind::PubRel) => Sum::PubRelIn,
+            (Direction::In, PacketKind::PubComp) => Sum::PubCompIn,
+            (Direction::In, PacketKind::PingReq) => Sum::PingReqIn,
+            (Direction::Out, PacketKind::PubAck) => Sum::PubAckOut,
+            (Direction::Out, PacketKind::PubRec) => Sum::PubRecOut,
+            (Direction::Out, PacketKind::PubRel) => Sum::PubRelOut,
+            (Direction::Out, PacketKind::PubComp) => Sum::PubCompOut,
+            (Direction::Out, PacketKind::PingResp) => Sum::PingRespOut,
             (Direction::In, _) => return self.packets_in[kind as usize].load(Ordering::Relaxed),
             (Direction::Out, _) => return self.packets_out[kind as usize].load(Ordering::Relaxed),
         };
@@ -800,23 +820,23 @@ impl Counters {
     /// MQTT bytes.
     #[must_use]
     pub fn bytes(&self, direction: Direction) -> u64 {
-        self.summed_all(match direction {
-            Direction::In => Bytes::In as usize,
-            Direction::Out => Bytes::Out as usize,
+        self.counted_all(match direction {
+            Direction::In => Sum::BytesIn as usize,
+            Direction::Out => Sum::BytesOut as usize,
         })
     }
 
     /// Bytes that topic aliases saved towards clients.
     #[must_use]
     pub fn alias_bytes_saved(&self) -> u64 {
-        self.summed_all(Bytes::AliasSaved as usize)
+        self.counted_all(Sum::AliasSaved as usize)
     }
 
     /// Acknowledgements to clients that rest on `basis`.
     #[must_use]
     pub fn acknowledgements(&self, basis: Basis) -> u64 {
-        let fsynced = self.counted_all(Count::Fsynced as usize);
-        let elided = self.counted_all(Count::Elided as usize);
+        let fsynced = self.counted_all(Sum::Fsynced as usize);
+        let elided = self.counted_all(Sum::Elided as usize);
         match basis {
             Basis::Fsynced => fsynced,
             Basis::Elided => elided,
@@ -859,34 +879,17 @@ impl Counters {
     }
 
     fn counted(&self, version: ProtocolVersion, at: usize) -> u64 {
-        self.sums(version)
-            .filter_map(|sums| Some(sums.counts.get(at)?.load(Ordering::Relaxed)))
-            .sum()
-    }
-
-    fn summed(&self, version: ProtocolVersion, at: usize) -> u64 {
-        self.sums(version)
-            .filter_map(|sums| Some(sums.bytes.get(at)?.load(Ordering::Relaxed)))
-            .sum()
+        let place = place(version);
+        let of = |stripe: &Stripe| {
+            let sum = stripe.by_version.get(place)?.get(at)?;
+            Some(sum.load(Ordering::Relaxed))
+        };
+        self.stripes.iter().filter_map(of).sum()
     }
 
     fn counted_all(&self, at: usize) -> u64 {
-        VERSIONS
-            .map(|version| self.counted(version, at))
-            .iter()
-            .sum()
-    }
-
-    fn summed_all(&self, at: usize) -> u64 {
-        VERSIONS
-            .map(|version| self.summed(version, at))
-            .iter()
-            .sum()
-    }
-
-    fn sums(&self, version: ProtocolVersion) -> impl Iterator<Item = &Sums> {
-        let stripes = self.stripes.iter();
-        stripes.filter_map(move |stripe| stripe.by_version.get(place(version)))
+        let of = VERSIONS.map(|version| self.counted(version, at));
+        of.iter().sum()
     }
 
     /// Messages not delivered for `reason`.
@@ -897,7 +900,7 @@ impl Counters {
     #[must_use]
     pub fn dropped(&self, reason: DropReason) -> u64 {
         let unrouted = match reason {
-            DropReason::NoSubscriber => self.counted_all(Count::Unrouted as usize),
+            DropReason::NoSubscriber => self.counted_all(Sum::Unrouted as usize),
             _ => 0,
         };
         unrouted + self.drops[reason as usize].load(Ordering::Relaxed)
@@ -965,7 +968,7 @@ mod tests {
             tally.acknowledge(AckKind::PubAck, Basis::Volatile);
             tally.packet(Direction::In, PacketKind::Subscribe);
             tally.drop_own(DropReason::Expired, &client(), "a", QoS::AtLeastOnce);
-            tally.change_in_flight(1);
+            counters.change_in_flight(1, number);
             for _ in 0..2 {
                 // The second time there is nothing left to add.
                 counters.add_of(&mut tally, ProtocolVersion::V3_1_1, number);

@@ -311,8 +311,9 @@ impl Broker {
     ) {
         if tally.has_exceptions() {
             self.note_losses(tally, now);
+            self.counters.add_exceptions(tally, version, number);
         }
-        self.counters.add_of(tally, version, number);
+        self.counters.add_regular(tally, version, number);
     }
 
     /// Takes up what the broker has counted and lost by itself.

@@ -652,9 +652,9 @@ impl Connection {
     /// Shares what was counted since the last call. `now` is asked only if something was lost.
     pub fn flush_tally(&mut self, broker: &Broker, now: impl FnOnce() -> Timestamp) {
         if let Phase::Active(active) = &mut self.phase {
-            let now = active.unacknowledged + active.exchanges.len();
-            let change = active.samples.in_flight_change(now);
-            self.tally.change_in_flight(change);
+            let in_flight = active.unacknowledged + active.exchanges.len();
+            let samples = &mut active.samples;
+            samples.count_in_flight(in_flight, broker.counters(), self.number);
         }
         broker.add_tally(&mut self.tally, self.version, self.number, now);
     }

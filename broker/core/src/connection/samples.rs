@@ -8,6 +8,7 @@
 
 use super::{Connection, Phase};
 use crate::broker::Broker;
+use crate::counters::Counters;
 use crate::message::Message;
 use crate::time::Timestamp;
 use motemq_codec::{PacketId, Publish, QoS};
@@ -36,11 +37,14 @@ impl Samples {
         }
     }
 
-    /// How many more publishes are unacknowledged than at the last call.
+    /// Tells the counters if another number of publishes is unacknowledged than at the last call.
     #[inline]
-    pub(super) fn in_flight_change(&mut self, now: usize) -> i32 {
-        let before = std::mem::replace(&mut self.in_flight, now);
-        i32::try_from(now).unwrap_or(0) - i32::try_from(before).unwrap_or(0)
+    pub(super) fn count_in_flight(&mut self, now: usize, counters: &Counters, number: u64) {
+        if now != self.in_flight {
+            let before = std::mem::replace(&mut self.in_flight, now);
+            let signed = |count| i64::try_from(count).unwrap_or(0);
+            counters.change_in_flight(signed(now) - signed(before), number);
+        }
     }
 }
 
